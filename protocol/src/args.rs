@@ -1,0 +1,244 @@
+//! Arguments and results: opaque MessagePack everywhere inside, JSON towards JSON peers.
+//!
+//! The supervisor never looks inside. A JSON peer's values are translated at its own
+//! connection: JSON's text, numbers, lists and objects become MessagePack's, and bytes, which JSON
+//! lacks, are written `{"$bytes":"base64"}`. Whole numbers keep 64 bits; beyond that JSON numbers are
+//! doubles. NaN and the infinities, which JSON lacks, become `null`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor};
+use serde::ser::{self, SerializeMap, SerializeSeq};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::limits::ARGS_DEPTH_MAX;
+
+/// The MessagePack of an empty list of arguments.
+pub const NO_ARGS: &[u8] = &[0x90];
+/// The MessagePack of nil.
+pub const NIL: &[u8] = &[0xc0];
+
+/// One value in MessagePack. Goes through JSON as the value itself, through the binary encoding
+/// as its bytes. Not validated on the binary way: the reader at the end is the one who decodes.
+#[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::BorrowDecode)]
+pub struct Payload<'a>(pub Cow<'a, [u8]>);
+
+impl Payload<'_> {
+    /// The list of no arguments.
+    pub const fn no_args() -> Payload<'static> {
+        Payload(Cow::Borrowed(NO_ARGS))
+    }
+
+    /// Encodes any value that serde knows.
+    pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload<'static>, ArgsError> {
+        rmp_serde::to_vec_named(value).map(|bytes| Payload(Cow::Owned(bytes))).map_err(ArgsError::new)
+    }
+
+    /// Translates a JSON value; `{"$bytes":"base64"}` becomes bytes.
+    pub fn from_json(value: &Value) -> Result<Payload<'static>, ArgsError> {
+        Self::encode(&FromJson { value, depth: 0 })
+    }
+
+    /// Decodes into a value of the caller's type.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, ArgsError> {
+        decode(&self.0)
+    }
+
+    /// Translates to JSON; bytes become `{"$bytes":"base64"}`.
+    pub fn to_json(&self) -> Result<Value, ArgsError> {
+        decode::<ToJson>(&self.0).map(|ToJson(value)| value)
+    }
+
+    /// The same value, owning its bytes.
+    pub fn into_owned(self) -> Payload<'static> {
+        Payload(Cow::Owned(self.0.into_owned()))
+    }
+}
+
+impl Default for Payload<'_> {
+    fn default() -> Self {
+        Payload(Cow::Borrowed(NO_ARGS))
+    }
+}
+
+/// Arguments or a result that cannot be encoded or decoded, with the reason.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ArgsError(String);
+
+impl ArgsError {
+    fn new(error: impl fmt::Display) -> Self {
+        ArgsError(error.to_string())
+    }
+}
+
+/// Decodes MessagePack with a bound on its depth; trailing bytes are an error.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ArgsError> {
+    let mut rest = bytes;
+    let mut decoder = rmp_serde::Deserializer::new(&mut rest);
+    decoder.set_max_depth(ARGS_DEPTH_MAX + 1);
+    let value = T::deserialize(&mut decoder).map_err(ArgsError::new)?;
+    match rest.len() {
+        0 => Ok(value),
+        n => Err(ArgsError(format!("{n} bytes follow the value"))),
+    }
+}
+
+impl Serialize for Payload<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_json().map_err(ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload<'_> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        Payload::from_json(&value).map_err(de::Error::custom)
+    }
+}
+
+/// A JSON value on its way to MessagePack.
+struct FromJson<'a> {
+    value: &'a Value,
+    depth: usize,
+}
+
+impl Serialize for FromJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.depth > ARGS_DEPTH_MAX {
+            return Err(ser::Error::custom(format_args!("nested deeper than {ARGS_DEPTH_MAX} levels")));
+        }
+        let inner = |value| FromJson { value, depth: self.depth + 1 };
+        match self.value {
+            Value::Array(items) => {
+                let mut seq = serializer.serialize_seq(Some(items.len()))?;
+                for item in items {
+                    seq.serialize_element(&inner(item))?;
+                }
+                seq.end()
+            }
+            Value::Object(fields) => {
+                if let (1, Some(Value::String(text))) = (fields.len(), fields.get("$bytes")) {
+                    let bytes = BASE64
+                        .decode(text)
+                        .map_err(|e| ser::Error::custom(format_args!("$bytes is not base64: {e}")))?;
+                    return serializer.serialize_bytes(&bytes);
+                }
+                let mut map = serializer.serialize_map(Some(fields.len()))?;
+                for (key, value) in fields {
+                    map.serialize_entry(key, &inner(value))?;
+                }
+                map.end()
+            }
+            plain => plain.serialize(serializer),
+        }
+    }
+}
+
+/// MessagePack on its way to JSON. Depth is bounded by the decoder.
+struct ToJson(Value);
+
+impl<'de> Deserialize<'de> for ToJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ToJsonVisitor).map(ToJson)
+    }
+}
+
+struct ToJsonVisitor;
+
+impl<'de> Visitor<'de> for ToJsonVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value that JSON can carry")
+    }
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_bytes<E>(self, v: &[u8]) -> Result<Value, E> {
+        Ok(serde_json::json!({ "$bytes": BASE64.encode(v) }))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(ToJson(item)) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut fields = serde_json::Map::new();
+        while let Some(ToJson(key)) = map.next_key()? {
+            let key = match key {
+                Value::String(text) => text,
+                // JSON has only text for keys; whole numbers and the like are written as such.
+                other @ (Value::Number(_) | Value::Bool(_)) => other.to_string(),
+                other => return Err(de::Error::custom(format_args!("{other} cannot be a key in JSON"))),
+            };
+            let ToJson(value) = map.next_value()?;
+            fields.insert(key, value);
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn there_and_back(value: Value) {
+        let payload = Payload::from_json(&value).unwrap();
+        assert_eq!(payload.to_json().unwrap(), value);
+    }
+
+    #[test]
+    fn json_values_survive_the_way_through_messagepack() {
+        there_and_back(json!([]));
+        there_and_back(json!([1, -1, u64::MAX, i64::MIN, 1.5, 1.0, "é", null, true]));
+        there_and_back(json!({"z": [1, {"a": {}}], "b": ""}));
+        there_and_back(json!({"$bytes": "AAH/"}));
+        there_and_back(json!({"$bytes": "not alone", "x": 1}));
+    }
+
+    #[test]
+    fn bytes_are_real_bytes_inside() {
+        let payload = Payload::from_json(&json!({"$bytes": "AAH/"})).unwrap();
+        assert_eq!(&*payload.0, [0xc4, 3, 0, 1, 255]);
+        let error = Payload::from_json(&json!({"$bytes": "%"})).unwrap_err();
+        assert!(error.to_string().contains("base64"), "{error}");
+    }
+
+    #[test]
+    fn depth_is_bounded_both_ways() {
+        let nested = |n| (0..n).fold(json!(1), |inner, _| json!([inner]));
+        there_and_back(nested(ARGS_DEPTH_MAX));
+        let error = Payload::from_json(&nested(ARGS_DEPTH_MAX + 1)).unwrap_err();
+        assert!(error.to_string().contains("deeper"), "{error}");
+        let hostile = Payload(Cow::Owned(vec![0x91; 1 << 20]));
+        assert!(hostile.to_json().is_err());
+    }
+
+    #[test]
+    fn trailing_bytes_are_an_error() {
+        assert!(decode::<u8>(&[1, 2]).unwrap_err().to_string().contains("follow"));
+    }
+}

@@ -1,0 +1,262 @@
+//! The client of programs that call: blocking, over any connection that is given to it.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use crate::messages::{
+    Call, FromSupervisor, Info, Kill, List, Message, OutcomeBody, ReceiptBody, Ref, Reply, Request, Status, Until, Wait,
+};
+use crate::wire::{DecodeError, Decoder, EncodeError, Encoding, encode};
+
+/// How many receipts a [`Client`] leaves unread at most while it posts. What they occupy fits into
+/// a default socket's buffer, so that neither side ever waits for the other to read.
+const UNREAD_RECEIPTS_MAX: usize = 256;
+
+/// How many bytes of requests are collected before they are written.
+const WRITE_BYTES: usize = 32 << 10;
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The connection failed or ended. What was asked last may or may not have happened.
+    #[error("the connection to the supervisor ended: {0}")]
+    Io(#[from] io::Error),
+    /// The supervisor did not understand the request; nothing has happened.
+    #[error("the supervisor did not understand: {0}")]
+    NotUnderstood(String),
+    /// The request cannot be sent; nothing has happened.
+    #[error("{0}")]
+    Encode(#[from] EncodeError),
+    /// The other side does not speak this protocol.
+    #[error("the other side does not speak this protocol: {0}")]
+    Protocol(String),
+}
+
+/// A request whose answers are still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(u64);
+
+/// A connection to a supervisor, for programs that are not workers (rule W8).
+///
+/// ```no_run
+/// use workhall_protocol::{Client, args::Payload, messages::Call};
+/// let mut client = Client::connect("/run/workhall/workhall.sock")?;
+/// let receipt = client.call(Call::new("counter", "add", Payload::encode(&(5,)).unwrap()))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Client<S> {
+    stream: S,
+    decoder: Decoder,
+    out: Vec<u8>,
+    next_ref: u64,
+    /// Posted, receipt not read yet; receipts come in the order of the requests or, for a kill, later.
+    unread: usize,
+    receipts: HashMap<u64, Result<ReceiptBody<'static>, String>>,
+    outcomes: HashMap<u64, OutcomeBody<'static>>,
+}
+
+impl Client<UnixStream> {
+    /// Connects to the socket at `path`.
+    pub fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
+        UnixStream::connect(path).map(Client::new)
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Speaks over a connection that is already made.
+    pub fn new(stream: S) -> Self {
+        Client {
+            stream,
+            decoder: Decoder::default(),
+            out: Vec::new(),
+            next_ref: 0,
+            unread: 0,
+            receipts: HashMap::new(),
+            outcomes: HashMap::new(),
+        }
+    }
+
+    /// The connection below, to set its time-outs for example.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// Posts a call and waits for its receipt (not for its execution, rule C1).
+    pub fn call(&mut self, call: Call<'_>) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.submit(call)?;
+        self.receipt(ticket)
+    }
+
+    /// Posts a call and waits for its outcome; a call that was not accepted has its receipt only.
+    pub fn call_and_wait(
+        &mut self,
+        call: Call<'_>,
+    ) -> Result<(ReceiptBody<'static>, Option<OutcomeBody<'static>>), ClientError> {
+        let ticket = self.submit(Call { wait: true, ..call })?;
+        let receipt = self.receipt(ticket)?;
+        let outcome = match receipt {
+            ReceiptBody::Accepted(_) => Some(self.outcome(ticket)?),
+            _ => None,
+        };
+        Ok((receipt, outcome))
+    }
+
+    /// Posts a call without waiting for its receipt: for those who post many. Requests are
+    /// collected and written together; [`Self::receipt`] or [`Self::flush`] sends the rest.
+    /// Every ticket's receipt (and outcome, with `wait`) is kept until it is taken.
+    pub fn submit(&mut self, call: Call<'_>) -> Result<Ticket, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::Call(Call { reference: Some(Ref::Number(ticket.0)), ..call }))?;
+        Ok(ticket)
+    }
+
+    /// Kills a worker; the receipt comes at once, the outcome (with `wait`) when the process is gone.
+    pub fn kill(&mut self, kill: Kill<'_>) -> Result<Ticket, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::Kill(Kill { reference: Some(Ref::Number(ticket.0)), ..kill }))?;
+        Ok(ticket)
+    }
+
+    /// Asks to be told when a worker is in some state; the answer is an outcome.
+    pub fn wait(&mut self, worker: crate::messages::Address<'_>, until: Until) -> Result<Ticket, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::Wait(Wait { reference: Ref::Number(ticket.0), worker, until }))?;
+        self.unread -= 1; // it is answered by an outcome alone
+        Ok(ticket)
+    }
+
+    /// Asks who is there.
+    pub fn list(&mut self) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::List(List { reference: Ref::Number(ticket.0) }))?;
+        self.receipt(ticket)
+    }
+
+    /// Asks for all about one worker.
+    pub fn info(&mut self, worker: crate::messages::Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::Info(Info { reference: Ref::Number(ticket.0), worker }))?;
+        self.receipt(ticket)
+    }
+
+    /// Asks for the supervisor's own state.
+    pub fn status(&mut self) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::Status(Status { reference: Ref::Number(ticket.0) }))?;
+        self.receipt(ticket)
+    }
+
+    /// Waits for the receipt of a request.
+    pub fn receipt(&mut self, ticket: Ticket) -> Result<ReceiptBody<'static>, ClientError> {
+        loop {
+            if let Some(receipt) = self.receipts.remove(&ticket.0) {
+                return receipt.map_err(ClientError::NotUnderstood);
+            }
+            self.flush()?;
+            self.read_one()?;
+        }
+    }
+
+    /// Waits for the outcome of a request that was made with `wait`.
+    pub fn outcome(&mut self, ticket: Ticket) -> Result<OutcomeBody<'static>, ClientError> {
+        loop {
+            if let Some(outcome) = self.outcomes.remove(&ticket.0) {
+                return Ok(outcome);
+            }
+            if let Some(Err(_)) = self.receipts.get(&ticket.0) {
+                return self.receipt(ticket).and(Err(ClientError::Protocol("no outcome".into())));
+            }
+            self.flush()?;
+            self.read_one()?;
+        }
+    }
+
+    /// Writes what was submitted so far.
+    pub fn flush(&mut self) -> Result<(), ClientError> {
+        if !self.out.is_empty() {
+            self.stream.write_all(&self.out)?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ref += 1;
+        Ticket(self.next_ref)
+    }
+
+    fn send(&mut self, request: &Request<'_>) -> Result<(), ClientError> {
+        while self.unread >= UNREAD_RECEIPTS_MAX {
+            self.flush()?;
+            self.read_one()?;
+        }
+        encode(request, Encoding::Binary, &mut self.out)?;
+        self.unread += 1;
+        if self.out.len() >= WRITE_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Takes in one message, reading if none is there.
+    fn read_one(&mut self) -> Result<(), ClientError> {
+        loop {
+            match self.decoder.next::<FromSupervisor>() {
+                Ok(Some(reply)) => {
+                    let kind = reply.kind();
+                    let (number, keep) = match reply {
+                        Reply::Receipt(r) => (number(&r.reference), Kept::Receipt(Ok(r.body.into_owned()))),
+                        Reply::Outcome(o) => (number(&o.reference), Kept::Outcome(o.body.into_owned())),
+                        Reply::Error(e) => match e.reference {
+                            Some(reference) => (number(&reference), Kept::Receipt(Err(e.detail.into_owned()))),
+                            None => return Err(ClientError::NotUnderstood(e.detail.into_owned())),
+                        },
+                        Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) => (None, Kept::Nothing),
+                    };
+                    return match (number, keep) {
+                        (Some(n), Kept::Receipt(receipt)) => {
+                            self.unread = self.unread.saturating_sub(1);
+                            self.receipts.insert(n, receipt);
+                            Ok(())
+                        }
+                        (Some(n), Kept::Outcome(outcome)) => {
+                            self.outcomes.insert(n, outcome);
+                            Ok(())
+                        }
+                        _ => Err(ClientError::Protocol(format!("unexpected message kind {kind}"))),
+                    };
+                }
+                Ok(None) => {}
+                Err(DecodeError::Message(reason) | DecodeError::Stream(reason)) => {
+                    return Err(ClientError::Protocol(reason));
+                }
+            }
+            let stream = &mut self.stream;
+            let read = loop {
+                match self.decoder.fill(16 << 10, |room| stream.read(room)) {
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    other => break other?,
+                }
+            };
+            if read == 0 {
+                return Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+}
+
+enum Kept {
+    Receipt(Result<ReceiptBody<'static>, String>),
+    Outcome(OutcomeBody<'static>),
+    Nothing,
+}
+
+fn number(reference: &Ref) -> Option<u64> {
+    match reference {
+        Ref::Number(number) => Some(*number),
+        Ref::Text(_) => None,
+    }
+}

@@ -1,0 +1,28 @@
+//! What travels between Workhall, its workers and its callers.
+//!
+//! - [`ids`]: names, numbers, generations, message ids; the only part the core sees.
+//! - [`messages`]: the closed enums of messages.
+//! - [`args`]: arguments and results: MessagePack inside, JSON towards JSON peers.
+//! - [`wire`]: both encodings, as a push [`wire::Decoder`] that owns no socket.
+//! - [`client`]: the blocking [`Client`] of programs that call.
+//! - [`limits`]: the bounds of the wire.
+//!
+//! The page for implementers of other languages is `PROTOCOL.md` beside this crate.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+pub mod ids;
+pub mod limits;
+
+#[cfg(feature = "std")]
+pub mod args;
+#[cfg(feature = "std")]
+pub mod client;
+#[cfg(feature = "std")]
+pub mod messages;
+#[cfg(feature = "std")]
+pub mod wire;
+
+#[cfg(feature = "std")]
+pub use client::Client;

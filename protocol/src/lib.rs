@@ -1,6 +1,6 @@
 //! What travels between Workhall, its workers and its callers.
 //!
-//! - [`ids`]: names, numbers, generations, message ids; the only part the core sees.
+//! - [`ids`] and [`terms`]: names, numbers, closed vocabularies; the only part the core sees.
 //! - [`messages`]: the closed enums of messages.
 //! - [`args`]: arguments and results: MessagePack inside, JSON towards JSON peers.
 //! - [`wire`]: both encodings, as a push [`wire::Decoder`] that owns no socket.
@@ -14,6 +14,7 @@ extern crate alloc;
 
 pub mod ids;
 pub mod limits;
+pub mod terms;
 
 #[cfg(feature = "std")]
 pub mod args;

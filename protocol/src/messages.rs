@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::args::Payload;
 use crate::ids::{Target, WorkerNumber};
 
+pub use crate::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, Steps, Until};
+
 /// A reference of the sender's choosing, by which it knows the answer again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, BorrowDecode, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -71,25 +73,6 @@ impl From<u64> for Address<'_> {
 impl From<WorkerNumber> for Address<'_> {
     fn from(number: WorkerNumber) -> Self {
         Address::Number(number.0)
-    }
-}
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Exit {
-    /// By itself, with this status.
-    Code(i32),
-    /// By this signal.
-    Signal(i32),
-}
-
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Exit::Code(code) => write!(f, "exit status {code}"),
-            Exit::Signal(signal) => write!(f, "signal {signal}"),
-        }
     }
 }
 
@@ -231,20 +214,6 @@ pub struct Wait<'a> {
     pub until: Until,
 }
 
-/// What can be waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Until {
-    /// Nothing is executed and nothing is pending.
-    Idle,
-    /// There is no process, and none is about to be started.
-    Gone,
-    /// Nothing is pending (a task may still be running).
-    Empty,
-    /// The mailbox has room again after it was full: at most half of its limits is in use.
-    Room,
-}
-
 // ---- from the supervisor --------------------------------------------------------------------
 
 /// The supervisor's answer to `ready`.
@@ -359,40 +328,6 @@ pub struct Accepted<'a> {
     pub message: u64,
 }
 
-/// Why nothing was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ignored {
-    /// The name or number has no worker (rules C8, C12, K6).
-    NoWorker,
-    /// The number's worker was killed and is ending.
-    Ending,
-    /// An empty method, and the worker has no startup method (rule C6).
-    NoStartupMethod,
-    /// A killed worker's own process called itself (rule K9).
-    OwnKilledWorker,
-}
-
-/// Why a call was refused (rule C4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Refusal {
-    /// No class matches the name (rule W9).
-    NoClass,
-    /// Not a name (rule W2).
-    BadName,
-    /// The worker's mailbox, or the supervisor's memory for all of them, is full.
-    MailboxFull,
-    /// The message is larger than the configuration allows.
-    TooLarge,
-    /// The sender may not.
-    NotPermitted,
-    /// The supervisor is stopping (rule D8).
-    ShuttingDown,
-    /// The worker is paused after too many crashes and its class refuses calls meanwhile.
-    CrashLoop,
-}
-
 /// What came of a request for which somebody waits.
 #[derive(Clone, Debug, PartialEq, Encode, BorrowDecode, Serialize, Deserialize)]
 pub struct Outcome<'a> {
@@ -459,22 +394,6 @@ impl OutcomeBody<'_> {
     }
 }
 
-/// Why a message is a dead letter (rule L1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeadReason {
-    /// Its process died while executing it.
-    Crashed,
-    /// It killed its process too often.
-    Poison,
-    /// It ran into its time limit.
-    TimedOut,
-    /// Its process could not be started.
-    NeverStarted,
-    /// The supervisor was stopped.
-    Abandoned,
-}
-
 /// The receipt of a kill (rule K12).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
 pub struct KillReport<'a> {
@@ -497,45 +416,6 @@ pub struct KillReport<'a> {
     pub took_ms: u64,
     /// How long each step took.
     pub steps: Steps,
-}
-
-/// How long each step of a kill took, in milliseconds; null for a step that was not taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
-pub struct Steps {
-    /// From asking until the end or the next step; includes the current task.
-    pub ask_ms: Option<u64>,
-    /// From SIGTERM until the end or the next step.
-    pub term_ms: Option<u64>,
-    /// From SIGKILL until the end.
-    pub kill_ms: Option<u64>,
-}
-
-/// What became of the task that was running at the kill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Current {
-    /// None was running.
-    None,
-    /// It ended in its own time.
-    Finished,
-    /// Its process was ended before it did.
-    Interrupted,
-}
-
-/// Which step ended a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EndedBy {
-    /// The protocol message.
-    Ask,
-    /// SIGTERM.
-    Term,
-    /// SIGKILL.
-    Kill,
-    /// There was no process.
-    AlreadyGone,
-    /// Nothing was ended: a worker that no call created is only emptied (rule K10).
-    OnlyEmptied,
 }
 
 /// What could not be understood.

@@ -26,6 +26,9 @@ pub enum ClientError {
     /// The supervisor did not understand the request; nothing has happened.
     #[error("the supervisor did not understand: {0}")]
     NotUnderstood(String),
+    /// The request was ignored or refused, or is a question: it has this receipt and no outcome.
+    #[error("the request has no outcome, only a receipt: {0:?}")]
+    NoOutcome(ReceiptBody<'static>),
     /// The request cannot be sent; nothing has happened.
     #[error("{0}")]
     Encode(#[from] EncodeError),
@@ -160,14 +163,18 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    /// Waits for the outcome of a request that was made with `wait`.
+    /// Waits for the outcome of a request that was made with `wait`. If the receipt, not taken yet,
+    /// says that there will be none, that is the error.
     pub fn outcome(&mut self, ticket: Ticket) -> Result<OutcomeBody<'static>, ClientError> {
         loop {
             if let Some(outcome) = self.outcomes.remove(&ticket.0) {
                 return Ok(outcome);
             }
-            if let Some(Err(_)) = self.receipts.get(&ticket.0) {
-                return self.receipt(ticket).and(Err(ClientError::Protocol("no outcome".into())));
+            if let Some(
+                Err(_) | Ok(ReceiptBody::Ignored { .. } | ReceiptBody::Refused { .. } | ReceiptBody::Report(_)),
+            ) = self.receipts.get(&ticket.0)
+            {
+                return self.receipt(ticket).and_then(|receipt| Err(ClientError::NoOutcome(receipt)));
             }
             self.flush()?;
             self.read_one()?;
@@ -212,7 +219,11 @@ impl<S: Read + Write> Client<S> {
                         Reply::Outcome(o) => (number(&o.reference), Kept::Outcome(o.body.into_owned())),
                         Reply::Error(e) => match e.reference {
                             Some(reference) => (number(&reference), Kept::Receipt(Err(e.detail.into_owned()))),
-                            None => return Err(ClientError::NotUnderstood(e.detail.into_owned())),
+                            None => {
+                                // Whichever request it answers has no other receipt to come.
+                                self.unread = self.unread.saturating_sub(1);
+                                return Err(ClientError::NotUnderstood(e.detail.into_owned()));
+                            }
                         },
                         Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) => (None, Kept::Nothing),
                     };

@@ -22,6 +22,8 @@ pub mod args;
 pub mod client;
 #[cfg(feature = "std")]
 pub mod messages;
+#[cfg(all(test, feature = "std"))]
+mod recorded;
 #[cfg(feature = "std")]
 pub mod wire;
 

@@ -2,9 +2,13 @@
 //! names, field order is the binary order, so fields and variants are only ever appended.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use bincode::{BorrowDecode, Encode};
-use serde::{Deserialize, Serialize};
+use bincode::de::BorrowDecoder;
+use bincode::error::{AllowedEnumVariants, DecodeError};
+use bincode::{BorrowDecode, Decode, Encode};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::args::Payload;
 use crate::ids::{Target, WorkerNumber};
@@ -12,7 +16,7 @@ use crate::ids::{Target, WorkerNumber};
 pub use crate::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, Steps, Until};
 
 /// A reference of the sender's choosing, by which it knows the answer again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, BorrowDecode, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Serialize)]
 #[serde(untagged)]
 pub enum Ref {
     /// A number; the cheaper one.
@@ -30,12 +34,55 @@ impl From<u64> for Ref {
     }
 }
 
+impl Ref {
+    /// Who receives a reference keeps it until the answer: its length is checked before it is copied.
+    fn text(text: &str) -> Result<Self, String> {
+        match text.len() {
+            0..=REF_BYTES_MAX => Ok(Ref::Text(text.to_owned())),
+            bytes => Err(format!("a `ref` has at most {REF_BYTES_MAX} bytes, this one has {bytes}")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Ref {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RefVisitor;
+        impl Visitor<'_> for RefVisitor {
+            type Value = Ref;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a `ref`: a whole number from 0 or a text")
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Ref, E> {
+                Ok(Ref::Number(number))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Ref, E> {
+                Ref::text(text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(RefVisitor)
+    }
+}
+
+impl<'de, Context> BorrowDecode<'de, Context> for Ref {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        match u32::decode(decoder)? {
+            0 => u64::decode(decoder).map(Ref::Number),
+            1 => Ref::text(<&str>::borrow_decode(decoder)?).map_err(DecodeError::OtherString),
+            found => Err(DecodeError::UnexpectedVariant {
+                type_name: "Ref",
+                allowed: &AllowedEnumVariants::Range { min: 0, max: 1 },
+                found,
+            }),
+        }
+    }
+}
+
 /// Whom a request is for: in JSON a text is a name, a number is a number (rule W4).
-#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize)]
 #[serde(untagged)]
 pub enum Address<'a> {
     /// By name.
-    Name(#[serde(borrow)] Cow<'a, str>),
+    Name(Cow<'a, str>),
     /// By number.
     Number(u64),
 }
@@ -55,6 +102,28 @@ impl Address<'_> {
             Address::Name(name) => Address::Name(Cow::Owned(name.into_owned())),
             Address::Number(number) => Address::Number(number),
         }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Address<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AddressVisitor;
+        impl<'de> Visitor<'de> for AddressVisitor {
+            type Value = Address<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a worker: its name as a text or its number")
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+                Ok(Address::Number(number))
+            }
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+                Ok(Address::Name(Cow::Borrowed(name)))
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(Address::Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        deserializer.deserialize_any(AddressVisitor)
     }
 }
 
@@ -123,17 +192,17 @@ pub struct Call<'a> {
     #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Ref>,
     /// Asks for the outcome too; needs a `ref`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub wait: bool,
     /// Only if the worker exists already (rule C12).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub existing: bool,
     /// Time to live, in milliseconds (rule C13); for ever if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
     /// Refused if the call before it on this connection was chained and refused. So who posts
     /// many without waiting for each receipt knows that none overtook a refused one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub chain: bool,
 }
 
@@ -164,13 +233,16 @@ pub struct Kill<'a> {
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<Ref>,
     /// Asks for the full receipt when the process is gone (rule K12); needs a `ref`.
+    #[serde(skip_serializing_if = "is_false")]
     pub wait: bool,
     /// How long the current task may still take, in milliseconds (rule K4).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub within_ms: Option<u64>,
     /// Execute what is pending first (rule K13).
+    #[serde(skip_serializing_if = "is_false")]
     pub drain: bool,
     /// Start at SIGKILL (rule K4).
+    #[serde(skip_serializing_if = "is_false")]
     pub now: bool,
 }
 
@@ -244,7 +316,7 @@ pub struct Task<'a> {
     #[serde(borrow)]
     pub from: Option<Sender<'a>>,
     /// Somebody waits for the outcome: its settlement is to be sent at once.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub wait: bool,
 }
 
@@ -431,6 +503,11 @@ pub struct Error<'a> {
 
 fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
     Cow::Owned(text.into_owned())
+}
+
+/// JSON leaves out a flag that is not set.
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn nil() -> Payload<'static> {

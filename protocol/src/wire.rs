@@ -10,6 +10,18 @@ use crate::messages::{Direction, Message};
 /// The first byte of every binary frame; not `{`, and not text.
 pub const BINARY_VERSION: u8 = 0xB1;
 
+/// How much memory, in bytes, a [`Decoder`] keeps between messages. Enough for several reads.
+const IDLE_BYTES_MAX: usize = 256 << 10;
+
+/// How many consumed bytes a [`Decoder`] leaves at its front before it moves the rest down:
+/// many small messages are worth one move.
+const CONSUMED_BYTES_MAX: usize = 64 << 10;
+
+/// What decoding a body may claim, in bytes. The fields of a message, which bincode counts by their size
+/// in memory, come on top of the frame. Text and bytes are borrowed from the frame, so no
+/// length that a body states is ever allocated.
+const CLAIM_BYTES_MAX: usize = FRAME_BYTES_MAX + 4096;
+
 /// How a connection is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -48,8 +60,12 @@ pub fn encode<'a, M: Message<'a>>(message: &M, encoding: Encoding, out: &mut Vec
         }
         Encoding::Json => message.encode_json(out).map(|()| out.push(b'\n')),
     };
-    let bytes = out.len() - start;
-    let result = result.and_then(|()| match bytes > FRAME_BYTES_MAX + HEADER_BYTES {
+    let around = match encoding {
+        Encoding::Binary => HEADER_BYTES,
+        Encoding::Json => 1, // the newline
+    };
+    let bytes = (out.len() - start).saturating_sub(around);
+    let result = result.and_then(|()| match bytes > FRAME_BYTES_MAX {
         true => Err(format!("a message of {bytes} bytes is too large, the wire carries {FRAME_BYTES_MAX}")),
         false => Ok(()),
     });
@@ -99,7 +115,11 @@ impl Decoder {
     }
 
     /// The next message, or none until more bytes come.
+    #[expect(clippy::should_implement_trait, reason = "no iterator: it lends, and none now is not none for ever")]
     pub fn next<D: Direction>(&mut self) -> Result<Option<D::Message<'_>>, DecodeError> {
+        if self.start == self.buffer.len() {
+            self.make_room(); // nothing may ever come to release it
+        }
         let encoding = match (self.encoding, self.buffer.get(self.start)) {
             (Some(encoding), _) => encoding,
             (None, None) => return Ok(None),
@@ -156,12 +176,12 @@ impl Decoder {
                 }
                 return Ok(None);
             };
-            let line = self.start..self.start + length;
-            self.start = line.end + 1;
-            self.scanned = 0;
             if length > FRAME_BYTES_MAX {
                 return Err(DecodeError::Stream(format!("a line is longer than {FRAME_BYTES_MAX} bytes")));
             }
+            let line = self.start..self.start + length;
+            self.start = line.end + 1;
+            self.scanned = 0;
             if self.buffer[line.clone()].iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
@@ -174,12 +194,15 @@ impl Decoder {
             self.buffer.clear();
             self.start = 0;
             // One large frame must not hold its memory for the life of an idle connection.
-            if self.buffer.capacity() > 256 << 10 {
+            if self.buffer.capacity() > IDLE_BYTES_MAX {
                 self.buffer = Vec::new();
             }
-        } else if self.start > 64 << 10 {
+        } else if self.start > CONSUMED_BYTES_MAX {
             self.buffer.drain(..self.start);
             self.start = 0;
+            if self.buffer.len() <= IDLE_BYTES_MAX / 2 {
+                self.buffer.shrink_to(IDLE_BYTES_MAX);
+            }
         }
     }
 }
@@ -189,9 +212,14 @@ pub(crate) fn encode_binary_body<T: bincode::Encode>(body: &T, out: &mut Vec<u8>
 }
 
 pub(crate) fn decode_binary_body<'a, T: bincode::BorrowDecode<'a, ()>>(body: &'a [u8]) -> Result<T, String> {
-    let config = bincode::config::standard().with_limit::<FRAME_BYTES_MAX>();
-    let (message, consumed) = bincode::borrow_decode_from_slice(body, config).map_err(|e| e.to_string())?;
-    // Trailing bytes are what a later version appended: unknown fields are ignored.
-    debug_assert!(consumed <= body.len());
-    Ok(message)
+    let config = bincode::config::standard().with_limit::<CLAIM_BYTES_MAX>();
+    match bincode::borrow_decode_from_slice(body, config) {
+        // Trailing bytes are what a later version appended: unknown fields are ignored.
+        Ok((message, _consumed)) => Ok(message),
+        Err(bincode::error::DecodeError::OtherString(reason)) => Err(reason),
+        Err(bincode::error::DecodeError::UnexpectedEnd { .. } | bincode::error::DecodeError::LimitExceeded) => {
+            Err("the body ends within a field".into())
+        }
+        Err(other) => Err(other.to_string()),
+    }
 }

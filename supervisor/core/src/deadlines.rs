@@ -1,0 +1,48 @@
+//! All that is to happen at a point in time. Entries are never taken out early: who finds one checks
+//! whether it still holds, so that setting and dropping a deadline costs nothing but its place.
+
+use alloc::collections::BinaryHeap;
+use core::cmp::Reverse;
+
+use workhall_protocol::ids::{MessageId, WorkerNumber};
+
+use crate::time::Instant;
+
+/// What a deadline is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Due {
+    /// The worker's own: a grace, a start, a backoff.
+    Worker { index: u32, number: WorkerNumber },
+    /// A message's time to live.
+    Message { index: u32, number: WorkerNumber, id: MessageId },
+    /// The shutdown's.
+    Shutdown,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Deadlines {
+    heap: BinaryHeap<Reverse<(Instant, Due)>>,
+}
+
+impl Deadlines {
+    pub fn push(&mut self, at: Instant, due: Due) {
+        self.heap.push(Reverse((at, due)));
+    }
+
+    pub fn next(&self) -> Option<(Instant, Due)> {
+        self.heap.peek().map(|Reverse(entry)| *entry)
+    }
+
+    pub fn pop(&mut self) {
+        self.heap.pop();
+    }
+
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Keeps what still holds; called when the dead entries may outnumber the living.
+    pub fn retain(&mut self, mut holds: impl FnMut(Instant, Due) -> bool) {
+        self.heap.retain(|Reverse((at, due))| holds(*at, *due));
+    }
+}

@@ -1,0 +1,145 @@
+//! What goes out: commands to the shell. Each has an answer or a deadline.
+
+use alloc::boxed::Box;
+use core::time::Duration;
+
+use workhall_protocol::ids::{Generation, MessageId, WorkerName, WorkerNumber};
+use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit};
+
+use crate::event::{ProcessKey, ReplyTo};
+
+/// A command to the shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Start the process. Answered by `Spawned` or `SpawnFailed`.
+    Spawn {
+        /// Which.
+        process: ProcessKey,
+    },
+    /// Hand over a message; its content is [`crate::Core::task`]. Answered by a settlement or the exit.
+    Deliver {
+        /// To whom.
+        process: ProcessKey,
+        /// The shell's index of it.
+        slot: u32,
+        /// Which message.
+        id: MessageId,
+    },
+    /// Ask it to end; see that it begins no further task. Answered at once by `Asked`.
+    Ask {
+        /// Whom.
+        process: ProcessKey,
+        /// The shell's index of it.
+        slot: u32,
+    },
+    /// SIGCONT, so that a stopped process notices. No answer.
+    Continue {
+        /// Whom.
+        process: ProcessKey,
+        /// The shell's index of it.
+        slot: u32,
+    },
+    /// SIGTERM and SIGCONT. Answered by the exit, or else Kill follows.
+    Term {
+        /// Whom.
+        process: ProcessKey,
+        /// The shell's index of it.
+        slot: u32,
+    },
+    /// SIGKILL to the process and its tree. Repeated until the exit.
+    Kill {
+        /// Whom.
+        process: ProcessKey,
+        /// The shell's index of it.
+        slot: u32,
+    },
+    /// The process has ended: end what it left behind. Answered by `TreeGone`; repeated until then.
+    Sweep {
+        /// Whose.
+        process: ProcessKey,
+        /// The shell's index of it.
+        slot: u32,
+    },
+    /// Tell who waits what came of a message.
+    Settled {
+        /// Whom.
+        reply: ReplyTo,
+        /// What.
+        outcome: Outcome,
+    },
+    /// Tell who killed what the kill discarded.
+    Killed {
+        /// Whom.
+        reply: ReplyTo,
+        /// How many messages.
+        discarded: u64,
+    },
+    /// Tell who killed how it ended.
+    KillEnded {
+        /// Whom.
+        reply: ReplyTo,
+        /// How.
+        report: Box<KillReport>,
+    },
+    /// Tell who waits that it is so.
+    Reached {
+        /// Whom.
+        reply: ReplyTo,
+    },
+    /// The shutdown is complete: no worker is left.
+    Stopped,
+}
+
+/// The fate of a message (rules L1, L2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The method returned.
+    Done {
+        /// What it returned; kept only where somebody waits.
+        result: Box<[u8]>,
+    },
+    /// The method reported an error.
+    Failed {
+        /// For people; kept only where somebody waits.
+        error: Box<str>,
+    },
+    /// Discarded by kill.
+    Discarded {
+        /// Rule L2.
+        may_have_run: bool,
+    },
+    /// Not started in time.
+    Expired,
+    /// A dead letter.
+    Dead {
+        /// Why.
+        reason: DeadReason,
+        /// How the process ended, if one had it.
+        exit: Option<Exit>,
+        /// Rule L2.
+        may_have_run: bool,
+    },
+}
+
+/// The receipt of a kill (rule K12).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KillReport {
+    /// The worker's name.
+    pub worker: WorkerName,
+    /// Its number.
+    pub number: WorkerNumber,
+    /// The life that ended; 0 if there was none.
+    pub generation: Generation,
+    /// How many messages were discarded.
+    pub discarded: u64,
+    /// What became of the current task.
+    pub current: Current,
+    /// Which step ended it.
+    pub ended_by: EndedBy,
+    /// How it ended.
+    pub exit: Option<Exit>,
+    /// From the kill to the proof that process and tree are gone.
+    pub took: Duration,
+    /// How long Ask, Term and Kill took; none for a step not taken.
+    pub steps: [Option<Duration>; 3],
+}

@@ -1,0 +1,192 @@
+//! What comes in: requests of callers, and facts about processes.
+
+use alloc::boxed::Box;
+use core::num::NonZeroU64;
+use core::time::Duration;
+
+use workhall_protocol::ids::{Generation, MessageId, Target, WorkerNumber};
+use workhall_protocol::terms::{Exit, Ignored};
+
+use crate::registry::Refused;
+
+/// One life of one worker. Facts carry it, so that what comes late from an old life is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessKey {
+    /// The worker's place in the registry; meaningful together with the number only.
+    pub index: u32,
+    /// The worker.
+    pub number: WorkerNumber,
+    /// Which life.
+    pub generation: Generation,
+}
+
+/// Where an answer goes. Opaque to the core: the shell's connection and the request on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReplyTo {
+    /// Which connection.
+    pub connection: NonZeroU64,
+    /// Which request.
+    pub token: u64,
+}
+
+/// How far a process has come, read from the page it shares with the supervisor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The last task it has begun.
+    pub begun: MessageId,
+    /// All tasks up to this one have ended.
+    pub finished: MessageId,
+}
+
+/// A request to post a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// Whom for.
+    pub target: Target<'a>,
+    /// Empty is the startup method.
+    pub method: &'a str,
+    /// Opaque.
+    pub args: &'a [u8],
+    /// The process that calls, known from its connection; none for a client.
+    pub from: Option<ProcessKey>,
+    /// Only if the worker exists (rule C12).
+    pub existing: bool,
+    /// Time to live (rule C13).
+    pub expires: Option<Duration>,
+    /// Who waits for the outcome.
+    pub reply: Option<ReplyTo>,
+}
+
+/// What became of a call (rule C4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallReceipt {
+    /// It is in the mailbox.
+    Accepted {
+        /// The worker.
+        number: WorkerNumber,
+        /// Its id.
+        message: MessageId,
+    },
+    /// By the rules nothing is to be done.
+    Ignored(Ignored),
+    /// Nothing has happened.
+    Refused(Refused),
+}
+
+/// How to kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillMode {
+    /// Ask, then Term, then Kill.
+    Ladder,
+    /// First execute what is pending (rule K13).
+    Drain,
+    /// Start at Kill (rule K4).
+    Now,
+}
+
+/// A request to kill.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill<'a> {
+    /// Whom: by name all of that name, by number that worker only.
+    pub target: Target<'a>,
+    /// How.
+    pub mode: KillMode,
+    /// How long the current task may still take; with drain, how long all of it may take.
+    pub within: Option<Duration>,
+    /// Where the receipt goes.
+    pub reply: Option<ReplyTo>,
+    /// Whether the full receipt is wanted too.
+    pub wait: bool,
+}
+
+/// What became of a kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillReceipt {
+    /// The receipt follows as an effect, once it is known what is discarded.
+    Posted,
+    /// There is no such worker (rule K6).
+    Ignored(Ignored),
+}
+
+/// A fact about a process.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// The process runs.
+    Spawned {
+        /// Which.
+        process: ProcessKey,
+        /// The shell's own index for it; comes back with the effects.
+        slot: u32,
+    },
+    /// There will be no process.
+    SpawnFailed {
+        /// Which.
+        process: ProcessKey,
+        /// Stage and reason, for people.
+        detail: Box<str>,
+    },
+    /// It has said that it is ready.
+    Ready {
+        /// Which.
+        process: ProcessKey,
+        /// How many unsettled tasks it takes.
+        window: u32,
+    },
+    /// A method returned.
+    Done {
+        /// Which.
+        process: ProcessKey,
+        /// The task.
+        id: MessageId,
+        /// Opaque.
+        result: &'a [u8],
+    },
+    /// A method reported an error.
+    Failed {
+        /// Which.
+        process: ProcessKey,
+        /// The task.
+        id: MessageId,
+        /// For people.
+        error: &'a str,
+    },
+    /// How far it has come; at any time.
+    Marked {
+        /// Which.
+        process: ProcessKey,
+        /// How far.
+        mark: Mark,
+    },
+    /// The answer to [`crate::Effect::Ask`]: from here on the process begins no task beyond the mark.
+    /// Without a mark only the process itself knows.
+    Asked {
+        /// Which.
+        process: ProcessKey,
+        /// How far it has come.
+        mark: Option<Mark>,
+    },
+    /// It has said something that it must not say.
+    Violation {
+        /// Which.
+        process: ProcessKey,
+    },
+    /// Its connection has ended; everything that it had written was read before.
+    Disconnected {
+        /// Which.
+        process: ProcessKey,
+    },
+    /// The kernel says that it has ended; everything that it had written was read before.
+    Exited {
+        /// Which.
+        process: ProcessKey,
+        /// How.
+        exit: Exit,
+        /// How far it had come.
+        mark: Option<Mark>,
+    },
+    /// The kernel says that nothing it has started is left.
+    TreeGone {
+        /// Which.
+        process: ProcessKey,
+    },
+}

@@ -1,0 +1,301 @@
+//! Kill, drain and shutdown (rules K1–K13, D8).
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use workhall_protocol::ids::Target;
+use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored};
+
+use crate::deadlines::Due;
+use crate::effect::{Effect, KillReport, Outcome};
+use crate::event::{Kill, KillMode, KillReceipt};
+use crate::ledger::Place;
+use crate::mailbox::Message;
+use crate::registry::{Core, SHUTDOWN_REPEAT};
+use crate::stop::{Step, Stop};
+use crate::time::Instant;
+use crate::worker::{Goal, Killer, Life, Worker};
+
+impl Core {
+    /// Kills: by name the whole line of that name, by number that worker only. A receipt that
+    /// is wanted follows as [`Effect::Killed`].
+    pub fn kill(&mut self, now: Instant, kill: Kill<'_>) -> KillReceipt {
+        let found = match kill.target {
+            Target::Name(name) => self.find_name(name),
+            Target::Number(number) => self.find_number(number),
+        };
+        let Some(newest) = found else {
+            self.counters.ignored += 1;
+            return KillReceipt::Ignored(Ignored::NoWorker);
+        };
+        match kill.mode {
+            KillMode::Drain => self.drain(now, newest, &kill),
+            KillMode::Ladder | KillMode::Now => {
+                let mut line = Vec::from([newest]);
+                if let Target::Name(_) = kill.target {
+                    while let Some(older) = self.workers[line[line.len() - 1] as usize].older {
+                        line.push(older);
+                    }
+                }
+                self.kill_line(now, &line, &kill);
+            }
+        }
+        self.finish_step();
+        KillReceipt::Posted
+    }
+
+    /// Every worker is asked to end; what has not ended after `grace` is killed (rule D8).
+    /// [`Effect::Stopped`] when none is left. A second shutdown only shortens the grace.
+    pub fn shutdown(&mut self, now: Instant, grace: Duration) {
+        let deadline = now.after(grace);
+        let first = self.stopping.is_none();
+        self.stopping = Some(self.stopping.map_or(deadline, |earlier| earlier.min(deadline)));
+        if first {
+            let indexes: Vec<u32> = self.workers.iter().map(|(index, _)| index as u32).collect();
+            for index in indexes {
+                let worker = &mut self.workers[index as usize];
+                worker.kept = false;
+                let process = worker.key(index);
+                let slot = worker.life.as_ref().filter(|life| life.exit.is_none()).map(|life| life.slot);
+                self.empty_mailbox(index);
+                self.bring_down(now, index, Step::Ask, None);
+                if let Some(slot) = slot {
+                    self.emit(Effect::Continue { process, slot });
+                }
+            }
+            if self.workers.is_empty() {
+                self.emit(Effect::Stopped);
+            }
+        }
+        self.push_deadline(deadline, Due::Shutdown);
+        self.finish_step();
+    }
+
+    pub(crate) fn shutdown_is_over(&mut self, now: Instant) {
+        let indexes: Vec<u32> = self.workers.iter().map(|(index, _)| index as u32).collect();
+        for index in indexes {
+            self.climb(now, index, Step::Kill);
+        }
+        let again = now.after(SHUTDOWN_REPEAT);
+        self.stopping = Some(again);
+        self.push_deadline(again, Due::Shutdown);
+    }
+
+    /// `line` from the newest to the oldest; only the oldest may have a process.
+    fn kill_line(&mut self, now: Instant, line: &[u32], kill: &Kill<'_>) {
+        let (&oldest, newer) = line.split_last().expect("the caller has found one");
+        let mut discarded = 0;
+        for &index in newer {
+            discarded += self.empty_mailbox(index);
+            self.workers[index as usize].goal = Goal::Down;
+            self.remove(now, index, None);
+        }
+        discarded += self.empty_mailbox(oldest);
+        let worker = &mut self.workers[oldest as usize];
+        let killer = kill.reply.map(|reply| Killer { reply, since: now, discarded });
+        if worker.kept {
+            if let Some(killer) = killer {
+                self.only_emptied(oldest, killer, kill.wait);
+            }
+            return;
+        }
+        if let Some(killer) = killer {
+            if kill.wait {
+                worker.killers.push(killer);
+            }
+            match &mut worker.life {
+                // The answer to Ask says what else is discarded.
+                Some(life) if life.will_be_asked() => life.held.push(killer),
+                _ => self.emit(Effect::Killed { reply: killer.reply, discarded }),
+            }
+        }
+        let step = if kill.mode == KillMode::Now { Step::Kill } else { Step::Ask };
+        self.bring_down(now, oldest, step, kill.within);
+    }
+
+    /// The goal is down: without a process the worker is gone at once, else its ladder begins.
+    fn bring_down(&mut self, now: Instant, index: u32, step: Step, within: Option<Duration>) {
+        let worker = &mut self.workers[index as usize];
+        let was_down = worker.goal == Goal::Down;
+        worker.goal = Goal::Down;
+        worker.drain_deadline = Instant::NEVER;
+        let grace = match (within, worker.policy.task_grace) {
+            (Some(within), Some(grace)) => Some(within.min(grace)),
+            (within, grace) => within.or(grace),
+        };
+        let Some(life) = &mut worker.life else { return self.remove(now, index, None) };
+        if life.exit.is_none() {
+            let busy = !life.in_flight.is_empty();
+            let asked_before = was_down && life.stop.is_some();
+            let stop = life.stop.get_or_insert_with(|| Stop::new(now, Step::Ask, busy));
+            if let Some(grace) = grace {
+                stop.task_deadline = stop.task_deadline.min(now.after(grace));
+            }
+            let (slot, ready) = (life.slot, life.ready.is_some());
+            let process = worker.key(index);
+            if !asked_before || self.holds_receipts(index) {
+                self.ask(index, process, slot, ready);
+            }
+            if step == Step::Kill {
+                self.climb(now, index, Step::Kill);
+            }
+        }
+        self.arm(index);
+        self.touch(index);
+        #[cfg(feature = "canary")]
+        if self.gate_broken && self.workers[index as usize].life.as_ref().is_some_and(|l| l.in_flight.is_empty()) {
+            let life = self.workers[index as usize].life.take().map(|life| *life);
+            self.remove(now, index, life);
+        }
+    }
+
+    fn ask(&mut self, index: u32, process: crate::event::ProcessKey, slot: u32, ready: bool) {
+        let life = self.workers[index as usize].life.as_mut().expect("the caller has it");
+        if !life.connected {
+            return;
+        }
+        match ready {
+            true => self.emit(Effect::Ask { process, slot }),
+            // Before it has said how it speaks nothing can be said to it.
+            false => life.ask_pending = true,
+        }
+    }
+
+    fn holds_receipts(&self, index: u32) -> bool {
+        self.workers[index as usize].life.as_ref().is_some_and(|life| !life.held.is_empty())
+    }
+
+    /// Rule K13: what is there is executed, newer calls go to a successor.
+    fn drain(&mut self, now: Instant, index: u32, kill: &Kill<'_>) {
+        let worker = &mut self.workers[index as usize];
+        let killer = kill.reply.map(|reply| Killer { reply, since: now, discarded: 0 });
+        if worker.kept {
+            // What is there is executed anyway.
+            if let Some(killer) = killer {
+                self.only_emptied(index, killer, kill.wait);
+            }
+            return;
+        }
+        if let Some(killer) = killer {
+            if kill.wait {
+                worker.killers.push(killer);
+            }
+            self.emit(Effect::Killed { reply: killer.reply, discarded: 0 });
+        }
+        let worker = &mut self.workers[index as usize];
+        if worker.goal == Goal::Up {
+            worker.goal = Goal::Drain;
+        }
+        if let (Goal::Drain, Some(within)) = (worker.goal, kill.within) {
+            worker.drain_deadline = worker.drain_deadline.min(now.after(within));
+            self.arm(index);
+        }
+        self.touch(index);
+        self.remove_if_drained(now, index);
+    }
+
+    /// Rule K10: the receipts of a kill that ended nothing.
+    fn only_emptied(&mut self, index: u32, killer: Killer, wait: bool) {
+        let worker = &self.workers[index as usize];
+        let report = KillReport {
+            worker: worker.identity.name.clone(),
+            number: worker.identity.number,
+            generation: worker.generation,
+            discarded: killer.discarded,
+            current: Current::None,
+            ended_by: EndedBy::OnlyEmptied,
+            exit: None,
+            took: Duration::ZERO,
+            steps: [None; 3],
+        };
+        self.emit(Effect::Killed { reply: killer.reply, discarded: killer.discarded });
+        if wait {
+            self.emit(Effect::KillEnded { reply: killer.reply, report: Box::new(report) });
+        }
+    }
+
+    /// The time for a drain is over: what is left is discarded, the current task cut short.
+    pub(crate) fn cut_drain(&mut self, now: Instant, index: u32) {
+        let discarded = self.empty_mailbox(index);
+        for killer in &mut self.workers[index as usize].killers {
+            killer.discarded += discarded;
+        }
+        self.bring_down(now, index, Step::Ask, Some(Duration::ZERO));
+    }
+
+    /// A drained worker has nothing left to execute: it ends.
+    pub(crate) fn remove_if_drained(&mut self, now: Instant, index: u32) {
+        let worker = &self.workers[index as usize];
+        if worker.goal == Goal::Drain && worker.messages() == 0 {
+            self.bring_down(now, index, Step::Ask, None);
+        }
+    }
+
+    /// Rule K2. Returns how many there were.
+    fn empty_mailbox(&mut self, index: u32) -> u64 {
+        let messages = self.workers[index as usize].mailbox.take();
+        self.discard(index, messages)
+    }
+
+    pub(crate) fn discard(&mut self, index: u32, messages: VecDeque<Message>) -> u64 {
+        let count = messages.len() as u64;
+        for message in messages {
+            let outcome = self.emptied(false, None);
+            self.settle(index, message, Place::Pending, outcome);
+        }
+        count
+    }
+
+    /// The fate of a message that its worker's end takes along.
+    pub(crate) fn emptied(&self, may_have_run: bool, exit: Option<Exit>) -> Outcome {
+        match self.stopping {
+            None => Outcome::Discarded { may_have_run },
+            Some(_) => Outcome::Dead { reason: DeadReason::Abandoned, exit, may_have_run },
+        }
+    }
+
+    /// The answer to Ask has come, or never will: the first of those who wait also hears what had been
+    /// sent ahead.
+    pub(crate) fn release_held(&mut self, index: u32, held: Vec<Killer>, sent_ahead: u64) {
+        let mut extra = sent_ahead;
+        for killer in held {
+            self.emit(Effect::Killed { reply: killer.reply, discarded: killer.discarded + extra });
+            let killers = &mut self.workers[index as usize].killers;
+            if let Some(waiting) = killers.iter_mut().find(|waiting| waiting.reply == killer.reply) {
+                waiting.discarded += extra;
+            }
+            extra = 0;
+        }
+    }
+
+    pub(crate) fn report_killers(&mut self, now: Instant, worker: &Worker, life: Option<Life>) {
+        if worker.killers.is_empty() {
+            return;
+        }
+        let ended = life.as_ref().and_then(|life| life.exit);
+        let stop = life.as_ref().and_then(|life| life.stop.as_ref()).zip(ended);
+        for killer in &worker.killers {
+            let report = Box::new(KillReport {
+                worker: worker.identity.name.clone(),
+                number: worker.identity.number,
+                generation: worker.generation,
+                discarded: killer.discarded,
+                current: life.as_ref().map_or(Current::None, |life| life.current),
+                ended_by: stop.map_or(EndedBy::AlreadyGone, |(stop, _)| stop.ended_by()),
+                exit: ended.map(|(exit, _)| exit),
+                took: now.since(killer.since),
+                steps: stop.map_or([None; 3], |(stop, (_, at))| stop.durations(at)),
+            });
+            self.emit(Effect::KillEnded { reply: killer.reply, report });
+        }
+    }
+}
+
+impl Life {
+    /// A kill now leads to an Ask that is answered at once.
+    fn will_be_asked(&self) -> bool {
+        self.exit.is_none() && self.ready.is_some() && self.connected
+    }
+}

@@ -1,0 +1,36 @@
+//! Everything that Workhall decides: who gets a message, when a process may start, what a kill does
+//! next, who is charged for a crash.
+//!
+//! [`Core`] takes facts ([`Event`]) and requests ([`Core::call`], [`Core::kill`], …) and returns commands
+//! ([`Effect`]). It knows no clock, process id, descriptor, path or source of randomness: time comes in
+//! with each call, effects go out as data, and the same input always has the same output.
+#![no_std]
+
+extern crate alloc;
+
+mod deadlines;
+mod effect;
+mod event;
+mod kill;
+mod ledger;
+mod lifecycle;
+mod mailbox;
+mod policy;
+mod post;
+mod registry;
+mod restart;
+mod stop;
+mod time;
+mod timers;
+mod view;
+mod watch;
+mod worker;
+
+pub use effect::{Effect, KillReport, Outcome};
+pub use event::{Call, CallReceipt, Event, Kill, KillMode, KillReceipt, Mark, ProcessKey, ReplyTo};
+pub use ledger::{Counters, Ledger};
+pub use mailbox::{Identity, MESSAGE_OVERHEAD_BYTES, Message};
+pub use policy::{Limits, Policy};
+pub use registry::{Core, Refused};
+pub use time::Instant;
+pub use view::{LastExit, Running, State, WorkerView};

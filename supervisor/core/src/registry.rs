@@ -1,0 +1,352 @@
+//! All workers: their state, their lines, and the accounts.
+//!
+//! A name or a number is looked up once per call; from there on a worker is its index. Facts carry
+//! the index with number and generation: what an old life says late is dropped and counted.
+
+use alloc::borrow::Cow;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::hash::BuildHasher;
+use core::time::Duration;
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use slab::Slab;
+use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
+use workhall_protocol::terms::Refusal;
+
+use crate::deadlines::Deadlines;
+use crate::effect::{Effect, Outcome};
+use crate::event::ProcessKey;
+use crate::ledger::{Counters, Ledger, Place};
+use crate::mailbox::{Identity, Mailbox, Message};
+use crate::policy::{Limits, Policy};
+use crate::time::Instant;
+use crate::view::{WorkerView, view};
+use crate::watch::Watch;
+use crate::worker::{Goal, Life, Worker};
+
+/// Why a call was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// For programs.
+    pub reason: Refusal,
+    /// For people.
+    pub detail: Cow<'static, str>,
+}
+
+impl Refused {
+    /// A refusal with a sentence for people.
+    pub fn new(reason: Refusal, detail: impl Into<Cow<'static, str>>) -> Refused {
+        Refused { reason, detail: detail.into() }
+    }
+}
+
+/// The whole state of a supervisor, but for its processes and connections.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) limits: Limits,
+    pub(crate) workers: Slab<Worker>,
+    /// The newest worker of each name.
+    by_name: HashTable<u32>,
+    by_number: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    next_number: u64,
+    pub(crate) next_message: u64,
+    pub(crate) ledger: Ledger,
+    pub(crate) counters: Counters,
+    pub(crate) total_bytes: u64,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) watches: HashMap<WorkerName, Vec<Watch>>,
+    /// Watched names that this step has changed.
+    pub(crate) touched: Vec<WorkerName>,
+    effects: VecDeque<Effect>,
+    /// Until when the shutdown waits.
+    pub(crate) stopping: Option<Instant>,
+    random: u64,
+    #[cfg(feature = "canary")]
+    pub(crate) gate_broken: bool,
+}
+
+impl Core {
+    /// An empty one. `seed` feeds the jitter of delays.
+    pub fn new(limits: Limits, seed: u64) -> Core {
+        Core {
+            limits,
+            workers: Slab::new(),
+            by_name: HashTable::new(),
+            by_number: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            next_number: 2,
+            next_message: 1,
+            ledger: Ledger::default(),
+            counters: Counters::default(),
+            total_bytes: 0,
+            deadlines: Deadlines::default(),
+            watches: HashMap::new(),
+            touched: Vec::new(),
+            effects: VecDeque::new(),
+            stopping: None,
+            random: seed | 1,
+            #[cfg(feature = "canary")]
+            gate_broken: false,
+        }
+    }
+
+    /// The next command. The shell takes and applies all of them after each request and fact.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// The ledger (rule L1).
+    pub fn ledger(&self) -> Ledger {
+        self.ledger
+    }
+
+    /// What is counted beside it.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The bounds, and how many bytes of messages there are.
+    pub fn limits(&self) -> (&Limits, u64) {
+        (&self.limits, self.total_bytes)
+    }
+
+    /// How many workers there are.
+    pub fn worker_count(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// The content of a message that was handed to a process and is not settled.
+    pub fn task(&self, process: ProcessKey, id: MessageId) -> Option<&Message> {
+        let worker = self.workers.get(process.index as usize)?;
+        let life = worker.life.as_ref().filter(|_| worker.key(process.index) == process)?;
+        let at = life.in_flight.binary_search_by_key(&id, |message| message.id).ok()?;
+        life.in_flight.get(at)
+    }
+
+    /// The name of a worker.
+    pub fn name(&self, process: ProcessKey) -> Option<&WorkerName> {
+        let worker = self.workers.get(process.index as usize)?;
+        (worker.identity.number == process.number).then_some(&worker.identity.name)
+    }
+
+    /// The policy of a worker.
+    pub fn policy(&self, process: ProcessKey) -> Option<&Arc<Policy>> {
+        let worker = self.workers.get(process.index as usize)?;
+        (worker.identity.number == process.number).then_some(&worker.policy)
+    }
+
+    /// All about the newest worker of a name, or about the worker with a number.
+    pub fn worker(&self, now: Instant, target: Target<'_>) -> Option<WorkerView<'_>> {
+        let index = match target {
+            Target::Name(name) => self.find_name(name),
+            Target::Number(number) => self.find_number(number),
+        }?;
+        Some(view(&self.workers[index as usize], now))
+    }
+
+    /// Counts a call that the shell has refused before it came here.
+    pub fn count_refused(&mut self) {
+        self.counters.refused += 1;
+    }
+
+    /// Creates a worker that no call creates, and starts its process: number 1 if `main` (rule W5).
+    pub fn start(&mut self, now: Instant, name: WorkerName, policy: Arc<Policy>, main: bool) {
+        if self.find_name(&name).is_some() {
+            return;
+        }
+        let number = match main {
+            true => WorkerNumber::MAIN,
+            false => self.take_number(),
+        };
+        let index = self.create(now, Identity { name, number }, policy);
+        let worker = &mut self.workers[index as usize];
+        worker.kept = true;
+        worker.startup = worker.policy.startup_method.clone();
+        self.try_start(now, index);
+        self.finish_step();
+    }
+
+    /// Simulator only: from here on the gate opens at the exit, whatever lives in the tree, and
+    /// a kill does not wait for the exit at all. Proves that the checkers see it.
+    #[cfg(feature = "canary")]
+    pub fn break_the_gate(&mut self) {
+        self.gate_broken = true;
+    }
+
+    // ---- the line of a name -----------------------------------------------------------------
+
+    pub(crate) fn create(&mut self, now: Instant, identity: Identity, policy: Arc<Policy>) -> u32 {
+        let older = self.find_name(&identity.name);
+        let watched = self.watches.contains_key(&identity.name);
+        let hash = self.hasher.hash_one(identity.name.as_str());
+        let number_hash = self.hasher.hash_one(identity.number);
+        let index = self.workers.insert(Worker {
+            identity: Arc::new(identity),
+            policy,
+            goal: Goal::Up,
+            kept: false,
+            watched,
+            failures: Default::default(),
+            older,
+            newer: None,
+            startup: None,
+            mailbox: Mailbox::default(),
+            charged: 0,
+            life: None,
+            generation: Default::default(),
+            backoff_until: Instant::default(),
+            drain_deadline: Instant::NEVER,
+            wake_at: Instant::NEVER,
+            killers: Vec::new(),
+            executed: 0,
+            crashes: 0,
+            last_exit: None,
+            created: now,
+        }) as u32;
+        match older {
+            Some(older) => {
+                self.workers[older as usize].newer = Some(index);
+                *self.by_name.find_mut(hash, |entry| *entry == older).expect("the older one was found by it") = index;
+            }
+            None => {
+                let (workers, hasher) = (&self.workers, &self.hasher);
+                self.by_name.insert_unique(hash, index, |entry| {
+                    hasher.hash_one(workers[*entry as usize].identity.name.as_str())
+                });
+            }
+        }
+        let (workers, hasher) = (&self.workers, &self.hasher);
+        self.by_number
+            .insert_unique(number_hash, index, |entry| hasher.hash_one(workers[*entry as usize].identity.number));
+        index
+    }
+
+    /// Takes a worker out of its line; the next one's turn may have come.
+    pub(crate) fn remove(&mut self, now: Instant, index: u32, life: Option<Life>) {
+        self.touch(index);
+        let worker = self.workers.remove(index as usize);
+        debug_assert!(worker.mailbox.is_empty() && worker.life.is_none());
+        self.report_killers(now, &worker, life);
+        let number_hash = self.hasher.hash_one(worker.identity.number);
+        if let Ok(entry) = self.by_number.find_entry(number_hash, |entry| *entry == index) {
+            entry.remove();
+        }
+        if let Some(older) = worker.older {
+            self.workers[older as usize].newer = worker.newer;
+        }
+        match worker.newer {
+            Some(newer) => {
+                self.workers[newer as usize].older = worker.older;
+                self.try_start(now, newer);
+                self.pump(now, newer);
+            }
+            None => {
+                let hash = self.hasher.hash_one(worker.identity.name.as_str());
+                let entry = self.by_name.find_entry(hash, |entry| *entry == index);
+                match (entry, worker.older) {
+                    (Ok(mut entry), Some(older)) => *entry.get_mut() = older,
+                    (Ok(entry), None) => drop(entry.remove()),
+                    (Err(_), _) => debug_assert!(false, "the newest of a name is found by it"),
+                }
+            }
+        }
+        if self.stopping.is_some() && self.workers.is_empty() {
+            self.emit(Effect::Stopped);
+        }
+    }
+
+    // ---- small things -----------------------------------------------------------------------
+
+    /// The end of a message: the ledger, the charge, and who waits.
+    pub(crate) fn settle(&mut self, index: u32, message: Message, place: Place, outcome: Outcome) {
+        self.ledger.settle(place, &outcome);
+        let charge = message.charge();
+        self.workers[index as usize].charged -= charge;
+        let half = self.limits.total_bytes / 2;
+        let was_scarce = self.total_bytes > half;
+        self.total_bytes -= charge;
+        if was_scarce && self.total_bytes <= half {
+            self.touched.extend(self.watches.keys().cloned());
+        }
+        self.touch(index);
+        if let Some(reply) = message.reply {
+            self.emit(Effect::Settled { reply, outcome });
+        }
+    }
+
+    pub(crate) fn emit(&mut self, effect: Effect) {
+        self.effects.push_back(effect);
+    }
+
+    pub(crate) fn touch(&mut self, index: u32) {
+        let worker = &self.workers[index as usize];
+        if worker.watched {
+            self.touched.push(worker.identity.name.clone());
+        }
+    }
+
+    pub(crate) fn find_name(&self, name: &str) -> Option<u32> {
+        let hash = self.hasher.hash_one(name);
+        self.by_name.find(hash, |index| *self.workers[*index as usize].identity.name == *name).copied()
+    }
+
+    pub(crate) fn find_number(&self, number: WorkerNumber) -> Option<u32> {
+        let hash = self.hasher.hash_one(number);
+        self.by_number.find(hash, |index| self.workers[*index as usize].identity.number == number).copied()
+    }
+
+    /// The life that a fact is about; none, counted, if it has ended.
+    pub(crate) fn life(&mut self, process: ProcessKey) -> Option<&mut Life> {
+        let worker = self.workers.get_mut(process.index as usize);
+        let life =
+            worker.filter(|worker| worker.key(process.index) == process).and_then(|worker| worker.life.as_deref_mut());
+        if life.is_none() {
+            self.counters.stale += 1;
+        }
+        life
+    }
+
+    pub(crate) fn take_number(&mut self) -> WorkerNumber {
+        let number = WorkerNumber(self.next_number);
+        self.next_number += 1;
+        number
+    }
+
+    pub(crate) fn random(&mut self) -> u64 {
+        // xorshift64: enough for jitter, and the same for the same seed.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    /// The end of each step: who waits is told, and the ledger is proved.
+    pub(crate) fn finish_step(&mut self) {
+        self.answer_watches();
+        debug_assert!(self.ledger.balances(), "{:?}", self.ledger);
+        // With many workers the full count would dominate; the simulator has few.
+        if cfg!(debug_assertions) && self.workers.len() <= 32 {
+            self.prove_ledger();
+        }
+    }
+
+    fn prove_ledger(&self) {
+        let sum = |count: fn(&Worker) -> u64| self.workers.iter().map(|(_, worker)| count(worker)).sum::<u64>();
+        let running = sum(Worker::running);
+        debug_assert_eq!(self.ledger.running, running, "running is what living processes execute");
+        debug_assert_eq!(self.ledger.pending, sum(Worker::messages) - running, "pending is what waits");
+        debug_assert_eq!(self.total_bytes, sum(|worker| worker.charged), "every charge is on one account");
+        for (index, worker) in &self.workers {
+            let waiting = worker.mailbox.iter();
+            let in_flight = worker.life.iter().flat_map(|life| &life.in_flight);
+            debug_assert_eq!(worker.charged, waiting.chain(in_flight).map(Message::charge).sum::<u64>());
+            debug_assert!(worker.life.is_none() || worker.older.is_none(), "worker {index} is behind the gate");
+        }
+    }
+}
+
+/// How long a shutdown that is over waits between two attempts to end what is left.
+pub(crate) const SHUTDOWN_REPEAT: Duration = Duration::from_secs(1);

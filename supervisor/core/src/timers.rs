@@ -1,0 +1,133 @@
+//! What happens by the passing of time.
+
+use crate::deadlines::Due;
+use crate::effect::{Effect, Outcome};
+use crate::ledger::Place;
+use crate::registry::Core;
+use crate::stop::{Step, Stop};
+use crate::time::Instant;
+
+impl Core {
+    /// The next point in time at which [`Core::tick`] has something to do.
+    pub fn next_deadline(&mut self) -> Option<Instant> {
+        while let Some((at, due)) = self.deadlines.next() {
+            if self.holds(at, due) {
+                return Some(at);
+            }
+            self.deadlines.pop();
+        }
+        None
+    }
+
+    /// Does what is due by now.
+    pub fn tick(&mut self, now: Instant) {
+        while let Some((at, due)) = self.deadlines.next() {
+            if at > now {
+                break;
+            }
+            self.deadlines.pop();
+            if !self.holds(at, due) {
+                continue;
+            }
+            match due {
+                Due::Worker { index, .. } => {
+                    self.workers[index as usize].wake_at = Instant::NEVER;
+                    self.worker_due(now, index);
+                }
+                Due::Message { index, id, .. } => {
+                    let worker = &mut self.workers[index as usize];
+                    if let Some(message) = worker.mailbox.remove(id) {
+                        self.settle(index, message, Place::Pending, Outcome::Expired);
+                        self.pump(now, index);
+                        self.remove_if_drained(now, index);
+                    }
+                }
+                Due::Shutdown => self.shutdown_is_over(now),
+            }
+            self.finish_step();
+        }
+    }
+
+    fn worker_due(&mut self, now: Instant, index: u32) {
+        let worker = &mut self.workers[index as usize];
+        if worker.drain_deadline <= now {
+            worker.drain_deadline = Instant::NEVER;
+            return self.cut_drain(now, index);
+        }
+        if worker.deadline() > now {
+            return self.arm(index);
+        }
+        let process = worker.key(index);
+        let Some(life) = &mut worker.life else { return self.try_start(now, index) };
+        let slot = life.slot;
+        if life.exit.is_some() {
+            life.swept = now;
+            self.emit(Effect::Sweep { process, slot });
+        } else if let Some(stop) = &mut life.stop {
+            let step = stop.next_step();
+            if !life.connected && step == Step::Term {
+                life.failure.get_or_insert_with(|| "its connection ended while the process lived".into());
+            }
+            self.climb(now, index, step);
+        } else {
+            life.failure = Some("not ready in time".into());
+            self.climb(now, index, Step::Term);
+        }
+        self.arm(index);
+    }
+
+    /// Goes to a step of the ladder, if it is not there already (Kill repeats).
+    pub(crate) fn climb(&mut self, now: Instant, index: u32, step: Step) {
+        let worker = &mut self.workers[index as usize];
+        let process = worker.key(index);
+        let Some(life) = worker.life.as_mut().filter(|life| life.exit.is_none()) else { return };
+        let busy = !life.in_flight.is_empty();
+        let stop = life.stop.get_or_insert_with(|| Stop::new(now, step, busy));
+        if stop.step() > step {
+            return;
+        }
+        stop.enter(now, step);
+        let slot = life.slot;
+        match step {
+            Step::Ask => {}
+            Step::Term => self.emit(Effect::Term { process, slot }),
+            Step::Kill => self.emit(Effect::Kill { process, slot }),
+        }
+        self.arm(index);
+        self.touch(index);
+    }
+
+    /// Sees that the worker's next deadline stands in the heap.
+    pub(crate) fn arm(&mut self, index: u32) {
+        let worker = &mut self.workers[index as usize];
+        let at = worker.deadline();
+        if at != worker.wake_at {
+            worker.wake_at = at;
+            if at != Instant::NEVER {
+                let number = worker.identity.number;
+                self.push_deadline(at, Due::Worker { index, number });
+            }
+        }
+    }
+
+    pub(crate) fn push_deadline(&mut self, at: Instant, due: Due) {
+        self.deadlines.push(at, due);
+        // Each worker has one entry that holds, each message at most one: beyond that all are dead.
+        let living = self.workers.len() as u64 + self.ledger.pending + 1;
+        if self.deadlines.len() as u64 > 2 * living + 64 {
+            let mut deadlines = core::mem::take(&mut self.deadlines);
+            deadlines.retain(|at, due| self.holds(at, due));
+            self.deadlines = deadlines;
+        }
+    }
+
+    fn holds(&self, at: Instant, due: Due) -> bool {
+        let worker =
+            |index: u32, number| self.workers.get(index as usize).filter(|worker| worker.identity.number == number);
+        match due {
+            Due::Worker { index, number } => worker(index, number).is_some_and(|worker| worker.wake_at == at),
+            Due::Message { index, number, .. } => worker(index, number).is_some(),
+            Due::Shutdown => self.stopping == Some(at),
+        }
+    }
+}

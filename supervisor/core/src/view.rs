@@ -1,0 +1,143 @@
+//! What people and programs may look at.
+
+use alloc::boxed::Box;
+use core::time::Duration;
+
+use workhall_protocol::ids::{Generation, MessageId};
+use workhall_protocol::terms::Exit;
+
+use crate::mailbox::Identity;
+use crate::registry::Core;
+use crate::time::Instant;
+use crate::worker::{Goal, Worker};
+
+/// The state of a worker, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No process.
+    Absent,
+    /// Its process is not ready yet.
+    Starting,
+    /// Its process waits for a message.
+    Idle,
+    /// Its process executes one.
+    Busy,
+    /// Its process is to end, or has ended and left something behind.
+    Ending,
+    /// Its next process waits after a death.
+    Backoff,
+}
+
+/// The task that is executed.
+#[derive(Clone, Copy, Debug)]
+pub struct Running<'a> {
+    /// Its message.
+    pub id: MessageId,
+    /// Its method.
+    pub method: &'a str,
+    /// For how long.
+    pub age: Duration,
+}
+
+/// How the last life ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastExit {
+    /// Which life.
+    pub generation: Generation,
+    /// How; none if no process ever ran.
+    pub exit: Option<Exit>,
+    /// What went wrong at the start, if that is why.
+    pub failure: Option<Box<str>>,
+    /// When.
+    pub at: Instant,
+}
+
+/// All about one worker.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerView<'a> {
+    /// Name and number.
+    pub identity: &'a Identity,
+    /// Its class.
+    pub class: &'a str,
+    /// In one word.
+    pub state: State,
+    /// It was killed or is drained: newer calls go to its successor.
+    pub closed: bool,
+    /// The current life, else the last one.
+    pub generation: Generation,
+    /// The shell's index of the process, if there is one.
+    pub slot: Option<u32>,
+    /// Messages that wait.
+    pub pending: u64,
+    /// Bytes charged for all its messages.
+    pub bytes: u64,
+    /// The most messages it may have.
+    pub mailbox_messages: u64,
+    /// The most bytes they may have.
+    pub mailbox_bytes: u64,
+    /// What is executed.
+    pub running: Option<Running<'a>>,
+    /// Tasks that ended by themselves.
+    pub executed: u64,
+    /// Deaths that nobody asked for.
+    pub crashes: u64,
+    /// Deaths in a row without a healthy life between.
+    pub failures_in_a_row: u16,
+    /// Until the next start, in backoff.
+    pub next_start_in: Option<Duration>,
+    /// Things the current process said that it must not say.
+    pub violations: u64,
+    /// How the last life ended.
+    pub last_exit: Option<&'a LastExit>,
+    /// Its startup method.
+    pub startup_method: Option<&'a str>,
+    /// How long it exists.
+    pub age: Duration,
+    /// How long the current process lives.
+    pub process_age: Option<Duration>,
+}
+
+impl Core {
+    /// All workers, in no particular order.
+    pub fn workers(&self, now: Instant) -> impl Iterator<Item = WorkerView<'_>> {
+        self.workers.iter().map(move |(_, worker)| view(worker, now))
+    }
+}
+
+pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
+    let life = worker.life.as_deref();
+    let running = life.and_then(|life| {
+        let message = life.in_flight.front()?;
+        Some(Running { id: message.id, method: message.method(), age: now.since(life.running_since) })
+    });
+    let waits_for_start = life.is_none() && worker.wants_process();
+    WorkerView {
+        identity: &worker.identity,
+        class: &worker.policy.class,
+        state: match life {
+            None if waits_for_start && now < worker.backoff_until => State::Backoff,
+            None => State::Absent,
+            Some(life) if life.stop.is_some() || life.exit.is_some() => State::Ending,
+            Some(life) if life.ready.is_none() => State::Starting,
+            Some(_) if running.is_some() => State::Busy,
+            Some(_) => State::Idle,
+        },
+        closed: worker.goal != Goal::Up,
+        generation: worker.generation,
+        slot: life.map(|life| life.slot).filter(|slot| *slot != u32::MAX),
+        pending: worker.messages() - worker.running(),
+        bytes: worker.charged,
+        mailbox_messages: worker.policy.mailbox_messages,
+        mailbox_bytes: worker.policy.mailbox_bytes,
+        running,
+        executed: worker.executed,
+        crashes: worker.crashes,
+        failures_in_a_row: worker.failures.in_a_row(),
+        next_start_in: (waits_for_start && now < worker.backoff_until).then(|| worker.backoff_until.since(now)),
+        violations: life.map_or(0, |life| life.violations),
+        last_exit: worker.last_exit.as_deref(),
+        startup_method: worker.startup.as_deref(),
+        age: now.since(worker.created),
+        process_age: life.map(|life| now.since(life.started)),
+    }
+}

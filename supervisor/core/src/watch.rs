@@ -1,0 +1,104 @@
+//! Who waits for a state of a worker. A worker that nobody watches pays one look at a flag.
+
+use alloc::vec::Vec;
+use core::num::NonZeroU64;
+
+use workhall_protocol::ids::{Target, WorkerName, WorkerNumber};
+use workhall_protocol::terms::Until;
+
+use crate::effect::Effect;
+use crate::event::ReplyTo;
+use crate::registry::Core;
+use crate::worker::{Goal, Worker};
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch {
+    /// Only this worker, not all of its name.
+    number: Option<WorkerNumber>,
+    until: Until,
+    reply: ReplyTo,
+}
+
+impl Core {
+    /// Answers with [`Effect::Reached`] once it is so; at once if it is already, or if there is no
+    /// such worker.
+    pub fn wait(&mut self, target: Target<'_>, until: Until, reply: ReplyTo) {
+        let found = match target {
+            Target::Name(name) => self.find_name(name),
+            Target::Number(number) => self.find_number(number),
+        };
+        let Some(index) = found else { return self.emit(Effect::Reached { reply }) };
+        let number = match target {
+            Target::Name(_) => None,
+            Target::Number(number) => Some(number),
+        };
+        let name = self.workers[index as usize].identity.name.clone();
+        let watch = Watch { number, until, reply };
+        if self.is_so(&name, watch) {
+            return self.emit(Effect::Reached { reply });
+        }
+        let mut at = self.find_name(&name);
+        while let Some(index) = at {
+            let worker = &mut self.workers[index as usize];
+            worker.watched = true;
+            at = worker.older;
+        }
+        self.watches.entry(name).or_default().push(watch);
+    }
+
+    /// A connection is gone: nobody waits there any more.
+    pub fn forget_waits(&mut self, connection: NonZeroU64) {
+        self.watches.retain(|_, watches| {
+            watches.retain(|watch| watch.reply.connection != connection);
+            !watches.is_empty()
+        });
+    }
+
+    /// Looks at those who wait for the names that this step has touched.
+    pub(crate) fn answer_watches(&mut self) {
+        while let Some(name) = self.touched.pop() {
+            let Some(mut watches) = self.watches.remove(&name) else { continue };
+            let mut reached = Vec::new();
+            watches.retain(|watch| {
+                let so = self.is_so(&name, *watch);
+                if so {
+                    reached.push(watch.reply);
+                }
+                !so
+            });
+            if !watches.is_empty() {
+                self.watches.insert(name, watches);
+            }
+            for reply in reached {
+                self.emit(Effect::Reached { reply });
+            }
+        }
+    }
+
+    fn is_so(&self, name: &WorkerName, watch: Watch) -> bool {
+        let mut at = self.find_name(name);
+        while let Some(index) = at {
+            let worker = &self.workers[index as usize];
+            let meant = watch.number.is_none_or(|number| number == worker.identity.number);
+            if meant && !self.worker_is_so(worker, watch.until) {
+                return false;
+            }
+            at = worker.older;
+        }
+        true
+    }
+
+    fn worker_is_so(&self, worker: &Worker, until: Until) -> bool {
+        match until {
+            Until::Idle => worker.messages() == 0,
+            Until::Empty => worker.messages() == worker.running(),
+            Until::Gone => worker.life.is_none() && !worker.wants_process(),
+            Until::Room => {
+                worker.goal != Goal::Up
+                    || worker.messages() <= worker.policy.mailbox_messages / 2
+                        && worker.charged <= worker.policy.mailbox_bytes / 2
+                        && self.total_bytes <= self.limits.total_bytes / 2
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! One worker: what is wished of it ([`Goal`]) and what is so ([`Life`]).
+//!
+//! | goal \ life | none | starting | ready | stopping | exited, tree not gone |
+//! | --- | --- | --- | --- | --- | --- |
+//! | up | waits for a message, its turn in the line, or the end of a backoff | waits for ready, under a deadline | executes | was ended for a fault: its messages wait for the next life | waits for the tree |
+//! | drain | the same; without messages it is removed | the same | executes; without messages Ask | Ask was sent, nothing is left to execute | waits for the tree |
+//! | down | cannot be: it is removed | the ladder runs; Ask is sent once it is ready | cannot be: Ask is sent at the kill | the ladder runs | waits for the tree |
+//!
+//! Workers of one name stand in a *line*: the oldest alone may have a process; the newest alone
+//! accepts calls by name, and only while its goal is up. A kill puts the goal to down; a call behind it
+//! creates a successor at the end of the line, whose turn comes when the one before it is
+//! removed. That is the respawn gate (rules K7, K8): a worker is removed, and a next life starts, only
+//! after both facts are in, the exit and the end of the process tree.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use workhall_protocol::ids::{Generation, MessageId};
+use workhall_protocol::terms::{Current, Exit};
+
+use crate::event::{ProcessKey, ReplyTo};
+use crate::mailbox::{Identity, Mailbox, Message};
+use crate::policy::Policy;
+use crate::restart::{Failures, HEALTHY_AFTER};
+use crate::stop::{REPEAT, Stop};
+use crate::time::Instant;
+
+/// What is wished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// Execute what comes.
+    Up,
+    /// Execute what is there, then end (rule K13).
+    Drain,
+    /// End.
+    Down,
+}
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub identity: Arc<Identity>,
+    pub policy: Arc<Policy>,
+    pub goal: Goal,
+    /// Created by the supervisor and not by a call: a process is wished for without messages too,
+    /// and a kill only empties the mailbox (rule K10).
+    pub kept: bool,
+    /// Somebody waits for a state of this name.
+    pub watched: bool,
+    pub failures: Failures,
+    /// The worker of the same name that was created before, and not gone yet.
+    pub older: Option<u32>,
+    /// The one created after.
+    pub newer: Option<u32>,
+    pub startup: Option<Arc<str>>,
+    pub mailbox: Mailbox,
+    /// Bytes charged for the messages in the mailbox and in flight.
+    pub charged: u64,
+    pub life: Option<Box<Life>>,
+    /// The last life's, or the current one's.
+    pub generation: Generation,
+    /// No start before.
+    pub backoff_until: Instant,
+    /// A drain is over here.
+    pub drain_deadline: Instant,
+    /// The entry in the deadlines that holds; none is [`Instant::NEVER`].
+    pub wake_at: Instant,
+    pub killers: Vec<Killer>,
+    pub executed: u64,
+    pub crashes: u64,
+    pub last_exit: Option<Box<crate::view::LastExit>>,
+    pub created: Instant,
+}
+
+/// Somebody who waits for the end of a kill.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Killer {
+    pub reply: ReplyTo,
+    pub since: Instant,
+    pub discarded: u64,
+}
+
+impl Worker {
+    pub fn key(&self, index: u32) -> ProcessKey {
+        ProcessKey { index, number: self.identity.number, generation: self.generation }
+    }
+
+    /// Messages that are pending or running.
+    pub fn messages(&self) -> u64 {
+        self.mailbox.len() + self.in_flight()
+    }
+
+    pub fn in_flight(&self) -> u64 {
+        self.life.as_ref().map_or(0, |life| life.in_flight.len() as u64)
+    }
+
+    /// How many messages run: derived from the living process, never counted apart.
+    pub fn running(&self) -> u64 {
+        self.in_flight().min(1)
+    }
+
+    /// Whether a process is wished for, should its turn have come.
+    pub fn wants_process(&self) -> bool {
+        match self.goal {
+            Goal::Up => self.kept || !self.mailbox.is_empty(),
+            Goal::Drain => !self.mailbox.is_empty(),
+            Goal::Down => false,
+        }
+    }
+
+    /// How many unsettled messages the process may have. One for a worker that a kill only
+    /// empties: what is emptied then has surely not begun.
+    pub fn window(&self, life: &Life) -> usize {
+        if self.kept { 1 } else { life.window as usize }
+    }
+
+    /// The next point in time at which something is to be done.
+    pub fn deadline(&self) -> Instant {
+        let own = match &self.life {
+            Some(life) => life.deadline(&self.policy),
+            None if self.wants_process() && self.older.is_none() => self.backoff_until,
+            None => Instant::NEVER,
+        };
+        own.min(self.drain_deadline)
+    }
+}
+
+/// One life of a process, from the command to start it until the proof that it is gone.
+#[derive(Debug)]
+pub(crate) struct Life {
+    /// The shell's index of it.
+    pub slot: u32,
+    pub started: Instant,
+    pub ready: Option<Instant>,
+    pub window: u32,
+    /// Handed over and not settled; the first is the one being executed.
+    pub in_flight: VecDeque<Message>,
+    pub running_since: Instant,
+    /// The last task that was settled.
+    pub settled: MessageId,
+    pub connected: bool,
+    pub stop: Option<Stop>,
+    /// Receipts of kills that wait for the answer to Ask.
+    pub held: Vec<Killer>,
+    pub ask_pending: bool,
+    /// The task that ran when it was killed.
+    pub current_at_kill: Option<MessageId>,
+    pub current: Current,
+    /// The first of the two facts that end a life.
+    pub exit: Option<(Exit, Instant)>,
+    pub swept: Instant,
+    /// A task was charged at the exit.
+    pub charged: bool,
+    pub violations: u64,
+    /// The stage at which the start failed, for people.
+    pub failure: Option<Box<str>>,
+}
+
+impl Life {
+    pub fn new(now: Instant) -> Life {
+        Life {
+            slot: u32::MAX,
+            started: now,
+            ready: None,
+            window: 1,
+            in_flight: VecDeque::new(),
+            running_since: now,
+            settled: MessageId(0),
+            connected: true,
+            stop: None,
+            held: Vec::new(),
+            ask_pending: false,
+            current_at_kill: None,
+            current: Current::None,
+            exit: None,
+            swept: now,
+            charged: false,
+            violations: 0,
+            failure: None,
+        }
+    }
+
+    /// Whether it may be given messages.
+    pub fn accepts(&self) -> bool {
+        self.ready.is_some() && self.connected && self.stop.is_none() && self.exit.is_none()
+    }
+
+    /// Whether it did anything that speaks against delaying its successor.
+    pub fn healthy(&self, now: Instant) -> bool {
+        self.settled.0 > 0 || self.ready.is_some_and(|ready| now.since(ready) >= HEALTHY_AFTER)
+    }
+
+    fn deadline(&self, policy: &Policy) -> Instant {
+        if self.exit.is_some() {
+            return self.swept.after(REPEAT);
+        }
+        match (&self.stop, self.ready) {
+            (Some(stop), _) => stop.deadline(policy),
+            (None, None) => self.started.after(policy.start_timeout),
+            (None, Some(_)) => Instant::NEVER,
+        }
+    }
+}

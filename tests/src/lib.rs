@@ -1,0 +1,1 @@
+//! The simulator of the core, and the harness for real processes.

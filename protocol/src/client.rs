@@ -271,3 +271,190 @@ fn number(reference: &Ref) -> Option<u64> {
         Ref::Text(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Payload;
+    use crate::messages::{Accepted, Address, DeadReason, Error, Ignored, Outcome, Receipt, Refusal, ToSupervisor};
+    use std::thread;
+    use std::time::Duration;
+
+    /// Runs `user` with a client whose other side is `supervisor`: it is called with every request, and
+    /// once with none after each read; what it returns is written, and the connection ends at its `None`.
+    fn with_supervisor(
+        mut supervisor: impl FnMut(Option<Request<'_>>) -> Option<Vec<Reply<'static>>> + Send,
+        user: impl FnOnce(Client<UnixStream>),
+    ) {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_read_timeout(Some(Duration::from_secs(60))).unwrap(); // a hang is an error
+        near.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut decoder = Decoder::default();
+                loop {
+                    if decoder.fill(64 << 10, |room| far.read(room)).unwrap_or(0) == 0 {
+                        return;
+                    }
+                    let mut out = Vec::new();
+                    loop {
+                        let request = decoder.next::<ToSupervisor>().unwrap();
+                        let last = request.is_none();
+                        let Some(replies) = supervisor(request) else { return };
+                        for reply in replies {
+                            encode(&reply, Encoding::Binary, &mut out).unwrap();
+                        }
+                        if last {
+                            break;
+                        }
+                    }
+                    if far.write_all(&out).is_err() {
+                        return;
+                    }
+                }
+            });
+            user(Client::new(near));
+        });
+    }
+
+    fn call(id: u64) -> Call<'static> {
+        Call { worker: Address::Number(id), ..Call::new("", "m", Payload::no_args()) }
+    }
+
+    fn accepted(reference: Ref, message: u64) -> Reply<'static> {
+        let body = ReceiptBody::Accepted(Accepted { worker: "w".into(), number: 2, message });
+        Reply::Receipt(Receipt { reference, body })
+    }
+
+    fn failed(reference: Ref, error: String) -> Reply<'static> {
+        Reply::Outcome(Outcome { reference, body: OutcomeBody::Failed { error: error.into() } })
+    }
+
+    #[test]
+    fn ten_thousand_calls_with_answers_in_any_order() {
+        const CALLS: u64 = 10_000;
+        let mut due = Vec::new();
+        let supervisor = |request: Option<Request<'_>>| match request {
+            Some(Request::Call(Call { worker: Address::Number(id), reference, wait, .. })) => {
+                let reference = reference.expect("submit sets it");
+                if wait {
+                    due.push(failed(reference.clone(), format!("outcome {id}")));
+                }
+                due.push(accepted(reference, id));
+                Some(Vec::new())
+            }
+            Some(other) => panic!("{other:?}"),
+            // Everything that came with one read is answered backwards: outcomes behind and before receipts.
+            None => {
+                due.reverse();
+                let middle = due.len() / 3;
+                due.rotate_left(middle);
+                Some(std::mem::take(&mut due))
+            }
+        };
+        with_supervisor(supervisor, |mut client| {
+            let tickets: Vec<_> =
+                (0..CALLS).map(|id| client.submit(Call { wait: id % 3 == 0, ..call(id) }).unwrap()).collect();
+            assert!(client.unread <= UNREAD_RECEIPTS_MAX);
+            for (id, ticket) in (0..CALLS).zip(&tickets).filter(|(id, _)| id % 3 == 0) {
+                assert_eq!(
+                    client.outcome(*ticket).unwrap(),
+                    OutcomeBody::Failed { error: format!("outcome {id}").into() }
+                );
+            }
+            for (id, ticket) in (0..CALLS).rev().zip(tickets.iter().rev()) {
+                let ReceiptBody::Accepted(accepted) = client.receipt(*ticket).unwrap() else { panic!("{id}") };
+                assert_eq!(accepted.message, id);
+            }
+            assert_eq!((client.unread, client.receipts.len(), client.outcomes.len()), (0, 0, 0));
+        });
+    }
+
+    /// One request each, one answer each, what the client says of it.
+    #[test]
+    fn each_answer_is_what_it_is() {
+        let supervisor = |request: Option<Request<'_>>| {
+            let Some(request) = request else { return Some(Vec::new()) };
+            Some(vec![match request {
+                Request::Call(Call { worker: Address::Number(id), reference: Some(reference), .. }) => match id {
+                    1 => Reply::Error(Error { reference: Some(reference), detail: "kind 4".into() }),
+                    2 => Reply::Error(Error { reference: None, detail: "no ref".into() }),
+                    3 => {
+                        let body = ReceiptBody::Refused { reason: Refusal::NoClass, detail: "none".into() };
+                        Reply::Receipt(Receipt { reference, body })
+                    }
+                    4 => {
+                        let body = OutcomeBody::Dead { reason: DeadReason::Crashed, exit: None, may_have_run: true };
+                        return Some(vec![
+                            Reply::Outcome(Outcome { reference: reference.clone(), body }),
+                            accepted(reference, 4),
+                        ]);
+                    }
+                    5 => Reply::Kill(crate::messages::Ask {}),
+                    _ => return None,
+                },
+                Request::Kill(Kill { reference: Some(reference), .. }) => {
+                    Reply::Receipt(Receipt { reference, body: ReceiptBody::Ignored { reason: Ignored::NoWorker } })
+                }
+                Request::Wait(Wait { reference, .. }) => {
+                    Reply::Outcome(Outcome { reference, body: OutcomeBody::Reached {} })
+                }
+                Request::List(List { reference }) => {
+                    Reply::Receipt(Receipt { reference, body: ReceiptBody::Report(Payload::no_args()) })
+                }
+                other => panic!("{other:?}"),
+            }])
+        };
+        with_supervisor(supervisor, |mut client| {
+            assert!(matches!(client.call(call(1)), Err(ClientError::NotUnderstood(detail)) if detail == "kind 4"));
+            let ticket = client.submit(call(1)).unwrap();
+            assert!(matches!(client.outcome(ticket), Err(ClientError::NotUnderstood(detail)) if detail == "kind 4"));
+            // An error without a reference is no receipt that is still to come.
+            for _ in 0..2 * UNREAD_RECEIPTS_MAX {
+                assert!(matches!(client.call(call(2)), Err(ClientError::NotUnderstood(detail)) if detail == "no ref"));
+            }
+            let (receipt, outcome) = client.call_and_wait(call(3)).unwrap();
+            assert!(matches!((receipt, outcome), (ReceiptBody::Refused { reason: Refusal::NoClass, .. }, None)));
+            let (receipt, outcome) = client.call_and_wait(call(4)).unwrap();
+            assert!(matches!(receipt, ReceiptBody::Accepted(_)));
+            assert!(matches!(outcome, Some(OutcomeBody::Dead { reason: DeadReason::Crashed, .. })));
+            // Who asks for an outcome that will not come is told so.
+            let ticket = client.submit(Call { wait: true, ..call(3) }).unwrap();
+            assert!(matches!(client.outcome(ticket), Err(ClientError::NoOutcome(ReceiptBody::Refused { .. }))));
+            let ticket = client.kill(Kill { wait: true, ..Kill::default() }).unwrap();
+            assert!(matches!(client.outcome(ticket), Err(ClientError::NoOutcome(ReceiptBody::Ignored { .. }))));
+            let ticket = client.wait("w".into(), Until::Idle).unwrap();
+            assert_eq!(client.outcome(ticket).unwrap(), OutcomeBody::Reached {});
+            assert_eq!(client.list().unwrap(), ReceiptBody::Report(Payload::no_args()));
+            assert_eq!(client.unread, 0);
+            assert!(matches!(client.call(call(5)), Err(ClientError::Protocol(reason)) if reason.contains("67")));
+            assert!(
+                matches!(client.call(call(6)), Err(ClientError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof)
+            );
+        });
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_sent_disturbs_nothing() {
+        let supervisor = |request: Option<Request<'_>>| match request {
+            Some(Request::Call(Call { reference: Some(reference), .. })) => Some(vec![accepted(reference, 1)]),
+            _ => Some(Vec::new()),
+        };
+        with_supervisor(supervisor, |mut client| {
+            let before = client.submit(call(1)).unwrap();
+            let large = Payload(vec![0; crate::limits::FRAME_BYTES_MAX].into());
+            assert!(matches!(client.submit(Call { args: large, ..call(1) }), Err(ClientError::Encode(_))));
+            assert!(matches!(client.call(call(1)), Ok(ReceiptBody::Accepted(_))));
+            assert!(matches!(client.receipt(before), Ok(ReceiptBody::Accepted(_))));
+            assert_eq!(client.unread, 0);
+        });
+    }
+
+    #[test]
+    fn what_is_not_the_protocol_is_said() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.write_all(b"HTTP/1.1 400 Bad Request\r\n").unwrap();
+        let error = Client::new(near).status().unwrap_err();
+        assert!(matches!(&error, ClientError::Protocol(_)) && error.to_string().contains("0x48"), "{error}");
+    }
+}

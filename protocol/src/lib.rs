@@ -6,6 +6,7 @@
 //! - [`wire`]: both encodings, as a push [`wire::Decoder`] that owns no socket.
 //! - [`client`]: the blocking [`Client`] of programs that call.
 //! - [`limits`]: the bounds of the wire.
+//! - [`MarkPage`]: what a process and the supervisor share in memory.
 //!
 //! The page for implementers of other languages is `PROTOCOL.md` beside this crate.
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -25,7 +26,11 @@ pub mod messages;
 #[cfg(all(test, feature = "std"))]
 mod recorded;
 #[cfg(feature = "std")]
+mod sys;
+#[cfg(feature = "std")]
 pub mod wire;
 
 #[cfg(feature = "std")]
 pub use client::Client;
+#[cfg(feature = "std")]
+pub use sys::MarkPage;

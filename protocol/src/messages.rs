@@ -626,3 +626,192 @@ direction! {
         70 Error(Error<'a>),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn args(value: serde_json::Value) -> Payload<'static> {
+        Payload::from_json(&value).unwrap()
+    }
+
+    fn to_json<'a>(message: &impl Message<'a>) -> String {
+        let mut out = Vec::new();
+        message.encode_json(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    /// One message, its JSON, and its way through the binary body.
+    fn check<'a, M: Message<'a> + PartialEq + fmt::Debug>(message: M, json: &'a str, body: &'a mut Vec<u8>) {
+        assert_eq!(to_json(&message), json);
+        assert_eq!(M::decode_json(json.as_bytes()).unwrap(), message);
+        message.encode_body(body).unwrap();
+        assert_eq!(M::decode_body(message.kind(), body).unwrap().unwrap(), message, "{json}");
+    }
+
+    #[test]
+    fn requests_have_the_shapes_of_the_contract() {
+        let call = || Call::new("mailer", "send", args(json!([1, "a"])));
+        let full = Call {
+            worker: 7.into(),
+            reference: Some(Ref::Text("r\"1".into())),
+            wait: true,
+            existing: true,
+            expires_ms: Some(30_000),
+            chain: true,
+            ..call()
+        };
+        let kill = |worker| Kill { worker, ..Kill::default() };
+        let full_kill = Kill {
+            worker: Some("a".into()),
+            reference: Some(Ref::Number(u64::MAX)),
+            wait: true,
+            within_ms: Some(0),
+            drain: true,
+            now: true,
+        };
+        let one = Ref::Number(1);
+        for (message, json) in [
+            (Request::Ready(Ready { protocol: 1, window: 1 }), r#"{"ready":{"protocol":1,"window":1}}"#),
+            (Request::Done(Done { id: 12, result: args(json!(5)) }), r#"{"done":{"id":12,"result":5}}"#),
+            (Request::Failed(Failed { id: 12, error: "text".into() }), r#"{"failed":{"id":12,"error":"text"}}"#),
+            (Request::Call(call()), r#"{"call":{"worker":"mailer","method":"send","args":[1,"a"]}}"#),
+            (
+                Request::Call(full),
+                r#"{"call":{"worker":7,"method":"send","args":[1,"a"],"ref":"r\"1","wait":true,"existing":true,"expires_ms":30000,"chain":true}}"#,
+            ),
+            (Request::Kill(kill(Some("mailer".into()))), r#"{"kill":{"worker":"mailer"}}"#),
+            (Request::Kill(kill(Some(7.into()))), r#"{"kill":{"worker":7}}"#),
+            (Request::Kill(kill(None)), r#"{"kill":{}}"#),
+            (
+                Request::Kill(full_kill),
+                r#"{"kill":{"worker":"a","ref":18446744073709551615,"wait":true,"within_ms":0,"drain":true,"now":true}}"#,
+            ),
+            (Request::List(List { reference: one.clone() }), r#"{"list":{"ref":1}}"#),
+            (Request::Info(Info { reference: one.clone(), worker: "7".into() }), r#"{"info":{"ref":1,"worker":"7"}}"#),
+            (Request::Status(Status { reference: one.clone() }), r#"{"status":{"ref":1}}"#),
+            (
+                Request::Wait(Wait { reference: one.clone(), worker: "é\n".into(), until: Until::Gone }),
+                r#"{"wait":{"ref":1,"worker":"é\n","until":"gone"}}"#,
+            ),
+        ] {
+            check(message, json, &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn replies_have_the_shapes_of_the_contract() {
+        let worker = || Cow::Borrowed("counter");
+        let receipt = |body| Reply::Receipt(Receipt { reference: Ref::Number(4), body });
+        let outcome = |body| Reply::Outcome(Outcome { reference: Ref::Text("w".into()), body });
+        let task = |from| Task { id: 12, method: "add".into(), args: args(json!([5])), from, wait: false };
+        let report = KillReport {
+            worker: worker(),
+            number: 7,
+            generation: 2,
+            discarded: 3,
+            current: Current::Finished,
+            ended_by: EndedBy::Ask,
+            exit: Some(Exit::Code(0)),
+            took_ms: 40,
+            steps: Steps { ask_ms: Some(40), term_ms: None, kill_ms: None },
+        };
+        for (message, json) in [
+            (
+                Reply::Welcome(Welcome { protocol: 1, worker: worker(), number: 7, generation: 1 }),
+                r#"{"welcome":{"protocol":1,"worker":"counter","number":7,"generation":1}}"#,
+            ),
+            (
+                Reply::Task(task(Some(Sender { worker: "x".into(), number: 3 }))),
+                r#"{"task":{"id":12,"method":"add","args":[5],"from":{"worker":"x","number":3}}}"#,
+            ),
+            (
+                Reply::Task(Task { wait: true, ..task(None) }),
+                r#"{"task":{"id":12,"method":"add","args":[5],"from":null,"wait":true}}"#,
+            ),
+            (Reply::Kill(Ask {}), r#"{"kill":{}}"#),
+            (
+                receipt(ReceiptBody::Accepted(Accepted { worker: worker(), number: 7, message: 12 })),
+                r#"{"receipt":{"ref":4,"accepted":{"worker":"counter","number":7,"message":12}}}"#,
+            ),
+            (
+                receipt(ReceiptBody::Ignored { reason: Ignored::NoStartupMethod }),
+                r#"{"receipt":{"ref":4,"ignored":{"reason":"no_startup_method"}}}"#,
+            ),
+            (
+                receipt(ReceiptBody::Refused { reason: Refusal::MailboxFull, detail: "full".into() }),
+                r#"{"receipt":{"ref":4,"refused":{"reason":"mailbox_full","detail":"full"}}}"#,
+            ),
+            (receipt(ReceiptBody::Killed { discarded: 3 }), r#"{"receipt":{"ref":4,"killed":{"discarded":3}}}"#),
+            (
+                receipt(ReceiptBody::Report(args(json!({"z": [], "a": -1})))),
+                r#"{"receipt":{"ref":4,"report":{"z":[],"a":-1}}}"#,
+            ),
+            (outcome(OutcomeBody::Done { result: nil() }), r#"{"outcome":{"ref":"w","done":{"result":null}}}"#),
+            (outcome(OutcomeBody::Failed { error: "no".into() }), r#"{"outcome":{"ref":"w","failed":{"error":"no"}}}"#),
+            (
+                outcome(OutcomeBody::Discarded { may_have_run: true }),
+                r#"{"outcome":{"ref":"w","discarded":{"may_have_run":true}}}"#,
+            ),
+            (
+                outcome(OutcomeBody::Expired { may_have_run: false }),
+                r#"{"outcome":{"ref":"w","expired":{"may_have_run":false}}}"#,
+            ),
+            (
+                outcome(OutcomeBody::Dead {
+                    reason: DeadReason::TimedOut,
+                    exit: Some(Exit::Signal(9)),
+                    may_have_run: true,
+                }),
+                r#"{"outcome":{"ref":"w","dead":{"reason":"timed_out","exit":{"signal":9},"may_have_run":true}}}"#,
+            ),
+            (
+                outcome(OutcomeBody::Killed(report)),
+                r#"{"outcome":{"ref":"w","killed":{"worker":"counter","number":7,"generation":2,"discarded":3,"current":"finished","ended_by":"ask","exit":{"code":0},"took_ms":40,"steps":{"ask_ms":40,"term_ms":null,"kill_ms":null}}}}"#,
+            ),
+            (outcome(OutcomeBody::Reached {}), r#"{"outcome":{"ref":"w","reached":{}}}"#),
+            (
+                Reply::Error(Error { reference: Some(Ref::Number(4)), detail: "what".into() }),
+                r#"{"error":{"ref":4,"detail":"what"}}"#,
+            ),
+            (
+                Reply::Error(Error { reference: None, detail: "what".into() }),
+                r#"{"error":{"ref":null,"detail":"what"}}"#,
+            ),
+        ] {
+            check(message, json, &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn what_json_leaves_out_has_its_default() {
+        for (short, long) in [
+            (r#"{"done":{"id":1}}"#, r#"{"done":{"id":1,"result":null}}"#),
+            (
+                r#"{"call":{"worker":"a"}}"#,
+                r#"{"call":{"worker":"a","method":"","args":[],"ref":null,"wait":false,"existing":false,"expires_ms":null,"chain":false}}"#,
+            ),
+            (
+                r#"{"kill":{}}"#,
+                r#"{"kill":{"worker":null,"ref":null,"wait":false,"within_ms":null,"drain":false,"now":false}}"#,
+            ),
+        ] {
+            assert_eq!(Request::decode_json(short.as_bytes()), Request::decode_json(long.as_bytes()));
+            assert!(Request::decode_json(long.as_bytes()).is_ok(), "{long}");
+        }
+        let task = Reply::decode_json(br#"{"task":{"id":1,"method":"m","args":[]}}"#).unwrap();
+        assert_eq!(to_json(&task), r#"{"task":{"id":1,"method":"m","args":[],"from":null}}"#);
+    }
+
+    #[test]
+    fn w04_in_json_a_text_is_a_name_and_a_number_is_a_number() {
+        let worker = |json: &str| match serde_json::from_str::<Address>(json) {
+            Ok(address) => format!("{:?}", address.into_owned()),
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(worker("7"), "Number(7)");
+        assert_eq!(worker(r#""7""#), r#"Name("7")"#);
+        assert_eq!(worker(r#""%7\t""#), r#"Name("%7\t")"#);
+    }
+}

@@ -59,12 +59,11 @@ fn hex(bytes: &[u8]) -> String {
 /// The frame and the line decode to one message, and it is encoded to just these again.
 fn check<D: Direction>(recorded: &Recorded) {
     let Recorded { name, frame, json, .. } = recorded;
-    let mut binary = Decoder::default();
+    let (mut binary, mut lines) = (Decoder::default(), Decoder::default());
     binary.push(frame);
+    lines.push(format!("{json}\n").as_bytes());
     let from_frame =
         binary.next::<D>().unwrap_or_else(|e| panic!("{name}: {e}")).unwrap_or_else(|| panic!("{name}: cut"));
-    let mut lines = Decoder::default();
-    lines.push(format!("{json}\n").as_bytes());
     let from_line = lines.next::<D>().unwrap_or_else(|e| panic!("{name}: {e}")).unwrap();
 
     for message in [&from_frame, &from_line] {

@@ -223,3 +223,316 @@ pub(crate) fn decode_binary_body<'a, T: bincode::BorrowDecode<'a, ()>>(body: &'a
         Err(other) => Err(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Payload;
+    use crate::messages::{Done, FromSupervisor, REF_BYTES_MAX, Request, ToSupervisor};
+    use crate::recorded;
+
+    /// What a decoder says to all of `bytes`, one text per message or error, up to the first that breaks the stream.
+    fn heard<D: Direction>(bytes: &[u8]) -> Vec<String>
+    where
+        for<'a> D::Message<'a>: std::fmt::Debug,
+    {
+        let mut decoder = Decoder::default();
+        decoder.push(bytes);
+        drain::<D>(&mut decoder)
+    }
+
+    fn drain<D: Direction>(decoder: &mut Decoder) -> Vec<String>
+    where
+        for<'a> D::Message<'a>: std::fmt::Debug,
+    {
+        let mut heard = Vec::new();
+        loop {
+            match decoder.next::<D>() {
+                Ok(Some(message)) => heard.push(format!("{message:?}")),
+                Ok(None) => return heard,
+                Err(DecodeError::Message(reason)) => heard.push(format!("message: {reason}")),
+                Err(DecodeError::Stream(reason)) => {
+                    heard.push(format!("stream: {reason}"));
+                    return heard;
+                }
+            }
+        }
+    }
+
+    fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+        let mut frame = vec![BINARY_VERSION, kind, 0, 0];
+        frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        frame.extend_from_slice(body);
+        frame
+    }
+
+    const LIST: &[u8] = &[BINARY_VERSION, 6, 0, 0, 2, 0, 0, 0, 0, 1];
+    const LIST_HEARD: &str = "List(List { reference: Number(1) })";
+
+    fn cut_everywhere<D: Direction>(stream: &[u8], count: usize)
+    where
+        for<'a> D::Message<'a>: std::fmt::Debug,
+    {
+        let whole = heard::<D>(stream);
+        assert_eq!(whole.len(), count);
+        for cut in 0..=stream.len() {
+            let mut decoder = Decoder::default();
+            decoder.push(&stream[..cut]);
+            let mut parts = drain::<D>(&mut decoder);
+            decoder.push(&stream[cut..]);
+            parts.extend(drain::<D>(&mut decoder));
+            assert_eq!(parts, whole, "cut at byte {cut}");
+        }
+        let mut decoder = Decoder::default();
+        let mut single = Vec::new();
+        for byte in stream {
+            decoder.push(std::slice::from_ref(byte));
+            single.extend(drain::<D>(&mut decoder));
+        }
+        assert_eq!(single, whole, "byte by byte");
+        assert_eq!(decoder.buffered(), 0);
+    }
+
+    #[test]
+    fn a_stream_cut_anywhere_decodes_to_the_same_messages() {
+        let (frames, lines, count) = recorded::streams(true);
+        cut_everywhere::<ToSupervisor>(&frames, count);
+        cut_everywhere::<ToSupervisor>(&lines, count);
+        assert_eq!(heard::<ToSupervisor>(&frames), heard::<ToSupervisor>(&lines));
+        let (frames, lines, count) = recorded::streams(false);
+        cut_everywhere::<FromSupervisor>(&frames, count);
+        cut_everywhere::<FromSupervisor>(&lines, count);
+        assert_eq!(heard::<FromSupervisor>(&frames), heard::<FromSupervisor>(&lines));
+    }
+
+    #[test]
+    fn the_first_byte_decides() {
+        for byte in 0..=u8::MAX {
+            let mut decoder = Decoder::default();
+            assert_eq!(decoder.next::<ToSupervisor>(), Ok(None));
+            assert_eq!(decoder.encoding(), None);
+            decoder.push(&[byte]);
+            let encoding = match byte {
+                b'{' => Encoding::Json,
+                BINARY_VERSION => Encoding::Binary,
+                _ => {
+                    let error = decoder.next::<ToSupervisor>().unwrap_err();
+                    let DecodeError::Stream(reason) = error else { panic!("{error:?}") };
+                    assert!(reason.starts_with(&format!("the first byte is 0x{byte:02x}:")), "{reason}");
+                    continue;
+                }
+            };
+            assert_eq!(decoder.next::<ToSupervisor>(), Ok(None));
+            assert_eq!(decoder.encoding(), Some(encoding));
+        }
+    }
+
+    #[test]
+    fn a_broken_stream_stays_broken() {
+        let oversize = (FRAME_BYTES_MAX as u32 + 1).to_le_bytes();
+        let too_long = [b"{".as_slice(), &vec![b' '; FRAME_BYTES_MAX], b"\n{\"kill\":{}}\n"].concat();
+        let with = |header: &[u8]| [LIST, header].concat();
+        for (stream, good, reason) in [
+            (b"GET / HTTP".to_vec(), 0, "the first byte is 0x47"),
+            (with(b"{\"kill\":"), 1, "is no header"),
+            (with(&[BINARY_VERSION, 6, 1, 0, 0, 0, 0, 0]), 1, "is no header"),
+            (with(&[BINARY_VERSION, 6, 0, 1, 0, 0, 0, 0]), 1, "is no header"),
+            (with(&[&[BINARY_VERSION, 6, 0, 0], &oversize[..]].concat()), 1, "a frame of 16777217 bytes is too large"),
+            (with(&[BINARY_VERSION, 6, 0, 0, 255, 255, 255, 255]), 1, "a frame of 4294967295 bytes is too large"),
+            (too_long[..too_long.len() - 13].to_vec(), 0, "a line is longer than 16777216 bytes"),
+            (too_long, 0, "a line is longer than 16777216 bytes"),
+        ] {
+            let mut decoder = Decoder::default();
+            decoder.push(&stream);
+            let first = drain::<ToSupervisor>(&mut decoder);
+            assert_eq!(first.len(), good + 1, "{first:?}");
+            assert!(first[good].starts_with("stream: ") && first[good].contains(reason), "{first:?}");
+            assert_eq!(drain::<ToSupervisor>(&mut decoder), first[good..], "asked again");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_not_understood_is_named_and_the_next_one_decodes() {
+        let hostile_text = |length: &[u8]| frame(6, &[&[1], length].concat());
+        for (bad, reason) in [
+            (frame(44, b"whatever"), "unknown message kind 44"),
+            (frame(66, b""), "unknown message kind 66"), // a task is not for the supervisor
+            (frame(6, b""), "message kind 6: the body ends within a field"),
+            (frame(1, &[1, 0xfb, 1]), "message kind 1: the body ends within a field"),
+            (frame(9, &[0, 1, 1, 7, 4]), "UnexpectedVariant"),
+            (frame(6, &[2, 1]), "UnexpectedVariant"),
+            (frame(3, &[1, 2, 0xff, 0xff]), "Utf8"),
+            (frame(6, &[0, 0xfe]), "InvalidIntegerType"),
+            // Lengths far beyond the body: the text of a ref, which is copied, and what is borrowed.
+            (hostile_text(&[0xfd, 0, 0, 0, 0, 0, 1, 0, 0]), "the body ends within a field"),
+            (hostile_text(&[0xfd, 255, 255, 255, 255, 255, 255, 255, 255]), "the body ends within a field"),
+            (hostile_text(&[0xfd, 255, 255, 255, 255, 255, 255, 255, 127]), "the body ends within a field"),
+            (hostile_text(&[0xfc, 0, 0, 255, 0, b'x']), "the body ends within a field"),
+            (frame(2, &[1, 0xfd, 0, 0, 0, 0, 0, 1, 0, 0]), "message kind 2: the body ends within a field"),
+        ] {
+            let heard = heard::<ToSupervisor>(&[&bad, LIST].concat());
+            assert!(heard[0].starts_with("message: ") && heard[0].contains(reason), "{reason}: {heard:?}");
+            assert_eq!(heard[1..], [LIST_HEARD], "{bad:02x?}");
+        }
+        for (bad, reason) in [
+            (r#"{"fly":{}}"#, "`fly`"),
+            (r#"{"task":{"id":1}}"#, "`task`"),
+            (r#"{"list":{}}"#, "`ref`"),
+            (r#"{"list":{"ref":-1}}"#, "a `ref`: a whole number from 0 or a text"),
+            (r#"{"call":{"worker":null}}"#, "a worker: its name as a text or its number"),
+            (r#"{"call":{"worker":7.5}}"#, "a worker: its name as a text or its number"),
+            (r#"{"wait":{"ref":1,"worker":"a","until":"tea"}}"#, "`tea`"),
+            (r#"{"list":{"ref":1}"#, "EOF"),
+            ("{\"failed\":{\"id\":1,\"error\":\"\u{1}\"}}", "control character"),
+            ("nonsense", "expected"),
+            ("[]", "expected"),
+        ] {
+            let heard = heard::<ToSupervisor>(
+                format!("{{\"list\":{{\"ref\":1}}}}\n{bad}\n\n \r\n{{\"list\":{{\"ref\":1}}}}\r\n").as_bytes(),
+            );
+            assert_eq!((heard.len(), &*heard[0], &*heard[2]), (3, LIST_HEARD, LIST_HEARD), "{bad}");
+            assert!(heard[1].starts_with("message: ") && heard[1].contains(reason), "{reason}: {heard:?}");
+        }
+        let not_utf8 = heard::<ToSupervisor>(b"{\"failed\":{\"id\":1,\"error\":\"\xff\"}}\n{\"list\":{\"ref\":1}}\n");
+        assert!(not_utf8[0].starts_with("message: ") && not_utf8[1] == LIST_HEARD, "{not_utf8:?}");
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_ignored() {
+        let line = br#"{"list":{"new":[{"x":1}],"ref":1,"other":null}}"#;
+        assert_eq!(heard::<ToSupervisor>(&[line, b"\n".as_slice()].concat()), [LIST_HEARD]);
+        assert_eq!(heard::<ToSupervisor>(&frame(6, &[0, 1, 9, 9, 9])), [LIST_HEARD]);
+        let reached = "Outcome(Outcome { reference: Number(3), body: Reached })";
+        let line = br#"{"outcome":{"new":1,"ref":3,"reached":{"new":2},"other":[]}}"#;
+        assert_eq!(heard::<FromSupervisor>(&[line, b"\n".as_slice()].concat()), [reached]);
+    }
+
+    #[test]
+    fn a_ref_has_a_longest_text() {
+        for (bytes, fits) in [(REF_BYTES_MAX, true), (REF_BYTES_MAX + 1, false), (1 << 20, false)] {
+            let text = "r".repeat(bytes);
+            let mut body = vec![1];
+            encode_binary_body(&text, &mut body).unwrap();
+            let in_reply = [&[1], &body[..], &[0]].concat(); // an error: the ref is optional, then an empty detail
+            let line = format!("{{\"list\":{{\"ref\":\"{text}\"}}}}\n");
+            let receipt = format!("{{\"receipt\":{{\"ref\":\"{text}\",\"killed\":{{\"discarded\":3}}}}}}\n");
+            let all = [
+                heard::<ToSupervisor>(&frame(6, &body)),
+                heard::<ToSupervisor>(line.as_bytes()),
+                heard::<FromSupervisor>(&frame(70, &in_reply)),
+                heard::<FromSupervisor>(receipt.as_bytes()),
+            ];
+            let reason = format!("a `ref` has at most 64 bytes, this one has {bytes}");
+            for heard in all {
+                assert_eq!(heard.len(), 1);
+                assert_eq!(
+                    heard[0].contains(&format!("reference: Text({text:?})"))
+                        || heard[0].contains(&format!("Some(Text({text:?}))")),
+                    fits
+                );
+                assert_eq!(heard[0].starts_with("message: ") && heard[0].contains(&reason), !fits);
+            }
+        }
+    }
+
+    /// The largest message that can be encoded is one that can be decoded, in both encodings; one byte more
+    /// cannot be encoded and leaves nothing behind.
+    #[test]
+    fn the_bound_is_the_same_on_both_sides() {
+        // Once around the payload: id, its length, MessagePack's own header; in JSON the text around it.
+        for (encoding, around) in
+            [(Encoding::Binary, 1 + 5 + 5), (Encoding::Json, r#"{"done":{"id":1,"result":""}}"#.len())]
+        {
+            for more in [0, 1] {
+                let text = "x".repeat(FRAME_BYTES_MAX - around + more);
+                let message = Request::Done(Done { id: 1, result: Payload::encode(&text).unwrap() });
+                let mut out = b"before".to_vec();
+                let result = encode(&message, encoding, &mut out);
+                if more == 1 {
+                    assert_eq!(
+                        result.unwrap_err().to_string(),
+                        "a message of 16777217 bytes is too large, the wire carries 16777216"
+                    );
+                    assert_eq!(out, b"before", "{encoding:?}");
+                    continue;
+                }
+                result.unwrap();
+                let mut decoder = Decoder::default();
+                decoder.push(&out[6..]);
+                assert_eq!(decoder.next::<ToSupervisor>().unwrap(), Some(message), "{encoding:?}");
+                assert_eq!(decoder.next::<ToSupervisor>(), Ok(None));
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_json_leaves_nothing_behind() {
+        let message = Request::Done(Done { id: 1, result: Payload(vec![0xc1].into()) }); // never used in MessagePack
+        let mut out = b"before".to_vec();
+        encode(&message, Encoding::Json, &mut out).unwrap_err();
+        assert_eq!(out, b"before");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_given_back() {
+        // A large frame, alone and with the start of another behind it.
+        for rest in [0, 5] {
+            let mut decoder = Decoder::default();
+            let large = frame(3, &[&[1, 0xfc, 0, 0, 128, 0], &*vec![b'x'; 8 << 20]].concat());
+            let mut peak = 0;
+            for piece in [&large[..], &LIST[..rest]].concat().chunks(16 << 10) {
+                decoder
+                    .fill(16 << 10, |room| {
+                        room[..piece.len()].copy_from_slice(piece);
+                        Ok::<_, ()>(piece.len())
+                    })
+                    .unwrap();
+                peak = peak.max(decoder.buffer.capacity());
+                if decoder.buffered() >= large.len() {
+                    assert!(matches!(decoder.next::<ToSupervisor>(), Ok(Some(Request::Failed(_)))));
+                }
+            }
+            assert!(peak <= 2 * (large.len() + (16 << 10)), "{peak}");
+            assert_eq!(decoder.next::<ToSupervisor>(), Ok(None));
+            decoder.push(&LIST[rest..]);
+            assert!(decoder.buffer.capacity() <= IDLE_BYTES_MAX, "{} behind {rest}", decoder.buffer.capacity());
+            assert_eq!(drain::<ToSupervisor>(&mut decoder), [LIST_HEARD]);
+        }
+        // An idle decoder that is not even pushed to.
+        let mut decoder = Decoder::default();
+        decoder.push(&frame(44, &vec![0; 1 << 20]));
+        assert_eq!(drain::<ToSupervisor>(&mut decoder).len(), 1);
+        assert_eq!(decoder.buffer.capacity(), 0);
+        // Small frames without end, never fully consumed.
+        let mut decoder = Decoder::default();
+        decoder.push(&LIST[..3]);
+        for _ in 0..100_000 {
+            decoder.push(&LIST[3..]);
+            decoder.push(&LIST[..3]);
+            assert_eq!(drain::<ToSupervisor>(&mut decoder), [LIST_HEARD]);
+        }
+        assert!(decoder.buffer.capacity() <= IDLE_BYTES_MAX, "{}", decoder.buffer.capacity());
+    }
+
+    #[test]
+    fn fill_takes_what_was_read_and_nothing_on_an_error() {
+        let mut decoder = Decoder::default();
+        assert_eq!(
+            decoder.fill(100, |room| {
+                room[..4].copy_from_slice(&LIST[..4]);
+                Ok::<_, ()>(4)
+            }),
+            Ok(4)
+        );
+        assert_eq!(
+            decoder.fill(100, |room| {
+                room.fill(7);
+                Err("no")
+            }),
+            Err("no")
+        );
+        assert_eq!(decoder.buffered(), 4);
+        decoder.push(&LIST[4..]);
+        assert_eq!(drain::<ToSupervisor>(&mut decoder), [LIST_HEARD]);
+    }
+}

@@ -1,0 +1,150 @@
+//! The mark page: memory that a process shares with the supervisor (the only file of this crate
+//! that names nix, and its only `unsafe`).
+//!
+//! The worker marks which task it begins and up to which all have ended; the marks survive its sudden
+//! death and cost no system call. The supervisor raises a flag after which no task may begin.
+//!
+//! "Mark begun, then look at the flag" on one side and "raise the flag, then look at what is begun" on
+//! the other, both sequentially consistent: at least one of the two sees the other. So either the
+//! supervisor knows that the task has begun, or the worker does not begin it.
+
+use std::ffi::c_void;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::ids::MessageId;
+use crate::limits::mark_page::{BEGUN, BYTES, FINISHED, STOP};
+
+/// One end of the shared page. Numbers are little endian.
+#[derive(Debug)]
+pub struct MarkPage {
+    base: NonNull<c_void>,
+}
+
+impl MarkPage {
+    /// Makes a page and the descriptor to hand to the worker (close-on-exec is set). Its size is
+    /// sealed, so that no worker can pull the memory away from under the supervisor.
+    pub fn create() -> io::Result<(MarkPage, OwnedFd)> {
+        let fd = memfd_create("workhall-mark", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        nix::unistd::ftruncate(&fd, BYTES as i64)?;
+        fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL))?;
+        Ok((MarkPage::map(&fd)?, fd))
+    }
+
+    /// Maps the page of a descriptor that was inherited. Fails if it has another size.
+    pub fn map(fd: impl AsFd) -> io::Result<MarkPage> {
+        let size = nix::sys::stat::fstat(&fd)?.st_size;
+        if size != BYTES as i64 {
+            return Err(io::Error::other(format!("the mark page has {size} bytes, not {BYTES}")));
+        }
+        let length = NonZeroUsize::new(BYTES).expect("is a constant above 0");
+        // SAFETY: a new mapping at an address of the kernel's choosing touches no memory of ours. The file
+        // is as long as the mapping, and the supervisor has sealed its size.
+        #[allow(unsafe_code)]
+        let base =
+            unsafe { mmap(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, fd, 0) }?;
+        Ok(MarkPage { base })
+    }
+
+    /// Worker: marks a task as begun, unless no task may begin any more. Returns whether it may.
+    pub fn begin(&self, id: MessageId) -> bool {
+        let before = self.word(BEGUN).swap(id.0.to_le(), SeqCst);
+        let may = self.word(STOP).load(SeqCst) == 0;
+        if !may {
+            self.word(BEGUN).store(before, SeqCst);
+        }
+        may
+    }
+
+    /// Worker: all tasks up to this one have ended, and what must be said of them was written.
+    pub fn finish(&self, id: MessageId) {
+        self.word(FINISHED).store(id.0.to_le(), SeqCst);
+    }
+
+    /// Worker: whether the supervisor has asked for the end.
+    pub fn is_stopped(&self) -> bool {
+        self.word(STOP).load(SeqCst) != 0
+    }
+
+    /// Supervisor: no task may begin from here on.
+    pub fn stop(&self) {
+        self.word(STOP).store(1, SeqCst);
+    }
+
+    /// Supervisor: the last task begun, and the one up to which all have ended.
+    pub fn marks(&self) -> (MessageId, MessageId) {
+        let finished = u64::from_le(self.word(FINISHED).load(SeqCst));
+        let begun = u64::from_le(self.word(BEGUN).load(SeqCst));
+        (MessageId(begun), MessageId(finished))
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        debug_assert!(offset.is_multiple_of(8) && offset + 8 <= BYTES);
+        // SAFETY: the mapping is BYTES long, page aligned, readable and writable and lives as long as self;
+        // offset is one of the constants, a multiple of 8 within it. Both sides use atomics only, and a worker
+        // that does not can only spoil the numbers.
+        #[allow(unsafe_code)]
+        unsafe {
+            AtomicU64::from_ptr(self.base.as_ptr().byte_add(offset).cast())
+        }
+    }
+}
+
+impl Drop for MarkPage {
+    fn drop(&mut self) {
+        // SAFETY: base and length are those of the mapping, and no reference into it outlives self.
+        #[allow(unsafe_code)]
+        let unmapped = unsafe { munmap(self.base, BYTES) };
+        debug_assert_eq!(unmapped, Ok(()));
+    }
+}
+
+// SAFETY: the page is only accessed through atomics.
+#[allow(unsafe_code)]
+unsafe impl Send for MarkPage {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_see_the_same_marks() {
+        let (supervisor, fd) = MarkPage::create().unwrap();
+        let worker = MarkPage::map(&fd).unwrap();
+        assert_eq!(supervisor.marks(), (MessageId(0), MessageId(0)));
+        assert!(worker.begin(MessageId(7)));
+        worker.finish(MessageId(6));
+        assert_eq!(supervisor.marks(), (MessageId(7), MessageId(6)));
+    }
+
+    #[test]
+    fn k01_no_task_begins_after_the_flag() {
+        let (supervisor, fd) = MarkPage::create().unwrap();
+        let worker = MarkPage::map(&fd).unwrap();
+        assert!(worker.begin(MessageId(1)));
+        supervisor.stop();
+        assert!(worker.is_stopped());
+        assert!(!worker.begin(MessageId(2)));
+        assert_eq!(supervisor.marks().0, MessageId(1), "what was not begun is not marked");
+    }
+
+    #[test]
+    fn a_worker_cannot_change_the_size() {
+        let (_supervisor, fd) = MarkPage::create().unwrap();
+        assert!(nix::unistd::ftruncate(&fd, 0).is_err());
+        assert!(nix::unistd::ftruncate(&fd, 2 * BYTES as i64).is_err());
+    }
+
+    #[test]
+    fn a_page_of_another_size_is_not_mapped() {
+        let fd = memfd_create("other", MFdFlags::MFD_CLOEXEC).unwrap();
+        assert!(MarkPage::map(&fd).unwrap_err().to_string().contains("bytes"));
+    }
+}

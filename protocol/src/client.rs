@@ -109,7 +109,8 @@ impl<S: Read + Write> Client<S> {
 
     /// Posts a call without waiting for its receipt: for those who post many. Requests are
     /// collected and written together; [`Self::receipt`] or [`Self::flush`] sends the rest.
-    /// Every ticket's receipt (and outcome, with `wait`) is kept until it is taken.
+    /// Every ticket's receipt (and outcome, with `wait`) is kept until it is taken; a receipt
+    /// that is not taken before the outcome is dropped with it.
     pub fn submit(&mut self, call: Call<'_>) -> Result<Ticket, ClientError> {
         let ticket = self.ticket();
         self.send(&Request::Call(Call { reference: Some(Ref::Number(ticket.0)), ..call }))?;
@@ -123,11 +124,10 @@ impl<S: Read + Write> Client<S> {
         Ok(ticket)
     }
 
-    /// Asks to be told when a worker is in some state; the answer is an outcome.
+    /// Asks to be told when a worker is in some state; the receipt comes at once, the outcome when it is.
     pub fn wait(&mut self, worker: crate::messages::Address<'_>, until: Until) -> Result<Ticket, ClientError> {
         let ticket = self.ticket();
         self.send(&Request::Wait(Wait { reference: Ref::Number(ticket.0), worker, until }))?;
-        self.unread -= 1; // it is answered by an outcome alone
         Ok(ticket)
     }
 
@@ -152,7 +152,7 @@ impl<S: Read + Write> Client<S> {
         self.receipt(ticket)
     }
 
-    /// Waits for the receipt of a request.
+    /// Waits for the receipt of a request. It can be taken once, and not after the outcome.
     pub fn receipt(&mut self, ticket: Ticket) -> Result<ReceiptBody<'static>, ClientError> {
         loop {
             if let Some(receipt) = self.receipts.remove(&ticket.0) {
@@ -164,17 +164,22 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Waits for the outcome of a request that was made with `wait`. If the receipt, not taken yet,
-    /// says that there will be none, that is the error.
+    /// says that there will be none, that is the error. With the outcome the receipt is dropped
+    /// if nobody took it, so that receipts do not pile up; who wants both takes the receipt first.
     pub fn outcome(&mut self, ticket: Ticket) -> Result<OutcomeBody<'static>, ClientError> {
         loop {
             if let Some(outcome) = self.outcomes.remove(&ticket.0) {
+                self.receipts.remove(&ticket.0);
                 return Ok(outcome);
             }
-            if let Some(
-                Err(_) | Ok(ReceiptBody::Ignored { .. } | ReceiptBody::Refused { .. } | ReceiptBody::Report(_)),
-            ) = self.receipts.get(&ticket.0)
-            {
-                return self.receipt(ticket).and_then(|receipt| Err(ClientError::NoOutcome(receipt)));
+            match self.receipts.get(&ticket.0) {
+                Some(
+                    Err(_) | Ok(ReceiptBody::Ignored { .. } | ReceiptBody::Refused { .. } | ReceiptBody::Report(_)),
+                ) => {
+                    return self.receipt(ticket).and_then(|receipt| Err(ClientError::NoOutcome(receipt)));
+                }
+                // The outcome is still to come.
+                None | Some(Ok(ReceiptBody::Accepted(_) | ReceiptBody::Killed { .. } | ReceiptBody::Waiting {})) => {}
             }
             self.flush()?;
             self.read_one()?;
@@ -241,7 +246,7 @@ impl<S: Read + Write> Client<S> {
                     };
                 }
                 Ok(None) => {}
-                Err(DecodeError::Message(reason) | DecodeError::Stream(reason)) => {
+                Err(DecodeError::Message { reason, .. } | DecodeError::Stream(reason)) => {
                     return Err(ClientError::Protocol(reason));
                 }
             }
@@ -326,6 +331,14 @@ mod tests {
         Reply::Receipt(Receipt { reference, body })
     }
 
+    fn waiting(reference: Ref) -> Reply<'static> {
+        Reply::Receipt(Receipt { reference, body: ReceiptBody::Waiting {} })
+    }
+
+    fn reached(reference: Ref) -> Reply<'static> {
+        Reply::Outcome(Outcome { reference, body: OutcomeBody::Reached {} })
+    }
+
     fn failed(reference: Ref, error: String) -> Reply<'static> {
         Reply::Outcome(Outcome { reference, body: OutcomeBody::Failed { error: error.into() } })
     }
@@ -356,16 +369,80 @@ mod tests {
             let tickets: Vec<_> =
                 (0..CALLS).map(|id| client.submit(Call { wait: id % 3 == 0, ..call(id) }).unwrap()).collect();
             assert!(client.unread <= UNREAD_RECEIPTS_MAX);
+            for (id, ticket) in (0..CALLS).rev().zip(tickets.iter().rev()) {
+                let ReceiptBody::Accepted(accepted) = client.receipt(*ticket).unwrap() else { panic!("{id}") };
+                assert_eq!(accepted.message, id);
+            }
             for (id, ticket) in (0..CALLS).zip(&tickets).filter(|(id, _)| id % 3 == 0) {
                 assert_eq!(
                     client.outcome(*ticket).unwrap(),
                     OutcomeBody::Failed { error: format!("outcome {id}").into() }
                 );
             }
-            for (id, ticket) in (0..CALLS).rev().zip(tickets.iter().rev()) {
-                let ReceiptBody::Accepted(accepted) = client.receipt(*ticket).unwrap() else { panic!("{id}") };
-                assert_eq!(accepted.message, id);
+            assert_eq!((client.unread, client.receipts.len(), client.outcomes.len()), (0, 0, 0));
+        });
+    }
+
+    #[test]
+    fn receipts_that_nobody_takes_go_with_the_outcome() {
+        const ROUNDS: usize = 3 * UNREAD_RECEIPTS_MAX;
+        let supervisor = |request: Option<Request<'_>>| {
+            Some(match request {
+                Some(Request::Wait(Wait { reference, .. })) => vec![waiting(reference.clone()), reached(reference)],
+                Some(Request::Call(Call { reference: Some(reference), .. })) => {
+                    vec![accepted(reference.clone(), 1), failed(reference, String::new())]
+                }
+                Some(Request::Kill(Kill { reference: Some(reference), .. })) => {
+                    let body = ReceiptBody::Killed { discarded: 1 };
+                    vec![Reply::Receipt(Receipt { reference: reference.clone(), body }), reached(reference)]
+                }
+                Some(other) => panic!("{other:?}"),
+                None => Vec::new(),
+            })
+        };
+        with_supervisor(supervisor, |mut client| {
+            let mut tickets = Vec::new();
+            for _ in 0..ROUNDS {
+                tickets.push(client.wait("w".into(), Until::Gone).unwrap());
+                tickets.push(client.submit(Call { wait: true, ..call(1) }).unwrap());
+                tickets.push(client.kill(Kill { wait: true, ..Kill::default() }).unwrap());
+                assert!(client.unread <= UNREAD_RECEIPTS_MAX);
             }
+            for ticket in tickets {
+                client.outcome(ticket).unwrap();
+            }
+            assert_eq!((client.unread, client.receipts.len(), client.outcomes.len()), (0, 0, 0));
+            // Who wants both takes the receipt first.
+            let ticket = client.wait("w".into(), Until::Gone).unwrap();
+            assert_eq!(client.receipt(ticket).unwrap(), ReceiptBody::Waiting {});
+            assert_eq!(client.outcome(ticket).unwrap(), OutcomeBody::Reached {});
+            assert_eq!((client.unread, client.receipts.len(), client.outcomes.len()), (0, 0, 0));
+        });
+    }
+
+    /// The receipt is read long before the outcome is there.
+    #[test]
+    fn a_wait_is_not_over_with_its_receipt() {
+        let mut due = None;
+        let supervisor = |request: Option<Request<'_>>| {
+            Some(match request {
+                Some(Request::Wait(Wait { reference, .. })) => {
+                    due = Some(reached(reference.clone()));
+                    vec![waiting(reference)]
+                }
+                Some(Request::Call(Call { reference: Some(reference), .. })) => {
+                    due.take().into_iter().chain([accepted(reference, 1)]).collect()
+                }
+                Some(other) => panic!("{other:?}"),
+                None => Vec::new(),
+            })
+        };
+        with_supervisor(supervisor, |mut client| {
+            let wait = client.wait("w".into(), Until::Idle).unwrap();
+            let call = client.submit(call(1)).unwrap();
+            assert_eq!(client.outcome(wait).unwrap(), OutcomeBody::Reached {});
+            assert!(client.receipts.is_empty());
+            assert!(matches!(client.receipt(call), Ok(ReceiptBody::Accepted(_))));
             assert_eq!((client.unread, client.receipts.len(), client.outcomes.len()), (0, 0, 0));
         });
     }
@@ -397,7 +474,7 @@ mod tests {
                     Reply::Receipt(Receipt { reference, body: ReceiptBody::Ignored { reason: Ignored::NoWorker } })
                 }
                 Request::Wait(Wait { reference, .. }) => {
-                    Reply::Outcome(Outcome { reference, body: OutcomeBody::Reached {} })
+                    return Some(vec![waiting(reference.clone()), reached(reference)]);
                 }
                 Request::List(List { reference }) => {
                     Reply::Receipt(Receipt { reference, body: ReceiptBody::Report(Payload::no_args()) })

@@ -32,6 +32,8 @@ pub mod mark_page {
     pub const BEGUN: usize = 0;
     /// Offset of the id up to which all tasks are finished: `u64`, written by the worker.
     pub const FINISHED: usize = 8;
+    /// Offset of the word in which the worker says with a 1 that it keeps the marks.
+    pub const ATTACHED: usize = 16;
     /// Offset of the stop flag: `u64`, written by the supervisor; not 0 means begin no more tasks.
     /// On a cache line of its own.
     pub const STOP: usize = 64;

@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use bincode::de::BorrowDecoder;
 use bincode::error::{AllowedEnumVariants, DecodeError};
 use bincode::{BorrowDecode, Decode, Encode};
-use serde::de::{self, Visitor};
+use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::args::Payload;
@@ -60,6 +61,64 @@ impl<'de> Deserialize<'de> for Ref {
             }
         }
         deserializer.deserialize_any(RefVisitor)
+    }
+}
+
+/// The `ref` of a JSON line that is no message that is understood, for the answer: `{"anything":{"ref":1}}`.
+/// None unless the line is JSON of this shape, with one valid `ref`. The rest is skipped, not kept.
+pub(crate) fn loose_ref(line: &[u8]) -> Option<Ref> {
+    let line = std::str::from_utf8(line).ok()?;
+    let OnlyKey(LooseFields(reference)) = serde_json::from_str(line).ok()?;
+    reference
+}
+
+/// The value of an object that has this one key.
+struct OnlyKey<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OnlyKey<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OnlyKeyVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OnlyKeyVisitor<T> {
+            type Value = OnlyKey<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with one key")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                match map.next_entry::<IgnoredAny, T>()? {
+                    // A second key is an error: the deserializer expects the end here.
+                    Some((_, value)) => Ok(OnlyKey(value)),
+                    None => Err(de::Error::invalid_length(0, &self)),
+                }
+            }
+        }
+        deserializer.deserialize_map(OnlyKeyVisitor(PhantomData))
+    }
+}
+
+/// What is of use in the fields of an unknown message.
+struct LooseFields(Option<Ref>);
+
+impl<'de> Deserialize<'de> for LooseFields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LooseVisitor;
+        impl<'de> Visitor<'de> for LooseVisitor {
+            type Value = LooseFields;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LooseFields, A::Error> {
+                let mut reference = None;
+                while let Some(key) = map.next_key::<String>()? {
+                    match &*key {
+                        "ref" if reference.is_some() => return Err(de::Error::duplicate_field("ref")),
+                        "ref" => reference = Some(map.next_value()?),
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(LooseFields(reference))
+            }
+        }
+        deserializer.deserialize_map(LooseVisitor)
     }
 }
 
@@ -273,10 +332,10 @@ pub struct Status {
     pub reference: Ref,
 }
 
-/// Asks to be told when a worker is in some state; answered by an outcome `reached`.
+/// Asks to be told when a worker is in some state; answered by a receipt `waiting`, then an outcome `reached`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
 pub struct Wait<'a> {
-    /// For the outcome.
+    /// For the receipt and the outcome.
     #[serde(rename = "ref")]
     pub reference: Ref,
     /// Whom.
@@ -371,6 +430,8 @@ pub enum ReceiptBody<'a> {
     },
     /// The answer to a question: a map.
     Report(Payload<'a>),
+    /// A wait was taken in; its outcome follows.
+    Waiting {},
 }
 
 impl ReceiptBody<'_> {
@@ -384,6 +445,7 @@ impl ReceiptBody<'_> {
             ReceiptBody::Refused { reason, detail } => ReceiptBody::Refused { reason, detail: owned(detail) },
             ReceiptBody::Killed { discarded } => ReceiptBody::Killed { discarded },
             ReceiptBody::Report(report) => ReceiptBody::Report(report.into_owned()),
+            ReceiptBody::Waiting {} => ReceiptBody::Waiting {},
         }
     }
 }
@@ -748,6 +810,7 @@ mod tests {
                 receipt(ReceiptBody::Report(args(json!({"z": [], "a": -1})))),
                 r#"{"receipt":{"ref":4,"report":{"z":[],"a":-1}}}"#,
             ),
+            (receipt(ReceiptBody::Waiting {}), r#"{"receipt":{"ref":4,"waiting":{}}}"#),
             (outcome(OutcomeBody::Done { result: nil() }), r#"{"outcome":{"ref":"w","done":{"result":null}}}"#),
             (outcome(OutcomeBody::Failed { error: "no".into() }), r#"{"outcome":{"ref":"w","failed":{"error":"no"}}}"#),
             (

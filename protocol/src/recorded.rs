@@ -104,6 +104,7 @@ fn every_kind_and_every_body_is_recorded() {
                 ReceiptBody::Refused { .. } => 2,
                 ReceiptBody::Killed { .. } => 3,
                 ReceiptBody::Report(_) => 4,
+                ReceiptBody::Waiting {} => 5,
             }),
             Reply::Outcome(outcome) => outcomes.insert(match outcome.body {
                 OutcomeBody::Done { .. } => 0,
@@ -118,7 +119,7 @@ fn every_kind_and_every_body_is_recorded() {
         };
     }
     assert!(kinds.into_iter().eq((1..=9).chain(65..=70)));
-    assert!(receipts.into_iter().eq(0..=4));
+    assert!(receipts.into_iter().eq(0..=5));
     assert!(outcomes.into_iter().eq(0..=6));
 }
 

@@ -20,7 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::ids::MessageId;
-use crate::limits::mark_page::{BEGUN, BYTES, FINISHED, STOP};
+use crate::limits::mark_page::{ATTACHED, BEGUN, BYTES, FINISHED, STOP};
 
 /// One end of the shared page. Numbers are little endian.
 #[derive(Debug)]
@@ -38,8 +38,15 @@ impl MarkPage {
         Ok((MarkPage::map(&fd)?, fd))
     }
 
-    /// Maps the page of a descriptor that was inherited. Fails if it has another size.
-    pub fn map(fd: impl AsFd) -> io::Result<MarkPage> {
+    /// Worker: maps the page whose descriptor was inherited, and says in it that it will keep the marks.
+    /// Fails if it has another size. To be done before `ready` is said.
+    pub fn attach(fd: impl AsFd) -> io::Result<MarkPage> {
+        let page = MarkPage::map(fd)?;
+        page.word(ATTACHED).store(1_u64.to_le(), SeqCst);
+        Ok(page)
+    }
+
+    fn map(fd: impl AsFd) -> io::Result<MarkPage> {
         let size = nix::sys::stat::fstat(&fd)?.st_size;
         if size != BYTES as i64 {
             return Err(io::Error::other(format!("the mark page has {size} bytes, not {BYTES}")));
@@ -78,11 +85,12 @@ impl MarkPage {
         self.word(STOP).store(1, SeqCst);
     }
 
-    /// Supervisor: the last task begun, and the one up to which all have ended.
-    pub fn marks(&self) -> (MessageId, MessageId) {
+    /// Supervisor: the last task begun, and the one up to which all have ended; none if the worker does
+    /// not keep the marks.
+    pub fn marks(&self) -> Option<(MessageId, MessageId)> {
         let finished = u64::from_le(self.word(FINISHED).load(SeqCst));
         let begun = u64::from_le(self.word(BEGUN).load(SeqCst));
-        (MessageId(begun), MessageId(finished))
+        (self.word(ATTACHED).load(SeqCst) != 0).then_some((MessageId(begun), MessageId(finished)))
     }
 
     fn word(&self, offset: usize) -> &AtomicU64 {
@@ -117,22 +125,23 @@ mod tests {
     #[test]
     fn both_ends_see_the_same_marks() {
         let (supervisor, fd) = MarkPage::create().unwrap();
-        let worker = MarkPage::map(&fd).unwrap();
-        assert_eq!(supervisor.marks(), (MessageId(0), MessageId(0)));
+        assert_eq!(supervisor.marks(), None, "nobody has promised to keep them");
+        let worker = MarkPage::attach(&fd).unwrap();
+        assert_eq!(supervisor.marks(), Some((MessageId(0), MessageId(0))));
         assert!(worker.begin(MessageId(7)));
         worker.finish(MessageId(6));
-        assert_eq!(supervisor.marks(), (MessageId(7), MessageId(6)));
+        assert_eq!(supervisor.marks(), Some((MessageId(7), MessageId(6))));
     }
 
     #[test]
     fn k01_no_task_begins_after_the_flag() {
         let (supervisor, fd) = MarkPage::create().unwrap();
-        let worker = MarkPage::map(&fd).unwrap();
+        let worker = MarkPage::attach(&fd).unwrap();
         assert!(worker.begin(MessageId(1)));
         supervisor.stop();
         assert!(worker.is_stopped());
         assert!(!worker.begin(MessageId(2)));
-        assert_eq!(supervisor.marks().0, MessageId(1), "what was not begun is not marked");
+        assert_eq!(supervisor.marks().unwrap().0, MessageId(1), "what was not begun is not marked");
     }
 
     #[test]
@@ -145,6 +154,6 @@ mod tests {
     #[test]
     fn a_page_of_another_size_is_not_mapped() {
         let fd = memfd_create("other", MFdFlags::MFD_CLOEXEC).unwrap();
-        assert!(MarkPage::map(&fd).unwrap_err().to_string().contains("bytes"));
+        assert!(MarkPage::attach(&fd).unwrap_err().to_string().contains("bytes"));
     }
 }

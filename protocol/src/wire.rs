@@ -5,7 +5,7 @@
 //! JSON lines: one object per line, the kind is its one key.
 
 use crate::limits::{FRAME_BYTES_MAX, HEADER_BYTES};
-use crate::messages::{Direction, Message};
+use crate::messages::{Direction, Message, Ref, loose_ref};
 
 /// The first byte of every binary frame; not `{`, and not text.
 pub const BINARY_VERSION: u8 = 0xB1;
@@ -35,8 +35,13 @@ pub enum Encoding {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DecodeError {
     /// One message could not be understood; the stream goes on behind it.
-    #[error("{0}")]
-    Message(String),
+    #[error("{reason}")]
+    Message {
+        /// The message's `ref`, where it could be read: in a JSON line only.
+        reference: Option<Ref>,
+        /// What was wrong with it.
+        reason: String,
+    },
     /// The stream is beyond repair.
     #[error("{0}")]
     Stream(String),
@@ -89,7 +94,11 @@ pub struct Decoder {
 impl Decoder {
     /// The encoding, once the first byte is there.
     pub fn encoding(&self) -> Option<Encoding> {
-        self.encoding
+        self.encoding.or_else(|| match self.buffer.get(self.start)? {
+            b'{' => Some(Encoding::Json),
+            &BINARY_VERSION => Some(Encoding::Binary),
+            _ => None,
+        })
     }
 
     /// How many bytes wait to be decoded.
@@ -120,11 +129,9 @@ impl Decoder {
         if self.start == self.buffer.len() {
             self.make_room(); // nothing may ever come to release it
         }
-        let encoding = match (self.encoding, self.buffer.get(self.start)) {
+        let encoding = match (self.encoding(), self.buffer.get(self.start)) {
             (Some(encoding), _) => encoding,
             (None, None) => return Ok(None),
-            (None, Some(b'{')) => Encoding::Json,
-            (None, Some(&BINARY_VERSION)) => Encoding::Binary,
             (None, Some(byte)) => {
                 return Err(DecodeError::Stream(format!(
                     "the first byte is 0x{byte:02x}: neither JSON lines (0x7b, an opening brace) \
@@ -158,11 +165,12 @@ impl Decoder {
         }
         let body = self.start + HEADER_BYTES;
         self.start = body + length;
-        match D::Message::decode_body(kind, &self.buffer[body..body + length]) {
-            Ok(Some(message)) => Ok(Some(message)),
-            Ok(None) => Err(DecodeError::Message(format!("unknown message kind {kind}"))),
-            Err(reason) => Err(DecodeError::Message(format!("message kind {kind}: {reason}"))),
-        }
+        let reason = match D::Message::decode_body(kind, &self.buffer[body..body + length]) {
+            Ok(Some(message)) => return Ok(Some(message)),
+            Ok(None) => format!("unknown message kind {kind}"),
+            Err(reason) => format!("message kind {kind}: {reason}"),
+        };
+        Err(DecodeError::Message { reference: None, reason })
     }
 
     fn next_line<D: Direction>(&mut self) -> Result<Option<D::Message<'_>>, DecodeError> {
@@ -185,7 +193,10 @@ impl Decoder {
             if self.buffer[line.clone()].iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            return D::Message::decode_json(&self.buffer[line]).map(Some).map_err(DecodeError::Message);
+            let line = &self.buffer[line];
+            return D::Message::decode_json(line)
+                .map(Some)
+                .map_err(|reason| DecodeError::Message { reference: loose_ref(line), reason });
         }
     }
 
@@ -250,7 +261,7 @@ mod tests {
             match decoder.next::<D>() {
                 Ok(Some(message)) => heard.push(format!("{message:?}")),
                 Ok(None) => return heard,
-                Err(DecodeError::Message(reason)) => heard.push(format!("message: {reason}")),
+                Err(DecodeError::Message { reason, .. }) => heard.push(format!("message: {reason}")),
                 Err(DecodeError::Stream(reason)) => {
                     heard.push(format!("stream: {reason}"));
                     return heard;
@@ -395,6 +406,66 @@ mod tests {
         }
         let not_utf8 = heard::<ToSupervisor>(b"{\"failed\":{\"id\":1,\"error\":\"\xff\"}}\n{\"list\":{\"ref\":1}}\n");
         assert!(not_utf8[0].starts_with("message: ") && not_utf8[1] == LIST_HEARD, "{not_utf8:?}");
+    }
+
+    #[test]
+    fn who_sent_what_is_not_understood_is_told_its_ref_where_it_can_be_read() {
+        let reference = |bytes: &[u8]| {
+            let mut decoder = Decoder::default();
+            decoder.push(b"{\"list\":{\"ref\":1}}\n"); // so that what follows may begin with anything
+            assert!(matches!(decoder.next::<ToSupervisor>(), Ok(Some(Request::List(_)))));
+            decoder.push(bytes);
+            decoder.push(b"\n");
+            let error = decoder.next::<ToSupervisor>().unwrap_err();
+            let text = error.to_string();
+            let DecodeError::Message { reference, reason } = error else { panic!("{error:?}") };
+            assert_eq!(text, reason);
+            reference
+        };
+        let deep = format!(r#"{{"call":{{"worker":"a","args":{}{},"ref":7}}}}"#, "[".repeat(9999), "]".repeat(9999));
+        let longest = "r".repeat(REF_BYTES_MAX);
+        let number = |n| Some(Ref::Number(n));
+        for (line, expected) in [
+            (r#"{"fly":{"ref":8}}"#, number(8)),
+            (
+                r#" { "fly" : { "x" : [ { "ref" : 1 } ] , "r\u0065f" : "a" , "y" : null } } "#,
+                Some(Ref::Text("a".into())),
+            ),
+            (&*format!(r#"{{"fly":{{"ref":"{longest}"}}}}"#), Some(Ref::Text(longest.clone()))),
+            (r#"{"wait":{"ref":18446744073709551615,"worker":"a","until":"tea"}}"#, number(u64::MAX)),
+            (r#"{"call":{"worker":null,"ref":0}}"#, number(0)),
+            (r#"{"call":{"worker":"a","args":[1e999],"ref":7}}"#, number(7)),
+            (&*deep, number(7)),
+            // No valid ref, or none at this place.
+            (&*format!(r#"{{"fly":{{"ref":"{longest}r"}}}}"#), None),
+            (r#"{"list":{"ref":-1}}"#, None),
+            (r#"{"fly":{"ref":1.5}}"#, None),
+            (r#"{"fly":{"ref":null}}"#, None),
+            (r#"{"fly":{"ref":[1]}}"#, None),
+            (r#"{"fly":{"ref":1,"ref":2}}"#, None),
+            (r#"{"fly":{"x":{"ref":1}}}"#, None),
+            (r#"{"fly":{}}"#, None),
+            (r#"{"fly":[1]}"#, None),
+            (r#"{"fly":1}"#, None),
+            (r#"{"ref":1}"#, None),
+            (r#"{"fly":{"ref":1},"list":{"ref":2}}"#, None),
+            ("{}", None),
+            ("[]", None),
+            // No JSON.
+            (r#"{"fly":{"ref":1}"#, None),
+            (r#"{"fly":{"ref":1}} x"#, None),
+            (r#"{"fly":{"ref":1,"x":nonsense}}"#, None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(reference(line.as_bytes()), expected, "{line}");
+        }
+        assert_eq!(reference(b"{\"fly\":{\"ref\":1,\"x\":\"\xff\"}}"), None);
+        // A binary frame of a list with a ref, cut short or of an unknown kind.
+        for bad in [frame(44, &[0, 1]), frame(7, &[0, 1])] {
+            let mut decoder = Decoder::default();
+            decoder.push(&bad);
+            assert!(matches!(decoder.next::<ToSupervisor>(), Err(DecodeError::Message { reference: None, .. })));
+        }
     }
 
     #[test]

@@ -1,1 +1,19 @@
-fn main(){}
+//! `workhall`: the supervisor and its command line, in one binary.
+
+mod apply;
+mod cli;
+mod clock;
+mod config;
+mod connection;
+mod event_loop;
+mod exit_code;
+mod process_tree;
+mod report;
+mod requests;
+mod spawner;
+mod sys;
+mod unix_signals;
+
+fn main() -> std::process::ExitCode {
+    cli::run().into()
+}

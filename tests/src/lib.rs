@@ -1,1 +1,3 @@
 //! The simulator of the core, and the harness for real processes.
+
+pub mod sim;

@@ -1,0 +1,192 @@
+//! Effect to act: one exhaustive match, and nothing is decided here.
+
+use std::borrow::Cow;
+
+use workhall_core::{Effect, Event, KillReport, Mark, Outcome, ProcessKey, ReplyTo};
+use workhall_protocol::args::Payload;
+use workhall_protocol::messages::{self, Ask, OutcomeBody, Receipt, ReceiptBody, Reply, Sender, Steps, Task};
+
+use crate::connection::Peer;
+use crate::event_loop::{EventLoop, Process};
+use crate::process_tree::Sweep;
+use crate::{spawner, sys};
+
+impl EventLoop {
+    /// Applies all that the core commands, and what follows from it.
+    pub(crate) fn apply(&mut self) {
+        while let Some(effect) = self.core.next_effect() {
+            match effect {
+                Effect::Spawn { process } => self.spawn(process),
+                Effect::Deliver { process, slot, id } => self.deliver(process, slot, id),
+                Effect::Ask { process, slot } => self.ask(process, slot),
+                Effect::Continue { process, slot } => self.signal(process, slot, sys::resume),
+                Effect::Term { process, slot } => self.signal(process, slot, sys::terminate),
+                Effect::Kill { process, slot } => self.signal(process, slot, sys::kill_group),
+                Effect::Sweep { process, slot } => self.begin_sweep(process, slot),
+                Effect::Settled { reply, outcome } => self.settled(reply, &outcome),
+                Effect::Killed { reply, discarded } => self.killed(reply, discarded),
+                Effect::KillEnded { reply, report } => self.outcome(reply, kill_report(&report)),
+                Effect::Reached { reply } => self.outcome(reply, OutcomeBody::Reached {}),
+                Effect::Stopped => self.stopped = true,
+            }
+        }
+    }
+
+    /// Starts the main worker, if the configuration has one (rule W5).
+    pub(crate) fn start_main(&mut self) {
+        let Some(class) = self.config.classes().iter().find(|class| class.main).cloned() else { return };
+        let name = workhall_protocol::ids::WorkerName::new(&class.policy.class).expect("the configuration was checked");
+        let policy = class.policy.clone();
+        self.classes.insert(policy.class.clone(), class);
+        self.core.start(self.clock.now(), name, policy, true);
+    }
+
+    fn spawn(&mut self, key: ProcessKey) {
+        let started = self.try_spawn(key);
+        let now = self.clock.now();
+        match started {
+            Ok(slot) => self.core.handle(now, Event::Spawned { process: key, slot: slot as u32 }),
+            Err(detail) => self.core.handle(now, Event::SpawnFailed { process: key, detail: detail.into() }),
+        }
+    }
+
+    fn try_spawn(&mut self, key: ProcessKey) -> Result<usize, String> {
+        let (Some(name), Some(policy)) = (self.core.name(key), self.core.policy(key)) else {
+            return Err("the worker has gone".to_string());
+        };
+        let class = self.classes.get(&policy.class).ok_or("its class has gone")?;
+        let spawned = spawner::spawn(class, name, key, &self.socket)?;
+        let (pid, serial) = (spawned.pid, self.take_serial());
+        let process = Process {
+            key,
+            pid,
+            pidfd: spawned.pidfd,
+            page: spawned.page,
+            serial,
+            connection: None,
+            lost_output: false,
+            reaped: false,
+            sweep: None,
+        };
+        // From here on it is watched: should its connection fail, its end is noticed like any other.
+        let slot = self.add_process(process).map_err(|error| {
+            sys::kill_group(pid);
+            format!("cannot watch process {pid}: {error}")
+        })?;
+        self.leaders.insert(pid);
+        match self.add_connection(spawned.stream, Peer::Worker { process: key, slot }) {
+            Ok(index) => self.processes[slot].connection = Some(index),
+            Err(_) => sys::kill_group(pid),
+        }
+        Ok(slot)
+    }
+
+    fn deliver(&mut self, key: ProcessKey, slot: u32, id: workhall_protocol::ids::MessageId) {
+        let connection = self.process(key, slot).and_then(|process| process.connection);
+        let (Some(index), Some(message)) = (connection, self.core.task(key, id)) else { return };
+        let task = Reply::Task(Task {
+            id: id.0,
+            method: Cow::Borrowed(message.method()),
+            args: Payload(Cow::Borrowed(message.args())),
+            from: message.from.as_ref().map(|from| Sender { worker: Cow::Borrowed(&from.name), number: from.number.0 }),
+            wait: message.reply.is_some(),
+        });
+        match self.connections[index].say(&task) {
+            Ok(()) => self.mark_dirty(index),
+            Err(reason) => {
+                // The arguments do not fit this worker's encoding: it never sees them.
+                let error = format!("the message cannot be handed to its worker: {reason}");
+                self.core.handle(self.clock.now(), Event::Failed { process: key, id, error: &error });
+            }
+        }
+    }
+
+    fn ask(&mut self, key: ProcessKey, slot: u32) {
+        let mut mark = None;
+        if let Some(process) = self.process(key, slot) {
+            // First the flag, then the look at what has begun: so none can slip between.
+            process.page.stop();
+            mark = process.page.marks().map(|(begun, finished)| Mark { begun, finished });
+            if let Some(index) = process.connection {
+                self.say(index, &Reply::Kill(Ask {}));
+            }
+        }
+        self.core.handle(self.clock.now(), Event::Asked { process: key, mark });
+    }
+
+    fn signal(&mut self, key: ProcessKey, slot: u32, send: fn(i32)) {
+        if let Some(process) = self.process(key, slot).filter(|process| !process.reaped) {
+            send(process.pid);
+        }
+    }
+
+    fn begin_sweep(&mut self, key: ProcessKey, slot: u32) {
+        let Some(process) = self.process(key, slot) else { return };
+        let (pid, first) = (process.pid, process.sweep.is_none());
+        let slot = slot as usize;
+        if first {
+            self.processes[slot].sweep = Some(Sweep::new(pid, key));
+        }
+        match (self.sweep_pass(slot), first) {
+            (false, true) => self.sweeping.push(slot),
+            (true, false) => self.sweeping.retain(|waiting| *waiting != slot),
+            _ => {}
+        }
+    }
+
+    fn settled(&mut self, reply: ReplyTo, outcome: &Outcome) {
+        let body = match outcome {
+            Outcome::Done { result } if result.is_empty() => {
+                OutcomeBody::Done { result: Payload(Cow::Borrowed(workhall_protocol::args::NIL)) }
+            }
+            Outcome::Done { result } => OutcomeBody::Done { result: Payload(Cow::Borrowed(result)) },
+            Outcome::Failed { error } => OutcomeBody::Failed { error: Cow::Borrowed(error) },
+            Outcome::Discarded { may_have_run } => OutcomeBody::Discarded { may_have_run: *may_have_run },
+            Outcome::Expired => OutcomeBody::Expired { may_have_run: false },
+            Outcome::Dead { reason, exit, may_have_run } => {
+                OutcomeBody::Dead { reason: *reason, exit: *exit, may_have_run: *may_have_run }
+            }
+        };
+        self.outcome(reply, body);
+    }
+
+    fn outcome(&mut self, reply: ReplyTo, body: OutcomeBody<'_>) {
+        let Some(index) = self.connection(reply) else { return };
+        if let Some(reference) = self.connections[index].outcome_reference(reply.token) {
+            self.say(index, &Reply::Outcome(messages::Outcome { reference, body }));
+        }
+    }
+
+    fn killed(&mut self, reply: ReplyTo, discarded: u64) {
+        let Some(index) = self.connection(reply) else { return };
+        if let Some(reference) = self.connections[index].receipt_reference(reply.token) {
+            self.say(index, &Reply::Receipt(Receipt { reference, body: ReceiptBody::Killed { discarded } }));
+        }
+    }
+
+    /// The connection that is to be answered, if it is still there.
+    fn connection(&self, reply: ReplyTo) -> Option<usize> {
+        let index = (reply.connection.get() & u64::from(u32::MAX)) as usize;
+        self.connections.get(index).is_some_and(|connection| connection.key == reply.connection).then_some(index)
+    }
+
+    fn process(&self, key: ProcessKey, slot: u32) -> Option<&Process> {
+        self.processes.get(slot as usize).filter(|process| process.key == key)
+    }
+}
+
+fn kill_report(report: &KillReport) -> OutcomeBody<'_> {
+    let millis = |duration: std::time::Duration| duration.as_millis() as u64;
+    let [ask_ms, term_ms, kill_ms] = report.steps.map(|step| step.map(millis));
+    OutcomeBody::Killed(messages::KillReport {
+        worker: Cow::Borrowed(&report.worker),
+        number: report.number.0,
+        generation: report.generation.0,
+        discarded: report.discarded,
+        current: report.current,
+        ended_by: report.ended_by,
+        exit: report.exit,
+        took_ms: millis(report.took),
+        steps: Steps { ask_ms, term_ms, kill_ms },
+    })
+}

@@ -1,0 +1,305 @@
+//! `workhall call`: posts messages.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, IsTerminal as _, Read as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use workhall_protocol::args::Payload;
+use workhall_protocol::client::Ticket;
+use workhall_protocol::messages::{Call as CallMessage, OutcomeBody, ReceiptBody, Until};
+use workhall_protocol::terms::Refusal;
+
+use super::connect::{Connection, connect};
+use super::output::{print_line, safe};
+use super::{ExitCode, Failure, WorkerArgument, parse_duration};
+
+pub const EXAMPLES: &str = "Examples:
+  workhall call counter add 5                 post a message, and that is all
+  workhall call counter total --wait          wait for the result and print it
+  workhall call ledger/eu add --args '[{\"amount\": 12.5}]'
+  workhall call ledger/eu add --lines < rows.jsonl";
+
+/// How many messages of `--lines` are on their way at once.
+const LINES_AHEAD: usize = 256;
+/// How often in a row a full mailbox may refuse although it had room: others may have filled it first.
+const REFUSALS_IN_A_ROW_MAX: u32 = 1000;
+
+/// The arguments of `workhall call`.
+#[derive(Debug, clap::Args)]
+pub struct Call {
+    /// The worker: a name, or %7 for number 7
+    worker: WorkerArgument,
+    /// The method; left out or empty it is the worker's startup method
+    #[arg(default_value = "", hide_default_value = true)]
+    method: String,
+    /// The arguments: each is JSON if it parses as JSON, else a string
+    #[arg(value_name = "ARG", allow_negative_numbers = true)]
+    arguments: Vec<String>,
+    /// The whole list of arguments as one JSON array; `-` reads it from stdin
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["arguments", "lines"])]
+    args: Option<String>,
+    /// Post one message per line of stdin, each the JSON array of arguments
+    #[arg(long, conflicts_with = "arguments")]
+    lines: bool,
+    /// Wait for the outcome and print the method's result as JSON
+    #[arg(long)]
+    wait: bool,
+    /// Give up waiting after this long (the message stays posted)
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+    /// Only if the worker exists already
+    #[arg(long)]
+    existing: bool,
+    /// Do not start executing it later than this
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    expires: Option<Duration>,
+    /// Print the receipt, or with --wait the outcome, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Call {
+    /// Posts, and waits if asked to.
+    pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        if self.lines {
+            return self.run_lines(socket);
+        }
+        let args = self.whole_arguments()?;
+        let mut connection = connect(socket)?;
+        connection.set_timeout(self.timeout);
+        let ticket = self.submit(&mut connection, args, false)?;
+        let receipt = connection.ask(|client| client.receipt(ticket))?;
+        let mut code = self.show_receipt(&receipt, self.wait)?;
+        if self.wait && matches!(receipt, ReceiptBody::Accepted(_)) {
+            let outcome = connection.ask(|client| client.outcome(ticket))?;
+            code = self.show_outcome(&outcome)?;
+        }
+        Ok(code)
+    }
+
+    fn whole_arguments(&self) -> Result<Payload<'static>, Failure> {
+        let values = match self.args.as_deref() {
+            None => self.arguments.iter().map(|text| one_argument(text)).collect(),
+            Some("-") => {
+                let mut text = String::new();
+                io::stdin().lock().read_to_string(&mut text)?;
+                array(&text).map_err(|error| Failure::usage(format!("stdin is {error}")))?
+            }
+            Some(text) => array(text).map_err(|error| Failure::usage(format!("--args is {error}")))?,
+        };
+        encode(values)
+    }
+
+    fn submit(&self, connection: &mut Connection, args: Payload<'_>, chain: bool) -> Result<Ticket, Failure> {
+        let call = CallMessage {
+            wait: self.wait,
+            existing: self.existing,
+            expires_ms: self.expires.map(|expires| expires.as_millis() as u64),
+            chain,
+            ..CallMessage::new(self.worker.address(), &self.method, args)
+        };
+        connection.ask(|client| client.submit(call))
+    }
+
+    /// `outcome_follows`: an accepted call is shown by its outcome.
+    fn show_receipt(&self, receipt: &ReceiptBody<'_>, outcome_follows: bool) -> Result<ExitCode, Failure> {
+        let accepted = matches!(receipt, ReceiptBody::Accepted(_));
+        if self.json && !(accepted && outcome_follows) {
+            print_line(serde_json::to_value(receipt).map_err(anyhow::Error::from)?)?;
+        }
+        match receipt {
+            ReceiptBody::Refused { reason, detail } => {
+                let reason = serde_json::to_value(reason).map_err(anyhow::Error::from)?;
+                let reason = reason.as_str().unwrap_or_default();
+                Err(Failure::new(ExitCode::Refused, format!("refused: {reason}: {}", safe(detail))))
+            }
+            ReceiptBody::Accepted(_) | ReceiptBody::Ignored { .. } => Ok(ExitCode::Done),
+            other => Err(Failure::new(ExitCode::Failed, format!("unexpected answer: {other:?}"))),
+        }
+    }
+
+    fn show_outcome(&self, outcome: &OutcomeBody<'_>) -> Result<ExitCode, Failure> {
+        if self.json {
+            print_line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?)?;
+        }
+        let ran = |may_have_run: bool| match may_have_run {
+            true => "it may have run in part",
+            false => "it has not run",
+        };
+        let not_executed = |reason: String| Err(Failure::new(ExitCode::NotExecuted, reason));
+        match outcome {
+            OutcomeBody::Done { result } => {
+                if !self.json {
+                    print_line(result.to_json().map_err(anyhow::Error::from)?)?;
+                }
+                Ok(ExitCode::Done)
+            }
+            OutcomeBody::Failed { error } => {
+                Err(Failure::new(ExitCode::Failed, format!("{} failed: {error}", self.worker)))
+            }
+            OutcomeBody::Discarded { may_have_run } => {
+                not_executed(format!("discarded by kill: {}", ran(*may_have_run)))
+            }
+            OutcomeBody::Expired { may_have_run } => {
+                not_executed(format!("expired before it was started: {}", ran(*may_have_run)))
+            }
+            OutcomeBody::Dead { reason, exit, may_have_run } => {
+                let reason = serde_json::to_value(reason).map_err(anyhow::Error::from)?;
+                let exit = exit.map(|exit| format!(" ({exit})")).unwrap_or_default();
+                let reason = reason.as_str().unwrap_or_default().replace('_', " ");
+                not_executed(format!("dead letter, {reason}{exit}: {}", ran(*may_have_run)))
+            }
+            other => Err(Failure::new(ExitCode::Failed, format!("unexpected outcome: {other:?}"))),
+        }
+    }
+
+    // ---- --lines ----------------------------------------------------------------------------
+
+    fn run_lines(&self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        let mut connection = connect(socket)?;
+        connection.set_timeout(self.timeout);
+        let progress = progress(stdin_bytes());
+        let result = self.post_lines(&mut connection, &progress);
+        progress.finish_and_clear();
+        let (posted, code) = result?;
+        if io::stderr().is_terminal() {
+            eprintln!("{posted} messages posted to {}", self.worker);
+        }
+        Ok(code)
+    }
+
+    fn post_lines(&self, connection: &mut Connection, progress: &ProgressBar) -> Result<(u64, ExitCode), Failure> {
+        let mut lines = io::stdin().lock();
+        let mut sent: VecDeque<Line> = VecDeque::new();
+        let mut outcomes: VecDeque<Ticket> = VecDeque::new();
+        let (mut number, mut posted, mut worst) = (0, 0, ExitCode::Done);
+        let mut broken = None;
+        loop {
+            while sent.len() < LINES_AHEAD && broken.is_none() {
+                let mut text = String::new();
+                let bytes = lines.read_line(&mut text)?;
+                if bytes == 0 {
+                    broken = Some(None);
+                    break;
+                }
+                number += 1;
+                if text.trim().is_empty() {
+                    continue;
+                }
+                match array(&text).map_err(Failure::usage).and_then(encode) {
+                    Ok(args) => {
+                        let ticket = self.submit(connection, args.clone(), true)?;
+                        sent.push_back(Line { number, bytes: bytes as u64, args, ticket, refusals: 0 });
+                    }
+                    Err(error) => broken = Some(Some(format!("line {number} is {}", error.message))),
+                }
+            }
+            let Some(line) = sent.pop_front() else { break };
+            let receipt = connection.ask(|client| client.receipt(line.ticket))?;
+            if let ReceiptBody::Refused { reason: Refusal::MailboxFull, .. } = receipt
+                && line.refusals < REFUSALS_IN_A_ROW_MAX
+            {
+                self.send_again(connection, line, &mut sent)?;
+                continue;
+            }
+            let at = line.number;
+            let shown = self.show_receipt(&receipt, self.wait);
+            shown.map_err(|failure| {
+                Failure::new(
+                    failure.code,
+                    format!("line {at}: {}; {posted} lines before it were posted", failure.message),
+                )
+            })?;
+            posted += u64::from(matches!(receipt, ReceiptBody::Accepted(_)));
+            if self.wait && matches!(receipt, ReceiptBody::Accepted(_)) {
+                outcomes.push_back(line.ticket);
+            }
+            while outcomes.len() > if sent.is_empty() && broken.is_some() { 0 } else { LINES_AHEAD } {
+                let Some(ticket) = outcomes.pop_front() else { break };
+                worst = self.line_outcome(connection, ticket, worst)?;
+            }
+            progress.inc(line.bytes);
+            progress.set_message(format!("{posted} posted"));
+        }
+        match broken.flatten() {
+            Some(message) => Err(Failure::usage(format!("{message}; the {posted} lines before it were posted"))),
+            None => Ok((posted, worst)),
+        }
+    }
+
+    /// A full mailbox has refused a line, and with it all that were sent behind it: waits for room and
+    /// sends them again, in their order.
+    fn send_again(&self, connection: &mut Connection, line: Line, sent: &mut VecDeque<Line>) -> Result<(), Failure> {
+        for behind in sent.iter() {
+            connection.ask(|client| client.receipt(behind.ticket))?;
+        }
+        let room = connection.ask(|client| client.wait(self.worker.address(), Until::Room))?;
+        connection.ask(|client| client.outcome(room))?;
+        let behind: Vec<Line> = sent.drain(..).collect();
+        let refusals = line.refusals + 1;
+        for (at, mut line) in std::iter::once(line).chain(behind).enumerate() {
+            // The first begins a new chain.
+            line.ticket = self.submit(connection, line.args.clone(), at > 0)?;
+            line.refusals = if at == 0 { refusals } else { 0 };
+            sent.push_back(line);
+        }
+        Ok(())
+    }
+
+    /// Shows one outcome; those that went wrong do not stop the others.
+    fn line_outcome(&self, connection: &mut Connection, ticket: Ticket, worst: ExitCode) -> Result<ExitCode, Failure> {
+        let outcome = connection.ask(|client| client.outcome(ticket))?;
+        match self.show_outcome(&outcome) {
+            Ok(_) => Ok(worst),
+            Err(failure) if matches!(failure.code, ExitCode::Failed | ExitCode::NotExecuted) => {
+                eprintln!("workhall: {}", failure.message);
+                Ok(if worst == ExitCode::NotExecuted { worst } else { failure.code })
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// A line that is on its way.
+struct Line {
+    number: u64,
+    bytes: u64,
+    args: Payload<'static>,
+    ticket: Ticket,
+    refusals: u32,
+}
+
+fn one_argument(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
+}
+
+fn array(text: &str) -> Result<Vec<Value>, String> {
+    match serde_json::from_str(text) {
+        Ok(Value::Array(values)) => Ok(values),
+        Ok(_) => Err("not a JSON array: write [1, \"a\"]".to_string()),
+        Err(error) => Err(format!("not JSON: {error}")),
+    }
+}
+
+fn encode(values: Vec<Value>) -> Result<Payload<'static>, Failure> {
+    Payload::from_json(&Value::Array(values))
+        .map_err(|error| Failure::usage(format!("not usable as arguments: {error}")))
+}
+
+/// How long stdin is, where it is a file.
+fn stdin_bytes() -> Option<u64> {
+    let meta = std::fs::metadata("/dev/stdin").ok()?;
+    meta.is_file().then_some(meta.len())
+}
+
+/// On a terminal; elsewhere nothing is drawn.
+fn progress(total: Option<u64>) -> ProgressBar {
+    let style = |template: &str| ProgressStyle::with_template(template).expect("the template is a constant");
+    match total {
+        Some(total) => ProgressBar::new(total).with_style(style("{bar:30} {bytes}/{total_bytes}  {msg}  {eta} left")),
+        None => ProgressBar::new_spinner().with_style(style("{spinner} {msg}  {elapsed}")),
+    }
+}

@@ -1,0 +1,109 @@
+//! The way to the supervisor.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use workhall_protocol::Client;
+use workhall_protocol::client::ClientError;
+use workhall_protocol::messages::ReceiptBody;
+
+use super::Failure;
+use crate::exit_code::ExitCode;
+use crate::sys::{self, Stream};
+
+/// Where the supervisor is looked for, if nobody says where.
+pub fn default_socket() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+        Some(dir) => Path::new(&dir).join("workhall/workhall.sock"),
+        None => PathBuf::from("/run/workhall/workhall.sock"),
+    }
+}
+
+/// A path that the kernel would cut or refuse is refused with its length.
+pub fn check_socket_path(path: &Path) -> Result<(), Failure> {
+    let bytes = path.as_os_str().len();
+    let limit = sys::SOCKET_PATH_BYTES_MAX;
+    if bytes == 0 || bytes > limit {
+        return Err(Failure::usage(format!(
+            "a socket's path has 1 to {limit} bytes, this one has {bytes}: {}",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// A connection to the supervisor, with an optional deadline for everything that is asked on it.
+pub struct Connection {
+    client: Client<Stream>,
+    deadline: Option<Instant>,
+}
+
+/// Connects, or says where nobody answered and what to do.
+pub fn connect(socket: Option<PathBuf>) -> Result<Connection, Failure> {
+    let path = socket.unwrap_or_else(default_socket);
+    check_socket_path(&path)?;
+    let stream = sys::connect(&path).map_err(|error| {
+        let shown = path.display();
+        let message = match error.kind() {
+            io::ErrorKind::NotFound => format!(
+                "no supervisor at {shown}: there is no socket (start one with `workhall serve`, or name its socket with --socket)"
+            ),
+            io::ErrorKind::ConnectionRefused => {
+                format!("no supervisor at {shown}: the socket is there but nobody listens (start one with `workhall serve`)")
+            }
+            io::ErrorKind::PermissionDenied => format!("no permission for {shown}: ask its owner, or become them"),
+            _ => format!("no supervisor at {shown}: {error}"),
+        };
+        Failure::new(ExitCode::NoSupervisor, message)
+    })?;
+    Ok(Connection { client: Client::new(stream), deadline: None })
+}
+
+impl Connection {
+    /// From here on everything together takes at most this long.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.deadline = timeout.map(|timeout| Instant::now() + timeout);
+    }
+
+    /// Asks something, within the deadline.
+    pub fn ask<T>(
+        &mut self,
+        question: impl FnOnce(&mut Client<Stream>) -> Result<T, ClientError>,
+    ) -> Result<T, Failure> {
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(timed_out());
+            }
+            sys::set_read_timeout(self.client.stream(), Some(left))?;
+        }
+        question(&mut self.client).map_err(|error| match error {
+            ClientError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => timed_out(),
+            ClientError::Io(error) => {
+                Failure::new(ExitCode::NoSupervisor, format!("the supervisor closed the connection: {error}"))
+            }
+            ClientError::Encode(error) => Failure::new(ExitCode::Refused, format!("refused: too_large: {error}")),
+            other => Failure::new(ExitCode::Failed, other.to_string()),
+        })
+    }
+
+    /// Asks for a report.
+    pub fn report(
+        &mut self,
+        question: impl FnOnce(&mut Client<Stream>) -> Result<ReceiptBody<'static>, ClientError>,
+    ) -> Result<Option<serde_json::Value>, Failure> {
+        match self.ask(question)? {
+            ReceiptBody::Report(payload) => payload
+                .to_json()
+                .map(Some)
+                .map_err(|error| Failure::new(ExitCode::Failed, format!("the report cannot be read: {error}"))),
+            ReceiptBody::Ignored { .. } => Ok(None),
+            other => Err(Failure::new(ExitCode::Failed, format!("unexpected answer: {other:?}"))),
+        }
+    }
+}
+
+fn timed_out() -> Failure {
+    Failure::new(ExitCode::TimedOut, "the time ran out; what was asked for goes on")
+}

@@ -1,0 +1,177 @@
+//! `workhall kill`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use globset::GlobBuilder;
+use serde_json::{Value, json};
+use workhall_protocol::client::Ticket;
+use workhall_protocol::ids::WorkerNumber;
+use workhall_protocol::messages::{Kill as KillMessage, KillReport, OutcomeBody, ReceiptBody};
+use workhall_protocol::terms::{Current, EndedBy};
+
+use super::connect::{Connection, connect};
+use super::output::{age, print_line};
+use super::{ExitCode, Failure, WorkerArgument, parse_duration};
+
+pub const EXAMPLES: &str = "Examples:
+  workhall kill counter                       discard what is pending, end after the current task
+  workhall kill counter --wait                and say how it ended
+  workhall kill 'thumb-*' --within 10s --wait SIGTERM if the current task takes longer than that
+  workhall kill ledger/eu --drain             first execute what is pending
+  workhall kill stuck --now                   SIGKILL at once";
+
+/// The arguments of `workhall kill`.
+#[derive(Debug, clap::Args)]
+pub struct Kill {
+    /// The workers: names, %7 for number 7, or patterns (`*` within a part of a name, `**` across slashes);
+    /// left out inside a worker it is that worker
+    #[arg(value_name = "WORKER")]
+    workers: Vec<WorkerArgument>,
+    /// Wait until the process is gone and print the receipt
+    #[arg(long)]
+    wait: bool,
+    /// Give up waiting after this long (the kill goes on)
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+    /// Cut the current task short after this long; with --drain, all that is pending
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    within: Option<Duration>,
+    /// First execute what is pending; newer calls go to a successor
+    #[arg(long, conflicts_with = "now")]
+    drain: bool,
+    /// SIGKILL at once
+    #[arg(long, conflicts_with = "within")]
+    now: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Kill {
+    /// Kills, and waits if asked to.
+    pub fn run(mut self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        if self.workers.is_empty() {
+            self.workers.push(current_worker()?);
+        }
+        let mut connection = connect(socket)?;
+        connection.set_timeout(self.timeout);
+        let several = self.workers.len() > 1 || self.workers.iter().any(is_pattern);
+        let targets = self.expand(&mut connection)?;
+        let mut tickets: Vec<(WorkerArgument, Ticket)> = Vec::new();
+        for target in targets {
+            let kill = KillMessage {
+                worker: Some(target.address()),
+                wait: self.wait,
+                within_ms: self.within.map(|within| within.as_millis() as u64),
+                drain: self.drain,
+                now: self.now,
+                ..KillMessage::default()
+            };
+            let ticket = connection.ask(|client| client.kill(kill))?;
+            tickets.push((target, ticket));
+        }
+        let mut values = Vec::new();
+        for (target, ticket) in tickets {
+            let value = self.answer(&mut connection, &target, ticket)?;
+            values.push(value);
+        }
+        if self.json {
+            let value = match (several, values.pop()) {
+                (false, Some(only)) => only,
+                (_, last) => Value::Array(values.into_iter().chain(last).collect()),
+            };
+            print_line(value)?;
+        }
+        Ok(ExitCode::Done)
+    }
+
+    /// The receipt, and with `--wait` the full one; for people it is printed here.
+    fn answer(&self, connection: &mut Connection, target: &WorkerArgument, ticket: Ticket) -> Result<Value, Failure> {
+        let receipt = connection.ask(|client| client.receipt(ticket))?;
+        if !self.wait || !matches!(receipt, ReceiptBody::Killed { .. }) {
+            if let (true, false, ReceiptBody::Ignored { .. }) = (self.wait, self.json, &receipt) {
+                print_line(format_args!("{target}: there is no such worker, nothing to do"))?;
+            }
+            let mut value = serde_json::to_value(&receipt).map_err(anyhow::Error::from)?;
+            value["worker"] = json!(target.to_string());
+            return Ok(value);
+        }
+        match connection.ask(|client| client.outcome(ticket))? {
+            OutcomeBody::Killed(report) => {
+                if !self.json {
+                    print_line(sentence(&report))?;
+                }
+                Ok(serde_json::to_value(&report).map_err(anyhow::Error::from)?)
+            }
+            other => Err(Failure::new(ExitCode::Failed, format!("unexpected outcome: {other:?}"))),
+        }
+    }
+
+    /// Patterns become the names that exist now.
+    fn expand(&self, connection: &mut Connection) -> Result<Vec<WorkerArgument>, Failure> {
+        if !self.workers.iter().any(is_pattern) {
+            return Ok(self.workers.clone());
+        }
+        let list = connection.report(|client| client.list())?.unwrap_or_default();
+        let rows = list.as_array().map(Vec::as_slice).unwrap_or_default();
+        let names: Vec<&str> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
+        let mut targets: Vec<WorkerArgument> = Vec::new();
+        for worker in &self.workers {
+            match worker {
+                WorkerArgument::Name(pattern) if is_pattern(worker) => {
+                    let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+                    let glob = glob.map_err(|error| Failure::usage(format!("`{pattern}` is no pattern: {error}")))?;
+                    let matcher = glob.compile_matcher();
+                    let mut matching: Vec<&str> = names.iter().copied().filter(|name| matcher.is_match(name)).collect();
+                    matching.dedup();
+                    targets.extend(matching.into_iter().map(|name| WorkerArgument::Name(name.to_string())));
+                }
+                other => targets.push(other.clone()),
+            }
+        }
+        Ok(targets)
+    }
+}
+
+fn is_pattern(worker: &WorkerArgument) -> bool {
+    matches!(worker, WorkerArgument::Name(name) if name.contains('*'))
+}
+
+/// Rule K5: without a worker it is the current one, known from the environment of its process.
+fn current_worker() -> Result<WorkerArgument, Failure> {
+    let number = std::env::var("WORKHALL_NUMBER").ok().and_then(|number| number.parse().ok());
+    number.map(|number| WorkerArgument::Number(WorkerNumber(number))).ok_or_else(|| {
+        Failure::usage("name a worker: only inside a worker's process `workhall kill` without one means that worker")
+    })
+}
+
+fn sentence(report: &KillReport<'_>) -> String {
+    let KillReport { worker, number, generation, discarded, took_ms, .. } = report;
+    let discarded = match discarded {
+        0 => "nothing was pending".to_string(),
+        1 => "1 message discarded".to_string(),
+        many => format!("{many} messages discarded"),
+    };
+    let step = match report.ended_by {
+        EndedBy::Ask => "it ended when asked",
+        EndedBy::Term => "SIGTERM ended it",
+        EndedBy::Kill => "SIGKILL ended it",
+        EndedBy::AlreadyGone => return format!("{worker} (%{number}): there was no process; {discarded}"),
+        EndedBy::OnlyEmptied => {
+            return format!(
+                "{worker} (%{number}): its mailbox was emptied, its process goes on (no call created it); {discarded}"
+            );
+        }
+    };
+    let exit = report.exit.map(|exit| format!(", {exit}")).unwrap_or_default();
+    let current = match report.current {
+        Current::None => "no task was running",
+        Current::Finished => "the current task finished",
+        Current::Interrupted => "the current task was interrupted",
+    };
+    format!(
+        "{worker} (%{number}, generation {generation}): {step} after {}{exit}; {discarded}; {current}",
+        age(*took_ms)
+    )
+}

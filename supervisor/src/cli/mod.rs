@@ -1,0 +1,174 @@
+//! The command line. Nothing in the daemon imports it.
+
+mod call;
+mod check;
+mod connect;
+mod kill;
+mod output;
+mod serve;
+mod show;
+mod wait;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use workhall_protocol::ids::{WorkerName, WorkerNumber};
+use workhall_protocol::messages::Address;
+
+use crate::exit_code::ExitCode;
+
+/// Named workers with mailboxes, one operating-system process each.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 100)]
+struct Arguments {
+    /// The supervisor's socket [default: $XDG_RUNTIME_DIR/workhall/workhall.sock, else
+    /// /run/workhall/workhall.sock]
+    #[arg(long, global = true, env = "WORKHALL_SOCKET", value_name = "PATH", hide_env_values = true)]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the supervisor in the foreground
+    #[command(after_help = "Example:\n  workhall serve --workers ./workers")]
+    Serve(serve::Serve),
+    /// Post a message to a worker
+    #[command(after_help = call::EXAMPLES)]
+    Call(call::Call),
+    /// Kill workers: ignore what is pending, end after the current task
+    #[command(after_help = kill::EXAMPLES)]
+    Kill(kill::Kill),
+    /// List the workers
+    Ps(show::Ps),
+    /// Show all about one worker
+    #[command(after_help = "Example:\n  workhall info counter")]
+    Info(show::Info),
+    /// Show the supervisor: the ledger, limits, uptime, configuration
+    Status(show::Status),
+    /// Wait until a worker is idle, gone or empty
+    #[command(after_help = "Example:\n  workhall wait counter --idle --timeout 30s")]
+    Wait(wait::Wait),
+    /// Read a configuration as `serve` would, and say what is wrong where
+    #[command(after_help = "Example:\n  workhall check /etc/workhall/workhall.toml")]
+    Check(check::Check),
+    /// Print the completions of a shell
+    #[command(after_help = "Example:\n  workhall completions bash > /etc/bash_completion.d/workhall")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Parses the command line and does what it says.
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _nobody_reads = error.print();
+            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
+        }
+    };
+    let socket = arguments.socket;
+    let result = match arguments.command {
+        Command::Serve(command) => command.run(socket),
+        Command::Call(command) => command.run(socket),
+        Command::Kill(command) => command.run(socket),
+        Command::Ps(command) => command.run(socket),
+        Command::Info(command) => command.run(socket),
+        Command::Status(command) => command.run(socket),
+        Command::Wait(command) => command.run(socket),
+        Command::Check(command) => command.run(),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "workhall", &mut text);
+            std::io::stdout().write_all(&text).map(|()| ExitCode::Done).map_err(Failure::from)
+        }
+    };
+    result.unwrap_or_else(|failure| {
+        if !failure.is_silent() {
+            eprintln!("workhall: {}", failure.message);
+        }
+        failure.code
+    })
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+pub struct Failure {
+    code: ExitCode,
+    message: String,
+}
+
+impl Failure {
+    fn new(code: ExitCode, message: impl Into<String>) -> Failure {
+        Failure { code, message: message.into() }
+    }
+
+    fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(ExitCode::Usage, message)
+    }
+
+    /// A reader that went away (`workhall ps | head`) needs no telling.
+    fn is_silent(&self) -> bool {
+        self.message.is_empty()
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Failure::new(ExitCode::Failed, format!("{error:#}"))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::new(ExitCode::Done, ""),
+            _ => Failure::new(ExitCode::Failed, error.to_string()),
+        }
+    }
+}
+
+/// A worker as it is written on the command line: a name, or `%7` for number 7 (rule W4).
+#[derive(Clone, Debug)]
+enum WorkerArgument {
+    Name(String),
+    Number(WorkerNumber),
+}
+
+impl WorkerArgument {
+    fn address(&self) -> Address<'_> {
+        match self {
+            WorkerArgument::Name(name) => Address::from(name.as_str()),
+            WorkerArgument::Number(number) => Address::from(*number),
+        }
+    }
+}
+
+impl std::str::FromStr for WorkerArgument {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(number) = text.strip_prefix('%').and_then(|digits| digits.parse().ok()) {
+            return Ok(WorkerArgument::Number(WorkerNumber(number)));
+        }
+        WorkerName::check(text).map_err(|error| error.to_string())?;
+        Ok(WorkerArgument::Name(text.to_string()))
+    }
+}
+
+impl std::fmt::Display for WorkerArgument {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            WorkerArgument::Name(name) => f.write_str(name),
+            WorkerArgument::Number(number) => number.fmt(f),
+        }
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    crate::config::parse_duration(text)
+}

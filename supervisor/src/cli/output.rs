@@ -1,0 +1,125 @@
+//! Output for people: ages, tables, colours only on a terminal and never under NO_COLOR.
+
+use std::io::{self, Write as _};
+
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+
+/// `250ms`, `4.2s`, `3m12s`, `5h07m`, `2d03h`.
+pub fn age(millis: u64) -> String {
+    let seconds = millis / 1000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match millis {
+        0..1_000 => format!("{millis}ms"),
+        1_000..10_000 => format!("{}.{}s", seconds, millis % 1000 / 100),
+        _ if seconds < 60 => format!("{seconds}s"),
+        _ if minutes < 60 => format!("{minutes}m{:02}s", seconds % 60),
+        _ if hours < 24 => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+/// `512 B`, `3.1 KiB`, `16 MiB`.
+pub fn bytes(count: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64;
+    let mut unit = "B";
+    for next in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if value < 10.0 && value.fract() >= 0.05 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+/// `12,345`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A name as it may be shown on a terminal: control characters cannot be in a name, but a method's or an
+/// error's text may hold anything.
+pub fn safe(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// An empty table with a head.
+pub fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        table.force_no_tty();
+    }
+    table.set_header(head.iter().map(|title| Cell::new(title).add_attribute(Attribute::Bold)));
+    table
+}
+
+/// A cell in the colour of a state.
+pub fn state(word: &str) -> Cell {
+    let cell = Cell::new(word);
+    match word {
+        "busy" => cell.fg(Color::Green),
+        "starting" | "ending" => cell.fg(Color::Yellow),
+        "backoff" | "paused" => cell.fg(Color::Red),
+        "absent" => cell.fg(Color::DarkGrey),
+        _ => cell,
+    }
+}
+
+/// Prints a table without the spaces that would end its lines.
+pub fn print_table(table: &Table) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in table.lines() {
+        writeln!(out, "{}", line.strip_prefix(' ').unwrap_or(&line).trim_end())?;
+    }
+    Ok(())
+}
+
+/// Prints one line.
+pub fn print_line(line: impl std::fmt::Display) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short_and_readable() {
+        for (millis, text) in [
+            (0, "0ms"),
+            (999, "999ms"),
+            (4_250, "4.2s"),
+            (59_999, "59s"),
+            (192_000, "3m12s"),
+            (18_420_000, "5h07m"),
+            (183_600_000, "2d03h"),
+        ] {
+            assert_eq!(age(millis), text);
+        }
+    }
+
+    #[test]
+    fn sizes_and_counts_are_readable() {
+        for (number, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (3200, "3.1 KiB"), (16 << 20, "16 MiB"), (1 << 40, "1 TiB")]
+        {
+            assert_eq!(bytes(number), text);
+        }
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(count(number), text);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! `workhall serve`: from the command line to a supervisor that accepts.
+
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::connect::{check_socket_path, default_socket};
+use super::{ExitCode, Failure};
+use crate::clock::Clock;
+use crate::config::{Config, DEFAULT_FILE};
+use crate::event_loop::{EventLoop, Setup};
+use crate::sys::{self, LockFile};
+
+/// The mode of the socket: its owner alone may connect.
+const SOCKET_MODE: u16 = 0o600;
+
+/// The arguments of `workhall serve`.
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// The configuration [default: /etc/workhall/workhall.toml, if it is there and --workers is not given]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A directory whose executables are workers by their own names
+    #[arg(long, value_name = "DIR")]
+    workers: Option<PathBuf>,
+}
+
+impl Serve {
+    /// Serves until SIGTERM or SIGINT.
+    pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        let config = self.configuration()?;
+        let socket = socket.or_else(|| config.socket.clone()).unwrap_or_else(default_socket);
+        let socket = std::path::absolute(&socket)?;
+        check_socket_path(&socket)?;
+        for warning in config.warnings() {
+            eprintln!("workhall: warning: {warning}");
+        }
+        sys::unblock_signals().context("cannot unblock signals")?;
+        sys::seal_inherited_descriptors().context("cannot seal the inherited descriptors (is /proc mounted?)")?;
+        sys::become_subreaper().context("cannot become the reaper of orphans")?;
+        let descriptors = sys::raise_descriptor_limit().context("cannot raise the limit of descriptors")?;
+        crate::process_tree::check_kernel().context("cannot watch process trees")?;
+        let lock = claim(&socket)?;
+        let listener =
+            sys::listen(&socket, SOCKET_MODE).with_context(|| format!("cannot listen at {}", socket.display()))?;
+        let setup = Setup { config, socket: socket.clone(), listener, lock, descriptors, seed: Clock::seed() };
+        let mut event_loop = EventLoop::new(setup).context("cannot start the event loop")?;
+        eprintln!("workhall: ready at {}", socket.display());
+        event_loop.run().context("the event loop failed")?;
+        Ok(ExitCode::Done)
+    }
+
+    fn configuration(&self) -> Result<Config, Failure> {
+        let default = Some(PathBuf::from(DEFAULT_FILE)).filter(|file| self.workers.is_none() && file.exists());
+        let file = self.config.clone().or(default);
+        let usage = |error: anyhow::Error| Failure::usage(format!("{error:#}"));
+        let mut config = match &file {
+            Some(file) => Config::read(file).map_err(usage)?,
+            None => Config::without_file(),
+        };
+        if let Some(dir) = &self.workers {
+            config.set_workers_dir(dir).map_err(usage)?;
+        }
+        if !config.has_classes() {
+            let hint = "name a configuration with --config FILE, or a directory of executables with --workers DIR";
+            let message = match &file {
+                Some(file) => format!("{} has no classes: {hint}", file.display()),
+                None => format!("there is nothing to serve: {hint}"),
+            };
+            return Err(Failure::usage(message));
+        }
+        Ok(config)
+    }
+}
+
+/// Takes the right to serve a socket, and the path if a supervisor that is gone has left it.
+fn claim(socket: &Path) -> Result<LockFile, Failure> {
+    let shown = socket.display();
+    if let Some(dir) = socket.parent().filter(|dir| !dir.exists()) {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.mode(0o700).create(dir).with_context(|| {
+            format!("cannot make the directory {} of the socket: make it, or name another --socket", dir.display())
+        })?;
+    }
+    let mut lock_path = socket.as_os_str().to_os_string();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
+    let lock = sys::lock(&lock_path).with_context(|| format!("cannot lock {}", lock_path.display()))?;
+    let Some(lock) = lock else {
+        let pid = std::fs::read_to_string(&lock_path).unwrap_or_default();
+        let message =
+            format!("another supervisor (process {}) serves {shown}: stop it, or name another --socket", pid.trim());
+        return Err(Failure::new(ExitCode::Failed, message));
+    };
+    match socket.symlink_metadata() {
+        // The lock is ours: whoever made it is gone.
+        Ok(meta) if meta.file_type().is_socket() => {
+            std::fs::remove_file(socket).with_context(|| format!("cannot remove the stale socket {shown}"))?;
+        }
+        Ok(_) => {
+            let message = format!("{shown} is there and is no socket: it is left alone, name another --socket");
+            return Err(Failure::new(ExitCode::Failed, message));
+        }
+        Err(_) => {}
+    }
+    Ok(lock)
+}

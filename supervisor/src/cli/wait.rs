@@ -1,0 +1,45 @@
+//! `workhall wait`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use workhall_protocol::messages::Until;
+
+use super::connect::connect;
+use super::{ExitCode, Failure, WorkerArgument, parse_duration};
+
+/// The arguments of `workhall wait`.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("until").required(true).args(["idle", "gone", "empty"])))]
+pub struct Wait {
+    /// The worker: a name, or %7 for number 7
+    worker: WorkerArgument,
+    /// Until nothing is executed and nothing is pending
+    #[arg(long)]
+    idle: bool,
+    /// Until there is no process, and none is about to be started
+    #[arg(long)]
+    gone: bool,
+    /// Until nothing is pending (a task may still be running)
+    #[arg(long)]
+    empty: bool,
+    /// Give up after this long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+}
+
+impl Wait {
+    /// Returns when it is so.
+    pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        let until = match (self.idle, self.gone) {
+            (true, _) => Until::Idle,
+            (_, true) => Until::Gone,
+            _ => Until::Empty,
+        };
+        let mut connection = connect(socket)?;
+        connection.set_timeout(self.timeout);
+        let ticket = connection.ask(|client| client.wait(self.worker.address(), until))?;
+        connection.ask(|client| client.outcome(ticket))?;
+        Ok(ExitCode::Done)
+    }
+}

@@ -1,0 +1,622 @@
+//! The configuration: from the file, to what is checked, to what the supervisor works with.
+//!
+//! A file is taken whole or not at all: an unknown key, a wrong type or a value out of range is an error
+//! that names file, line, column and what was expected.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use globset::{GlobBuilder, GlobMatcher};
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize};
+use workhall_core::{Limits, Policy, Refused};
+use workhall_protocol::ids::WorkerName;
+use workhall_protocol::limits::{FRAME_BYTES_MAX, METHOD_BYTES_MAX};
+use workhall_protocol::terms::Refusal;
+
+/// Where the configuration is looked for when nobody says where.
+pub const DEFAULT_FILE: &str = "/etc/workhall/workhall.toml";
+
+/// Message and envelope share a frame; this much is left for the envelope.
+const ENVELOPE_BYTES: u64 = 4096;
+const MESSAGE_BYTES_MAX: u64 = FRAME_BYTES_MAX as u64 - ENVELOPE_BYTES;
+/// No duration of a configuration is longer than this: thirty days.
+const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A configuration that was read and checked.
+#[derive(Debug)]
+pub struct Config {
+    /// Where it came from; none without a file.
+    pub file: Option<PathBuf>,
+    /// `socket` in `[supervisor]`.
+    pub socket: Option<PathBuf>,
+    /// `shutdown_grace` in `[supervisor]`.
+    pub shutdown_grace: Duration,
+    /// The bounds of the whole.
+    pub limits: Limits,
+    /// The most connections at a time.
+    pub connections: usize,
+    classes: Vec<Arc<Class>>,
+    /// Patterns and the class of each, the most specific first.
+    patterns: Vec<Pattern>,
+    /// Executables that are classes by their own name (rule W9).
+    workers_dir: Option<PathBuf>,
+}
+
+/// A family of names.
+#[derive(Debug)]
+pub struct Class {
+    /// Its policy, as the core knows it.
+    pub policy: Arc<Policy>,
+    /// The program and its arguments.
+    pub exec: Vec<String>,
+    /// Where its processes start; the supervisor's own directory if none.
+    pub directory: Option<PathBuf>,
+    /// The supervisor starts the worker of this name by itself, as number 1 (rule W5).
+    pub main: bool,
+}
+
+impl Config {
+    /// Reads a file. The error names the place in it.
+    pub fn read(file: &Path) -> anyhow::Result<Config> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let parsed: File = toml::from_str(&text).map_err(|error| anyhow::anyhow!("{}", at(file, &text, &error)))?;
+        let base = std::path::absolute(file)?.parent().map(Path::to_path_buf).unwrap_or_default();
+        parsed.check(&base, Some(file)).with_context(|| file.display().to_string())
+    }
+
+    /// The defaults, for a supervisor without a file.
+    pub fn without_file() -> Config {
+        File::default().check(Path::new("/"), None).expect("the defaults are in range")
+    }
+
+    /// Makes each executable of a directory a class. Fails if it is not a directory.
+    pub fn set_workers_dir(&mut self, dir: &Path) -> anyhow::Result<()> {
+        let dir = dir.canonicalize().with_context(|| format!("the workers directory {}", dir.display()))?;
+        anyhow::ensure!(
+            dir.is_dir(),
+            "{} is not a directory: --workers names one that holds executables",
+            dir.display()
+        );
+        self.workers_dir = Some(dir);
+        Ok(())
+    }
+
+    /// Whether any name at all has a class.
+    pub fn has_classes(&self) -> bool {
+        !self.classes.is_empty() || self.workers_dir.is_some()
+    }
+
+    /// The classes of the file, in the order of their names.
+    pub fn classes(&self) -> &[Arc<Class>] {
+        &self.classes
+    }
+
+    /// A class of the file.
+    pub fn class(&self, name: &str) -> Option<Arc<Class>> {
+        self.classes.iter().find(|class| *class.policy.class == *name).cloned()
+    }
+
+    /// The workers directory.
+    pub fn workers_dir(&self) -> Option<&Path> {
+        self.workers_dir.as_deref()
+    }
+
+    /// The class of a name (rule W9), or the refusal that says which classes there are.
+    pub fn class_of(&self, name: &str) -> Result<Arc<Class>, Refused> {
+        if let Some(pattern) = self.patterns.iter().find(|pattern| pattern.matches(name)) {
+            return Ok(pattern.class.clone());
+        }
+        let Some(dir) = &self.workers_dir else {
+            return Err(Refused::new(Refusal::NoClass, self.no_class(name)));
+        };
+        let program = dir.join(first_part(name));
+        match is_executable(&program) {
+            true => Ok(Arc::new(self.class_of_program(first_part(name), &program))),
+            false if program.is_file() => {
+                let detail = format!("{} is there but not executable: chmod +x it", program.display());
+                Err(Refused::new(Refusal::NoClass, detail))
+            }
+            false => Err(Refused::new(Refusal::NoClass, self.no_class(name))),
+        }
+    }
+
+    /// What a person may want to know although the file is correct.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for class in &self.classes {
+            if find_program(&class.exec[0]).is_none() {
+                let (name, program) = (&class.policy.class, &class.exec[0]);
+                warnings.push(format!("class `{name}`: there is no executable `{program}`"));
+            }
+        }
+        warnings
+    }
+
+    fn no_class(&self, name: &str) -> String {
+        let mut known: Vec<String> = self.classes.iter().map(|class| format!("`{}`", class.policy.class)).collect();
+        let mut sentence = format!("no class matches `{name}`: ");
+        match (known.is_empty(), &self.workers_dir) {
+            (false, _) => sentence += &format!("the configuration has {}", list(&mut known)),
+            (true, Some(_)) => {}
+            (true, None) => sentence += "the configuration has no classes",
+        }
+        if let Some(dir) = &self.workers_dir {
+            let mut programs: Vec<String> = std::fs::read_dir(dir)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter(|entry| is_executable(&entry.path()))
+                .map(|entry| format!("`{}`", entry.file_name().to_string_lossy()))
+                .collect();
+            let and = if known.is_empty() { "" } else { ", and " };
+            sentence += &match programs.is_empty() {
+                true => format!("{and}{} has no executables", dir.display()),
+                false => format!("{and}{} has {}", dir.display(), list(&mut programs)),
+            };
+        }
+        sentence
+    }
+
+    fn class_of_program(&self, name: &str, program: &Path) -> Class {
+        let file = ClassFile { exec: vec![program.to_string_lossy().into_owned()], ..ClassFile::default() };
+        Class { policy: Arc::new(file.policy(name)), exec: file.exec, directory: None, main: false }
+    }
+}
+
+/// The program that a class would execute, where it can be found.
+fn find_program(program: &str) -> Option<PathBuf> {
+    if program.contains('/') {
+        return Some(PathBuf::from(program)).filter(|path| is_executable(path));
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| is_executable(path))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The part of a name before its first slash.
+fn first_part(name: &str) -> &str {
+    name.split('/').next().unwrap_or(name)
+}
+
+fn list(items: &mut Vec<String>) -> String {
+    const SHOWN: usize = 20;
+    items.sort_unstable();
+    let more = items.len().saturating_sub(SHOWN);
+    items.truncate(SHOWN);
+    let text = items.join(", ");
+    if more > 0 { format!("{text} and {more} more") } else { text }
+}
+
+/// One pattern of names.
+#[derive(Debug)]
+struct Pattern {
+    /// How many of its characters stand for themselves; a pattern without wildcards comes before all others.
+    specific: (bool, usize),
+    kind: PatternKind,
+    class: Arc<Class>,
+}
+
+#[derive(Debug)]
+enum PatternKind {
+    /// The name of the class, and all behind its slash.
+    Family(String),
+    Glob(GlobMatcher),
+}
+
+impl Pattern {
+    fn matches(&self, name: &str) -> bool {
+        match &self.kind {
+            PatternKind::Family(class) => first_part(name) == class,
+            PatternKind::Glob(glob) => glob.is_match(name),
+        }
+    }
+}
+
+// ---- the file -------------------------------------------------------------------------------
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    supervisor: SupervisorFile,
+    #[serde(default)]
+    class: BTreeMap<String, ClassFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SupervisorFile {
+    socket: Option<PathBuf>,
+    workers: Option<PathBuf>,
+    #[serde(deserialize_with = "duration")]
+    shutdown_grace: Duration,
+    #[serde(deserialize_with = "message_bytes")]
+    message_bytes: u64,
+    #[serde(deserialize_with = "bytes")]
+    total_bytes: u64,
+    #[serde(deserialize_with = "count")]
+    max_workers: u64,
+    #[serde(deserialize_with = "count")]
+    max_connections: u64,
+}
+
+impl Default for SupervisorFile {
+    fn default() -> Self {
+        SupervisorFile {
+            socket: None,
+            workers: None,
+            shutdown_grace: Duration::from_secs(10),
+            message_bytes: 4 << 20,
+            total_bytes: 1 << 30,
+            max_workers: 1_000_000,
+            max_connections: 10_000,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ClassFile {
+    #[serde(deserialize_with = "exec")]
+    exec: Vec<String>,
+    names: Option<Vec<String>>,
+    directory: Option<PathBuf>,
+    main: bool,
+    #[serde(deserialize_with = "method")]
+    startup_method: Option<String>,
+    on_crash: OnCrash,
+    mailbox: MailboxFile,
+    #[serde(deserialize_with = "duration")]
+    start_timeout: Duration,
+    #[serde(deserialize_with = "some_duration")]
+    task_grace: Option<Duration>,
+    #[serde(deserialize_with = "duration")]
+    exit_grace: Duration,
+    #[serde(deserialize_with = "duration")]
+    term_grace: Duration,
+}
+
+impl Default for ClassFile {
+    fn default() -> Self {
+        ClassFile {
+            exec: Vec::new(),
+            names: None,
+            directory: None,
+            main: false,
+            startup_method: None,
+            on_crash: OnCrash::Drop,
+            mailbox: MailboxFile::default(),
+            start_timeout: Duration::from_secs(30),
+            task_grace: None,
+            exit_grace: Duration::from_secs(5),
+            term_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum OnCrash {
+    Drop,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MailboxFile {
+    #[serde(deserialize_with = "count")]
+    messages: u64,
+    #[serde(deserialize_with = "bytes")]
+    bytes: u64,
+}
+
+impl Default for MailboxFile {
+    fn default() -> Self {
+        MailboxFile { messages: 10_000, bytes: 16 << 20 }
+    }
+}
+
+impl ClassFile {
+    fn policy(&self, class: &str) -> Policy {
+        Policy {
+            class: class.into(),
+            startup_method: self.startup_method.as_deref().map(Arc::from),
+            mailbox_messages: self.mailbox.messages,
+            mailbox_bytes: self.mailbox.bytes,
+            start_timeout: self.start_timeout,
+            task_grace: self.task_grace,
+            exit_grace: self.exit_grace,
+            term_grace: self.term_grace,
+        }
+    }
+}
+
+impl File {
+    /// What one key alone cannot show. Paths are relative to `base`.
+    fn check(self, base: &Path, file: Option<&Path>) -> anyhow::Result<Config> {
+        let mut classes = Vec::new();
+        let mut patterns = Vec::new();
+        for (name, class) in &self.class {
+            WorkerName::check(name).with_context(|| format!("class `{name}`: its name is a worker's name too"))?;
+            anyhow::ensure!(!name.contains('/'), "class `{name}`: the name of a class has no slash; use `names`");
+            anyhow::ensure!(
+                !class.exec.is_empty(),
+                "class `{name}`: `exec` is missing: the program and its arguments, as in exec = [\"/usr/bin/{name}\"]"
+            );
+            let mut exec = class.exec.clone();
+            if exec[0].contains('/') {
+                exec[0] = base.join(&exec[0]).to_string_lossy().into_owned();
+            }
+            let directory = class.directory.as_ref().map(|dir| base.join(dir));
+            let built = Class { policy: Arc::new(class.policy(name)), exec, directory, main: class.main };
+            let built = Arc::new(built);
+            classes.push(built.clone());
+            match &class.names {
+                None => patterns.push(Pattern {
+                    specific: (false, name.len()),
+                    kind: PatternKind::Family(name.clone()),
+                    class: built,
+                }),
+                Some(names) => {
+                    for pattern in names {
+                        patterns.push(glob(name, pattern, &built)?);
+                    }
+                }
+            }
+        }
+        let mains: Vec<&str> = classes.iter().filter(|class| class.main).map(|class| &*class.policy.class).collect();
+        anyhow::ensure!(mains.len() <= 1, "only one class can be `main`, but {} are", mains.join(" and "));
+        patterns.sort_by(|a, b| (b.specific, &a.class.policy.class).cmp(&(a.specific, &b.class.policy.class)));
+        let supervisor = self.supervisor;
+        let mut config = Config {
+            file: file.map(Path::to_path_buf),
+            socket: supervisor.socket.map(|socket| base.join(socket)),
+            shutdown_grace: supervisor.shutdown_grace,
+            limits: Limits {
+                message_bytes: supervisor.message_bytes,
+                total_bytes: supervisor.total_bytes,
+                workers: u32::try_from(supervisor.max_workers).unwrap_or(u32::MAX),
+            },
+            connections: supervisor.max_connections as usize,
+            classes,
+            patterns,
+            workers_dir: None,
+        };
+        if let Some(dir) = supervisor.workers {
+            config.set_workers_dir(&base.join(dir)).context("`workers` in [supervisor]")?;
+        }
+        Ok(config)
+    }
+}
+
+fn glob(class: &str, pattern: &str, built: &Arc<Class>) -> anyhow::Result<Pattern> {
+    let glob = GlobBuilder::new(pattern)
+        .literal_separator(true)
+        .backslash_escape(true)
+        .build()
+        .with_context(|| format!("class `{class}`: `names` has a pattern that cannot be understood"))?;
+    let wildcards = ['*', '?', '[', ']', '{', '}'];
+    let literal = pattern.chars().filter(|c| !wildcards.contains(c)).count();
+    let exact = !pattern.contains(wildcards);
+    Ok(Pattern { specific: (exact, literal), kind: PatternKind::Glob(glob.compile_matcher()), class: built.clone() })
+}
+
+/// An error of the TOML reader, with file, line and column.
+fn at(file: &Path, text: &str, error: &toml::de::Error) -> String {
+    let Some(span) = error.span() else { return format!("{}: {}", file.display(), error.message()) };
+    let before = &text[..span.start.min(text.len())];
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    let shown = text.lines().nth(line - 1).unwrap_or_default();
+    format!("{}:{line}:{column}: {}\n    {shown}", file.display(), error.message())
+}
+
+// ---- single values --------------------------------------------------------------------------
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map_err(de::Error::custom)
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+/// A duration as people write it, at most thirty days.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("`{text}` is no duration ({error}); write it like \"250ms\", \"5s\" or \"2m\""))?;
+    match duration <= DURATION_MAX {
+        true => Ok(duration),
+        false => Err(format!("`{text}` is too long: at most 30d")),
+    }
+}
+
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    struct Bytes;
+    impl de::Visitor<'_> for Bytes {
+        type Value = u64;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number of bytes of at least 1, like 65536, \"64KiB\" or \"16MiB\"")
+        }
+        fn visit_i64<E: de::Error>(self, v: i64) -> Result<u64, E> {
+            u64::try_from(v).ok().filter(|v| *v > 0).ok_or_else(|| E::invalid_value(de::Unexpected::Signed(v), &self))
+        }
+        fn visit_str<E: de::Error>(self, v: &str) -> Result<u64, E> {
+            parse_bytes(v).ok_or_else(|| E::invalid_value(de::Unexpected::Str(v), &self))
+        }
+    }
+    deserializer.deserialize_any(Bytes)
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let shift = match text[digits..].trim_start() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    text[..digits].parse::<u64>().ok()?.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+}
+
+fn message_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let bytes = bytes(deserializer)?;
+    match bytes <= MESSAGE_BYTES_MAX {
+        true => Ok(bytes),
+        false => {
+            Err(de::Error::custom(format_args!("at most {MESSAGE_BYTES_MAX} bytes: that is what the wire carries")))
+        }
+    }
+}
+
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        0 => Err(de::Error::custom("0 is out of range: at least 1 (zero never means unlimited)")),
+        count => Ok(count),
+    }
+}
+
+fn exec<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let exec = Vec::<String>::deserialize(deserializer)?;
+    match exec.first().is_some_and(|program| !program.is_empty()) {
+        true => Ok(exec),
+        false => Err(de::Error::custom("`exec` needs at least the program")),
+    }
+}
+
+fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let method = String::deserialize(deserializer)?;
+    match (1..=METHOD_BYTES_MAX).contains(&method.len()) {
+        true => Ok(Some(method)),
+        false => Err(de::Error::custom(format_args!("a method's name has 1 to {METHOD_BYTES_MAX} bytes"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> anyhow::Result<Config> {
+        let dir = std::env::temp_dir().join(format!(
+            "workhall-config-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("w.toml");
+        std::fs::write(&file, text).unwrap();
+        let result = Config::read(&file);
+        std::fs::remove_dir_all(&dir).unwrap();
+        result
+    }
+
+    fn error(text: &str) -> String {
+        format!("{:#}", read(text).expect_err(text))
+    }
+
+    #[test]
+    fn the_example_of_the_interface_is_read() {
+        let config = read(
+            r#"
+            [supervisor]
+            socket = "/run/workhall/workhall.sock"
+            shutdown_grace = "10s"
+            [class.ledger]
+            exec = ["/usr/libexec/workhall/ledger", "--db-dir", "/var/lib/ledger"]
+            on_crash = "drop"
+            mailbox = { messages = 10_000, bytes = "16MiB" }
+            [class.thumbnail]
+            names = ["thumb-*"]
+            exec = ["python3", "thumbnail.py"]
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.class_of("ledger/eu").unwrap().policy.mailbox_bytes, 16 << 20);
+        assert_eq!(&*config.class_of("thumb-1").unwrap().policy.class, "thumbnail");
+        assert!(config.class_of("thumbnail").is_err());
+        assert!(config.class_of("thumb-a/b").is_err(), "a star does not cross a slash");
+    }
+
+    #[test]
+    fn w09_the_most_specific_pattern_wins() {
+        let config = read(
+            r#"
+            class.any = { exec = ["a"], names = ["**"] }
+            class.db = { exec = ["b"] }
+            class.eu = { exec = ["c"], names = ["db/eu-*"] }
+            class.one = { exec = ["d"], names = ["db/eu-1"] }
+            "#,
+        )
+        .unwrap();
+        for (name, class) in [
+            ("x", "any"),
+            ("x/y", "any"),
+            ("db", "db"),
+            ("db/x/y", "db"),
+            ("db/eu-2", "eu"),
+            ("db/eu-1", "one"),
+            ("DB", "any"),
+        ] {
+            assert_eq!(&*config.class_of(name).unwrap().policy.class, class, "{name}");
+        }
+    }
+
+    #[test]
+    fn w09_no_class_says_which_there_are() {
+        let config = read("class.counter.exec = ['c']\nclass.ledger.exec = ['l']").unwrap();
+        let refused = config.class_of("foo").unwrap_err();
+        assert_eq!(refused.detail, "no class matches `foo`: the configuration has `counter`, `ledger`");
+    }
+
+    #[test]
+    fn errors_name_file_line_column_and_what_was_expected() {
+        for (text, parts) in [
+            ("[class.a]\nexec = ['x']\nmailbix = 1", &["w.toml:3:1", "mailbix", "mailbox"][..]),
+            ("[supervisor]\nshutdown_grace = 5", &["w.toml:2:18", "string"]),
+            ("[supervisor]\nshutdown_grace = 'soon'", &["w.toml:2:18", "soon", "250ms"]),
+            ("[class.a]\nexec = 'x'", &["w.toml:2:8", "sequence"]),
+            ("[class.a]\nexec = ['x']\nmailbox = { messages = 0 }", &["w.toml:3:", "at least 1"]),
+            ("[class.a]\nexec = ['x']\nmailbox = { bytes = '3 potatoes' }", &["w.toml:3:", "16MiB"]),
+            ("[class.a]\nexec = ['x']\non_crash = 'retry'", &["w.toml:3:12", "retry", "drop"]),
+            ("[supervisor]\nmessage_bytes = '1GiB'", &["w.toml:2:17", "wire"]),
+            ("[class.a]\nexec = [", &["w.toml:2:"]),
+            ("[class.a]\nmain = true", &["class `a`", "exec"]),
+            ("[class.'a/b']\nexec = ['x']", &["a/b", "slash"]),
+            (
+                "class.a = { exec = ['x'], main = true }\nclass.b = { exec = ['x'], main = true }",
+                &["only one", "a and b"],
+            ),
+            ("class.a = { exec = ['x'], names = ['a[']}", &["class `a`", "names"]),
+        ] {
+            let error = error(text);
+            for part in parts {
+                assert!(error.contains(part), "{text}\n-> {error}\nlacks {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_read_with_their_units() {
+        for (text, bytes) in [
+            ("1", Some(1)),
+            ("64KiB", Some(65536)),
+            ("16 MiB", Some(16 << 20)),
+            ("0", None),
+            ("", None),
+            ("1MB", None),
+            ("99999999999GiB", None),
+        ] {
+            assert_eq!(parse_bytes(text), bytes, "{text}");
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! The one place that waits. A turn takes what one wake-up brings, lets the core decide, applies what it
+//! commands, and writes each connection once.
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use slab::Slab;
+use workhall_core::{Core, Event, Instant, Mark, ProcessKey};
+use workhall_protocol::MarkPage;
+use workhall_protocol::ids::MessageId;
+use workhall_protocol::messages::{Error, Ref, Reply, ToSupervisor};
+use workhall_protocol::wire::DecodeError;
+
+use crate::clock::Clock;
+use crate::config::{Class, Config};
+use crate::connection::{Connection, Peer};
+use crate::process_tree::{self, Sweep};
+use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
+use crate::unix_signals::SignalPipe;
+
+/// How many events one wake-up brings at most.
+const EVENTS_MAX: usize = 1024;
+/// How many connections are accepted in one turn at most.
+const ACCEPTS_MAX: usize = 64;
+/// How long accepting rests after the kernel had no descriptor for a connection.
+const ACCEPT_REST: std::time::Duration = std::time::Duration::from_millis(500);
+
+const READ: Interest = Interest { read: true, write: false };
+const NOTHING: Interest = Interest { read: false, write: false };
+
+/// What a descriptor in the poller is. The number of the thing is in the low half of the token; of
+/// connections and processes a part of their serial is above, so that an event that was fetched for one is
+/// not taken for its successor in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Listener,
+    ChildSignal,
+    StopSignal,
+    ReloadSignal,
+    Connection { index: usize, serial: u64 },
+    Process { slot: usize, serial: u64 },
+}
+
+const SERIAL_MASK: u64 = (1 << 28) - 1;
+
+impl Token {
+    fn pack(self) -> u64 {
+        let place = |kind: u64, index: usize, serial: u64| kind << 60 | (serial & SERIAL_MASK) << 32 | index as u64;
+        match self {
+            Token::Listener => 0,
+            Token::ChildSignal => 1,
+            Token::StopSignal => 2,
+            Token::ReloadSignal => 3,
+            Token::Connection { index, serial } => place(1, index, serial),
+            Token::Process { slot, serial } => place(2, slot, serial),
+        }
+    }
+
+    fn unpack(token: u64) -> Token {
+        let (index, serial) = ((token & u64::from(u32::MAX)) as usize, token >> 32 & SERIAL_MASK);
+        match (token >> 60, token) {
+            (1, _) => Token::Connection { index, serial },
+            (2, _) => Token::Process { slot: index, serial },
+            (_, 0) => Token::Listener,
+            (_, 1) => Token::ChildSignal,
+            (_, 2) => Token::StopSignal,
+            _ => Token::ReloadSignal,
+        }
+    }
+}
+
+/// A process that was started and is not proved gone.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub key: ProcessKey,
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub page: MarkPage,
+    pub serial: u64,
+    /// Its connection, while there is one.
+    pub connection: Option<usize>,
+    /// Something that was said to it could not be written.
+    pub lost_output: bool,
+    /// The exit status was collected: its number may be another's from here on.
+    pub reaped: bool,
+    /// The hunt for what it left behind.
+    pub sweep: Option<Sweep>,
+}
+
+/// A supervisor at work.
+pub struct EventLoop {
+    pub(crate) core: Core,
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) poller: Poller,
+    pub(crate) connections: Slab<Connection>,
+    pub(crate) processes: Slab<Process>,
+    /// The living processes of workers, which are reaped through their pidfds alone.
+    pub(crate) leaders: HashSet<i32>,
+    /// Classes that were asked for, by name.
+    pub(crate) classes: HashMap<Box<str>, Arc<Class>>,
+    pub(crate) socket: PathBuf,
+    pub(crate) descriptors: u64,
+    pub(crate) clients: usize,
+    pub(crate) stopped: bool,
+    pub(crate) stopping: bool,
+    listener: Listener,
+    accepting: bool,
+    accept_again: Option<Instant>,
+    child_signal: SignalPipe,
+    stop_signal: SignalPipe,
+    reload_signal: SignalPipe,
+    next_serial: u64,
+    /// Connections with something to write at the end of the turn.
+    dirty: Vec<usize>,
+    /// Processes that have ended and may have left something behind.
+    pub(crate) sweeping: Vec<usize>,
+    /// Held as long as the supervisor lives.
+    _lock: LockFile,
+}
+
+/// What an event loop starts from.
+pub struct Setup {
+    /// Checked.
+    pub config: Config,
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// Bound to the socket.
+    pub listener: Listener,
+    /// The right to serve this socket.
+    pub lock: LockFile,
+    /// The most open descriptors.
+    pub descriptors: u64,
+    /// For the jitter of delays.
+    pub seed: u64,
+}
+
+impl EventLoop {
+    /// Takes everything and watches it; starts the main worker, if the configuration has one.
+    pub fn new(setup: Setup) -> std::io::Result<EventLoop> {
+        let mut this = EventLoop {
+            core: Core::new(setup.config.limits.clone(), setup.seed),
+            config: setup.config,
+            clock: Clock::start(),
+            poller: Poller::new(EVENTS_MAX)?,
+            connections: Slab::new(),
+            processes: Slab::new(),
+            leaders: HashSet::new(),
+            classes: HashMap::new(),
+            socket: setup.socket,
+            descriptors: setup.descriptors,
+            clients: 0,
+            stopped: false,
+            stopping: false,
+            listener: setup.listener,
+            accepting: true,
+            accept_again: None,
+            child_signal: SignalPipe::child()?,
+            stop_signal: SignalPipe::stop()?,
+            reload_signal: SignalPipe::reload()?,
+            next_serial: 1,
+            dirty: Vec::new(),
+            sweeping: Vec::new(),
+            _lock: setup.lock,
+        };
+        this.poller.add(&this.listener, Token::Listener.pack(), READ)?;
+        this.poller.add(&this.child_signal, Token::ChildSignal.pack(), READ)?;
+        this.poller.add(&this.stop_signal, Token::StopSignal.pack(), READ)?;
+        this.poller.add(&this.reload_signal, Token::ReloadSignal.pack(), READ)?;
+        this.start_main();
+        Ok(this)
+    }
+
+    /// Serves until it is told to stop and every process is gone.
+    pub fn run(&mut self) -> std::io::Result<()> {
+        let mut ready = Vec::with_capacity(EVENTS_MAX);
+        self.apply();
+        self.flush();
+        while !self.stopped {
+            let wake_at = [self.core.next_deadline(), self.accept_again].into_iter().flatten().min();
+            let timeout = wake_at.map(|at| at.since(self.clock.now()));
+            self.poller.wait(timeout, &mut ready)?;
+            for event in &ready {
+                self.event(*event)?;
+            }
+            let now = self.clock.now();
+            self.core.tick(now);
+            self.apply();
+            if self.accept_again.is_some_and(|at| at <= now) {
+                self.accept_again = None;
+                self.resume_accepting()?;
+            }
+            self.flush();
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: Ready) -> std::io::Result<()> {
+        match Token::unpack(event.token) {
+            Token::Listener => return self.accept(),
+            Token::ChildSignal => {
+                self.child_signal.take();
+                self.sweep();
+            }
+            Token::StopSignal => {
+                let now = self.clock.now();
+                for _ in 0..self.stop_signal.take() {
+                    // The first one asks; a second one does not wait.
+                    let grace = if self.stopping { Default::default() } else { self.config.shutdown_grace };
+                    self.stopping = true;
+                    self.core.shutdown(now, grace);
+                }
+                self.apply();
+            }
+            Token::ReloadSignal => {
+                self.reload_signal.take();
+                eprintln!("workhall: SIGHUP does nothing yet: restart the supervisor for a new configuration");
+            }
+            Token::Connection { index, serial } => {
+                let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);
+                if known && event.read {
+                    self.readable(index);
+                }
+                let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);
+                if known && event.write {
+                    self.mark_dirty(index);
+                }
+            }
+            Token::Process { slot, serial } => {
+                if self.processes.get(slot).is_some_and(|process| process.serial & SERIAL_MASK == serial) {
+                    self.process_ended(slot);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // ---- connections ------------------------------------------------------------------------
+
+    fn accept(&mut self) -> std::io::Result<()> {
+        for _ in 0..ACCEPTS_MAX {
+            if self.clients >= self.config.connections {
+                return self.pause_accepting();
+            }
+            match sys::accept(&self.listener) {
+                Ok(Some(stream)) => {
+                    if self.add_connection(stream, Peer::Client).is_ok() {
+                        self.clients += 1;
+                    }
+                }
+                Ok(None) => return Ok(()),
+                // No descriptor or no memory for one more: those who wait are served when there is.
+                Err(_) => {
+                    self.accept_again = Some(self.clock.now().after(ACCEPT_REST));
+                    return self.pause_accepting();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pause_accepting(&mut self) -> std::io::Result<()> {
+        self.accepting = false;
+        self.poller.modify(&self.listener, Token::Listener.pack(), NOTHING)
+    }
+
+    fn resume_accepting(&mut self) -> std::io::Result<()> {
+        if !self.accepting && self.clients < self.config.connections {
+            self.accepting = true;
+            self.poller.modify(&self.listener, Token::Listener.pack(), READ)?;
+        }
+        Ok(())
+    }
+
+    /// Watches a new connection; returns its place.
+    pub(crate) fn add_connection(&mut self, stream: Stream, peer: Peer) -> std::io::Result<usize> {
+        let serial = self.take_serial();
+        let entry = self.connections.vacant_entry();
+        let index = entry.key();
+        let key = NonZeroU64::new(serial << 32 | index as u64).expect("serials start at 1");
+        self.poller.add(&stream, Token::Connection { index, serial }.pack(), READ)?;
+        entry.insert(Connection::new(key, stream, peer));
+        Ok(index)
+    }
+
+    /// Watches a new process.
+    pub(crate) fn add_process(&mut self, process: Process) -> std::io::Result<usize> {
+        let entry = self.processes.vacant_entry();
+        let slot = entry.key();
+        self.poller.add(&process.pidfd, Token::Process { slot, serial: process.serial }.pack(), READ)?;
+        entry.insert(process);
+        Ok(slot)
+    }
+
+    pub(crate) fn take_serial(&mut self) -> u64 {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        serial
+    }
+
+    fn readable(&mut self, index: usize) {
+        let ended = match self.connections[index].read() {
+            Ok(count) => count == 0,
+            Err(e) => e.kind() != std::io::ErrorKind::WouldBlock,
+        };
+        self.handle_input(index);
+        if ended && self.connections.contains(index) {
+            self.hang_up(index);
+        }
+    }
+
+    /// Handles all messages that are complete.
+    fn handle_input(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        let mut decoder = std::mem::take(&mut connection.decoder);
+        if let Some(encoding) = decoder.encoding() {
+            connection.encoding = encoding;
+        }
+        let now = self.clock.now();
+        loop {
+            match decoder.next::<ToSupervisor>() {
+                Ok(None) => break,
+                Ok(Some(request)) => self.request(now, index, request),
+                Err(DecodeError::Message { reference, reason }) => self.misunderstood(now, index, reference, &reason),
+                Err(DecodeError::Stream(reason)) => {
+                    self.misunderstood(now, index, None, &reason);
+                    self.connections[index].closing = true;
+                    break;
+                }
+            }
+            self.apply();
+            if self.connections[index].closing {
+                break;
+            }
+        }
+        self.connections[index].decoder = decoder;
+        self.mark_dirty(index);
+    }
+
+    /// Answers what cannot be understood.
+    pub(crate) fn misunderstood(&mut self, now: Instant, index: usize, reference: Option<Ref>, reason: &str) {
+        if let Peer::Worker { process, .. } = self.connections[index].peer {
+            self.core.handle(now, Event::Violation { process });
+        }
+        self.say(index, &Reply::Error(Error { reference, detail: reason.into() }));
+    }
+
+    /// The other side has closed: nothing more comes, and nothing more is written.
+    fn hang_up(&mut self, index: usize) {
+        let connection = self.connections.remove(index);
+        let _closing = self.poller.remove(connection.stream());
+        match connection.peer {
+            Peer::Client => {
+                self.core.forget_waits(connection.key);
+                self.clients -= 1;
+                if self.resume_accepting().is_err() {
+                    self.accept_again = Some(self.clock.now().after(ACCEPT_REST));
+                }
+            }
+            Peer::Worker { process, slot } => {
+                self.core.forget_waits(connection.key);
+                let ended = &mut self.processes[slot];
+                ended.connection = None;
+                ended.lost_output |= connection.lost_output || connection.unwritten() > 0;
+                self.core.handle(self.clock.now(), Event::Disconnected { process });
+                self.apply();
+            }
+        }
+    }
+
+    /// Says something on a connection; an answer that is too large for the wire becomes an error.
+    pub(crate) fn say(&mut self, index: usize, reply: &Reply<'_>) {
+        let connection = &mut self.connections[index];
+        if let Err(reason) = connection.say(reply) {
+            let reference = match reply {
+                Reply::Receipt(receipt) => Some(receipt.reference.clone()),
+                Reply::Outcome(outcome) => Some(outcome.reference.clone()),
+                _ => None,
+            };
+            let detail = format!("the answer cannot be sent: {reason}");
+            let said = connection.say(&Reply::Error(Error { reference, detail: detail.into() }));
+            debug_assert!(said.is_ok(), "an error is short");
+        }
+        self.mark_dirty(index);
+    }
+
+    pub(crate) fn mark_dirty(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(index);
+        }
+    }
+
+    /// Writes what this turn has to say: once per connection.
+    fn flush(&mut self) {
+        while let Some(index) = self.dirty.pop() {
+            let Some(connection) = self.connections.get_mut(index).filter(|connection| connection.dirty) else {
+                continue;
+            };
+            connection.dirty = false;
+            let written = connection.flush();
+            if written.is_err() {
+                connection.drop_output();
+            }
+            let over = written.is_err() || connection.closing && connection.unwritten() == 0;
+            match connection.peer {
+                Peer::Client if over => self.hang_up(index),
+                // What a worker has written is still read, up to its end; only a stream beyond repair is cut.
+                Peer::Worker { .. } if connection.closing && over => self.hang_up(index),
+                _ => {
+                    if let Some(interest) = connection.new_interest() {
+                        let token = Token::Connection { index, serial: connection.serial() }.pack();
+                        let watched = self.poller.modify(connection.stream(), token, interest);
+                        debug_assert!(watched.is_ok(), "it is open and in the poller");
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- processes --------------------------------------------------------------------------
+
+    /// The kernel says that a process has ended. First everything that it had written is taken in: so no
+    /// settlement is lost, and the charge falls on the right message.
+    fn process_ended(&mut self, slot: usize) {
+        let process = &self.processes[slot];
+        let (key, pid) = (process.key, process.pid);
+        // It is not reaped yet, so the number of its group cannot be another's.
+        sys::kill_group(pid);
+        let now = self.clock.now();
+        if process.connection.is_some() {
+            // From here on it is given nothing more, whatever it still has to say.
+            self.core.handle(now, Event::Disconnected { process: key });
+            self.apply();
+        }
+        while let Some(index) = self.processes[slot].connection {
+            match self.connections[index].read() {
+                Ok(count) if count > 0 => self.handle_input(index),
+                _ => break,
+            }
+        }
+        let exit = match sys::reap(&self.processes[slot].pidfd) {
+            Ok(Some(exit)) => exit,
+            Ok(None) => return,
+            // Nobody else reaps our children; should it happen the status is unknown, but not the end.
+            Err(_) => workhall_protocol::terms::Exit::Signal(0),
+        };
+        let process = &mut self.processes[slot];
+        process.reaped = true;
+        self.leaders.remove(&pid);
+        let _open = self.poller.remove(&process.pidfd);
+        if let Some(index) = process.connection.take() {
+            let connection = self.connections.remove(index);
+            let _open = self.poller.remove(connection.stream());
+            self.core.forget_waits(connection.key);
+            process.lost_output |= connection.lost_output || connection.unwritten() > 0;
+        }
+        let mark = match process.page.marks() {
+            Some((begun, finished)) => Some(Mark { begun, finished }),
+            // A process without marks has one task at a time. If that could not even be written to it
+            // whole, it has not begun.
+            None if process.lost_output => Some(Mark { begun: MessageId(0), finished: MessageId(0) }),
+            None => None,
+        };
+        self.core.handle(self.clock.now(), Event::Exited { process: key, exit, mark });
+        self.apply();
+    }
+
+    /// Looks again for what ended processes left behind, and reaps what was adopted.
+    pub(crate) fn sweep(&mut self) {
+        let mut sweeping = std::mem::take(&mut self.sweeping);
+        sweeping.retain(|slot| !self.sweep_pass(*slot));
+        self.sweeping.append(&mut sweeping);
+        process_tree::reap_adopted(|pid| self.leaders.contains(&pid));
+        self.apply();
+    }
+
+    /// One pass for one process. Returns whether nothing is left of it.
+    pub(crate) fn sweep_pass(&mut self, slot: usize) -> bool {
+        let Some(mut sweep) = self.processes[slot].sweep.take() else { return false };
+        let gone = sweep.pass(|pid| self.leaders.contains(&pid));
+        self.processes[slot].sweep = Some(sweep);
+        if gone {
+            let process = self.processes.remove(slot);
+            self.core.handle(self.clock.now(), Event::TreeGone { process: process.key });
+        }
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_as_they_went() {
+        let large = Token::Connection { index: u32::MAX as usize, serial: SERIAL_MASK };
+        for token in [
+            Token::Listener,
+            Token::ChildSignal,
+            Token::StopSignal,
+            Token::ReloadSignal,
+            Token::Connection { index: 0, serial: 1 },
+            large,
+            Token::Process { slot: 7, serial: 9 },
+        ] {
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+    }
+}

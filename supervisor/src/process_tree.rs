@@ -1,0 +1,147 @@
+//! What a worker's process leaves behind when it ends (rule K8): its orphans, which the kernel gives to
+//! the supervisor because it is a subreaper.
+//!
+//! An orphan belongs to a life if it is in the process group or session of that life's leader, if
+//! its environment names that worker and generation, or if it was seen below such a process. Only
+//! children of ours are killed, so no number can meanwhile be another's; their own children become ours by
+//! that, and the sweep goes on until a whole pass finds none.
+//!
+//! The limit: a descendant that left the session, cleared its environment and was orphaned before a sweep
+//! could see it below its parent is not recognised.
+
+use std::collections::HashSet;
+use std::fs;
+
+use workhall_core::ProcessKey;
+
+use crate::sys;
+
+/// The sweep of one life.
+#[derive(Debug)]
+pub struct Sweep {
+    leader: i32,
+    /// The environment entries that the whole tree inherits.
+    marks: [Vec<u8>; 2],
+    /// Known to belong, with their start times: numbers are used again.
+    doomed: HashSet<(i32, u64)>,
+}
+
+impl Sweep {
+    /// For the life that `leader` led. The leader is reaped already.
+    pub fn new(leader: i32, process: ProcessKey) -> Sweep {
+        let marks = [
+            format!("WORKHALL_NUMBER={}", process.number.0).into_bytes(),
+            format!("WORKHALL_GENERATION={}", process.generation).into_bytes(),
+        ];
+        Sweep { leader, marks, doomed: HashSet::new() }
+    }
+
+    /// Kills what is left. Returns whether nothing was. `is_leader` knows the processes of living workers.
+    pub fn pass(&mut self, is_leader: impl Fn(i32) -> bool) -> bool {
+        loop {
+            let (mut left, mut reaped) = (0, 0);
+            for pid in own_children() {
+                if is_leader(pid) {
+                    continue;
+                }
+                if sys::reap_adopted(pid) {
+                    reaped += 1;
+                    continue;
+                }
+                let Some(stat) = Stat::read(pid) else { continue };
+                if self.belongs(pid, &stat) {
+                    self.doom(pid, stat.started);
+                    sys::kill_child(pid);
+                    left += 1;
+                }
+            }
+            // What a reaped one left behind is ours since before it could be reaped: look again.
+            if reaped == 0 {
+                return left == 0;
+            }
+        }
+    }
+
+    fn belongs(&self, pid: i32, stat: &Stat) -> bool {
+        stat.group == self.leader
+            || stat.session == self.leader
+            || self.doomed.contains(&(pid, stat.started))
+            || fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+                self.marks.iter().all(|mark| environ.split(|byte| *byte == 0).any(|entry| entry == *mark))
+            })
+    }
+
+    /// Remembers it and all below it, which will be orphaned by its death.
+    fn doom(&mut self, pid: i32, started: u64) {
+        let mut stack = vec![(pid, started)];
+        while let Some((pid, started)) = stack.pop() {
+            if self.doomed.insert((pid, started)) {
+                let below = children(pid).into_iter();
+                stack.extend(below.filter_map(|child| Stat::read(child).map(|stat| (child, stat.started))));
+            }
+        }
+    }
+}
+
+/// Reaps adopted children that have ended, whosever they were.
+pub fn reap_adopted(is_leader: impl Fn(i32) -> bool) {
+    for pid in own_children() {
+        if !is_leader(pid) {
+            sys::reap_adopted(pid);
+        }
+    }
+}
+
+/// Whether the kernel tells who the children of a process are.
+pub fn check_kernel() -> std::io::Result<()> {
+    let pid = std::process::id();
+    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).map(drop)
+}
+
+fn own_children() -> Vec<i32> {
+    children(std::process::id() as i32)
+}
+
+/// The children of all threads of a process; none if it has gone.
+fn children(pid: i32) -> Vec<i32> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let lists = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// What /proc/PID/stat says.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    group: i32,
+    session: i32,
+    /// In clock ticks since the machine's start.
+    started: u64,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Stat> {
+        Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The name of the program is in parentheses and may contain any character, so that the fields are
+    /// counted from the last closing one.
+    fn parse(text: &str) -> Option<Stat> {
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        Some(Stat { group: field(5)? as i32, session: field(6)? as i32, started: field(22)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stat_line_is_read_from_behind_the_name() {
+        let line = "77 (a) b (c) S 1 70 60 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 0 0";
+        assert_eq!(Stat::parse(line), Some(Stat { group: 70, session: 60, started: 12345 }));
+        assert_eq!(Stat::parse("77 (a"), None);
+        let own = Stat::read(std::process::id() as i32).unwrap();
+        assert!(own.started > 0 && own.group > 0);
+    }
+}

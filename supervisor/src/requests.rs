@@ -1,0 +1,280 @@
+//! What workers and clients ask: each request becomes a call of the core, and its answer a message.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use workhall_core::{
+    Call, CallReceipt, Event, Instant, Kill, KillMode, KillReceipt, Mark, Policy, ProcessKey, Refused, WorkerView,
+};
+use workhall_protocol::args::Payload;
+use workhall_protocol::ids::{MessageId, Target};
+use workhall_protocol::limits::PROTOCOL_VERSION;
+use workhall_protocol::messages::{self, Accepted, Receipt, ReceiptBody, Ref, Reply, Request, Welcome};
+use workhall_protocol::terms::Ignored;
+
+use crate::clock::Clock;
+use crate::connection::Peer;
+use crate::event_loop::EventLoop;
+use crate::report::{
+    Counts, ExitReport, LedgerReport, LimitsReport, MailboxReport, StatusReport, WorkerInfo, WorkerRow,
+};
+
+impl EventLoop {
+    /// One message of a peer.
+    pub(crate) fn request(&mut self, now: Instant, index: usize, request: Request<'_>) {
+        let peer = self.connections[index].peer;
+        match (request, peer) {
+            (Request::Ready(ready), Peer::Worker { process, .. }) => self.ready(now, index, process, ready),
+            (Request::Done(done), Peer::Worker { process, .. }) => {
+                self.core.handle(now, Event::Done { process, id: MessageId(done.id), result: &done.result.0 });
+            }
+            (Request::Failed(failed), Peer::Worker { process, .. }) => {
+                self.core.handle(now, Event::Failed { process, id: MessageId(failed.id), error: &failed.error });
+            }
+            (Request::Ready(_) | Request::Done(_) | Request::Failed(_), Peer::Client) => {
+                let reason = "only a worker that the supervisor started says ready, done or failed";
+                self.misunderstood(now, index, None, reason);
+            }
+            (Request::Call(call), _) => self.call(now, index, call),
+            (Request::Kill(kill), _) => self.kill(now, index, kill),
+            (Request::List(list), _) => self.list(now, index, list.reference),
+            (Request::Info(info), _) => self.info(now, index, info.reference, info.worker.target()),
+            (Request::Status(status), _) => self.status(now, index, status.reference),
+            (Request::Wait(wait), _) => {
+                self.learn_marks(now);
+                let reply = self.connections[index].reply_to(&wait.reference, false);
+                self.receipt(index, wait.reference, ReceiptBody::Waiting {});
+                self.core.wait(wait.worker.target(), wait.until, reply);
+            }
+        }
+    }
+
+    fn ready(&mut self, now: Instant, index: usize, process: ProcessKey, ready: messages::Ready) {
+        if ready.protocol != PROTOCOL_VERSION {
+            let reason = format!("this supervisor speaks protocol {PROTOCOL_VERSION}, not {}", ready.protocol);
+            self.connections[index].closing = true;
+            return self.misunderstood(now, index, None, &reason);
+        }
+        let name = self.core.name(process).cloned();
+        if let (false, Some(name)) = (self.connections[index].greeted, name) {
+            self.connections[index].greeted = true;
+            let welcome = Welcome {
+                protocol: PROTOCOL_VERSION,
+                worker: Cow::Borrowed(&name),
+                number: process.number.0,
+                generation: process.generation.0,
+            };
+            self.say(index, &Reply::Welcome(welcome));
+        }
+        self.core.handle(now, Event::Ready { process, window: ready.window });
+    }
+
+    fn call(&mut self, now: Instant, index: usize, call: messages::Call<'_>) {
+        let chained_behind_refused = call.chain && self.connections[index].chain_broken;
+        if !call.chain {
+            self.connections[index].chain_broken = false;
+        }
+        let connection = &mut self.connections[index];
+        let from = match connection.peer {
+            Peer::Worker { process, .. } => Some(process),
+            Peer::Client => None,
+        };
+        if call.wait && call.reference.is_none() {
+            return self.misunderstood(now, index, None, "a call with `wait` needs a `ref` for its outcome");
+        }
+        let reply =
+            call.reference.as_ref().filter(|_| call.wait).map(|reference| connection.reply_to(reference, false));
+        let receipt = match chained_behind_refused {
+            true => {
+                self.core.count_refused();
+                let detail = "the call before it in the chain was refused";
+                CallReceipt::Refused(Refused::new(workhall_protocol::terms::Refusal::MailboxFull, detail))
+            }
+            false => {
+                let (config, classes) = (&self.config, &mut self.classes);
+                let core_call = Call {
+                    target: call.worker.target(),
+                    method: &call.method,
+                    args: &call.args.0,
+                    from,
+                    existing: call.existing,
+                    expires: call.expires_ms.map(Duration::from_millis),
+                    reply,
+                };
+                self.core.call(now, core_call, |name| -> Result<Arc<Policy>, Refused> {
+                    let class = config.class_of(name)?;
+                    let policy = class.policy.clone();
+                    // A program of the workers directory is a class of the same name each time.
+                    let known = classes.entry(policy.class.clone()).or_insert(class);
+                    Ok(known.policy.clone())
+                })
+            }
+        };
+        if call.chain && matches!(receipt, CallReceipt::Refused(_)) {
+            self.connections[index].chain_broken = true;
+        }
+        if let (Some(reply), false) = (reply, matches!(receipt, CallReceipt::Accepted { .. })) {
+            self.connections[index].outcome_reference(reply.token);
+        }
+        let Some(reference) = call.reference else { return };
+        let body = match receipt {
+            CallReceipt::Accepted { number, message } => {
+                let key = match call.worker.target() {
+                    Target::Name(name) => name.to_string(),
+                    Target::Number(_) => self.name_of(now, Target::Number(number)),
+                };
+                ReceiptBody::Accepted(Accepted { worker: key.into(), number: number.0, message: message.0 })
+            }
+            CallReceipt::Ignored(reason) => ReceiptBody::Ignored { reason },
+            CallReceipt::Refused(refused) => ReceiptBody::Refused { reason: refused.reason, detail: refused.detail },
+        };
+        self.receipt(index, reference, body);
+    }
+
+    fn kill(&mut self, now: Instant, index: usize, kill: messages::Kill<'_>) {
+        let connection = &mut self.connections[index];
+        let target = match (&kill.worker, connection.peer) {
+            (Some(address), _) => address.target(),
+            // Rule K5: the current worker.
+            (None, Peer::Worker { process, .. }) => Target::Number(process.number),
+            (None, Peer::Client) => {
+                let reason = "a kill without a worker means the worker that says it, and this is none: name one";
+                return self.misunderstood(now, index, kill.reference, reason);
+            }
+        };
+        if kill.wait && kill.reference.is_none() {
+            return self.misunderstood(now, index, None, "a kill with `wait` needs a `ref` for its outcome");
+        }
+        if kill.drain && kill.now {
+            return self.misunderstood(now, index, kill.reference, "`drain` and `now` exclude each other");
+        }
+        let mode = match (kill.drain, kill.now) {
+            (true, _) => KillMode::Drain,
+            (_, true) => KillMode::Now,
+            _ => KillMode::Ladder,
+        };
+        let reply = kill.reference.as_ref().map(|reference| connection.reply_to(reference, kill.wait));
+        let within = kill.within_ms.map(Duration::from_millis);
+        let receipt = self.core.kill(now, Kill { target, mode, within, reply, wait: kill.wait });
+        if let (KillReceipt::Ignored(reason), Some(reply), Some(reference)) = (receipt, reply, kill.reference) {
+            self.connections[index].outcome_reference(reply.token);
+            self.receipt(index, reference, ReceiptBody::Ignored { reason });
+        }
+    }
+
+    fn list(&mut self, now: Instant, index: usize, reference: Ref) {
+        self.learn_marks(now);
+        let mut rows: Vec<WorkerRow> =
+            self.core.workers(now).map(|view| WorkerRow::new(&view, self.pid(&view))).collect();
+        rows.sort_unstable_by(|a, b| (&a.name, a.number).cmp(&(&b.name, b.number)));
+        self.report(index, reference, &rows);
+    }
+
+    fn info(&mut self, now: Instant, index: usize, reference: Ref, target: Target<'_>) {
+        self.learn_marks(now);
+        let Some(view) = self.core.worker(now, target) else {
+            return self.receipt(index, reference, ReceiptBody::Ignored { reason: Ignored::NoWorker });
+        };
+        let class = self.classes.get(view.class).cloned().or_else(|| self.config.class(view.class));
+        let same_name = |other: &WorkerView<'_>| {
+            other.identity.name == view.identity.name && other.identity.number != view.identity.number
+        };
+        let info = WorkerInfo {
+            row: WorkerRow::new(&view, self.pid(&view)),
+            startup_method: view.startup_method.map(str::to_string),
+            mailbox: MailboxReport {
+                bytes: view.bytes,
+                messages_max: view.mailbox_messages,
+                bytes_max: view.mailbox_bytes,
+            },
+            process_age_ms: view.process_age.map(|age| age.as_millis() as u64),
+            last_exit: view.last_exit.map(|exit| ExitReport::new(exit, now)),
+            failures_in_a_row: view.failures_in_a_row,
+            next_start_in_ms: view.next_start_in.map(|wait| wait.as_millis() as u64),
+            violations: view.violations,
+            exec: class.map(|class| class.exec.clone()).unwrap_or_default(),
+            line: self.core.workers(now).filter(same_name).map(|other| other.identity.number.0).collect(),
+        };
+        self.report(index, reference, &info);
+    }
+
+    fn status(&mut self, now: Instant, index: usize, reference: Ref) {
+        self.learn_marks(now);
+        let (ledger, counters) = (self.core.ledger(), self.core.counters());
+        let (limits, total_bytes_used) = self.core.limits();
+        let status = StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            pid: std::process::id(),
+            uptime_ms: Clock::since_start(now).as_millis() as u64,
+            socket: self.socket.display().to_string(),
+            config: self.config.file.as_ref().map(|file| file.display().to_string()),
+            workers_dir: self.config.workers_dir().map(|dir| dir.display().to_string()),
+            classes: self.config.classes().iter().map(|class| class.policy.class.to_string()).collect(),
+            ledger: LedgerReport {
+                accepted: ledger.accepted,
+                done: ledger.done,
+                failed: ledger.failed,
+                discarded: ledger.discarded,
+                expired: ledger.expired,
+                dead: ledger.dead,
+                pending: ledger.pending,
+                running: ledger.running,
+                refused: counters.refused,
+                ignored: counters.ignored,
+            },
+            counts: Counts {
+                workers: self.core.worker_count() as u64,
+                processes: self.processes.len() as u64,
+                clients: self.clients as u64,
+                spawned: counters.spawned,
+                stale: counters.stale,
+            },
+            limits: LimitsReport {
+                message_bytes: limits.message_bytes,
+                total_bytes_used,
+                total_bytes: limits.total_bytes,
+                workers: limits.workers.into(),
+                connections: self.config.connections as u64,
+                descriptors: self.descriptors,
+            },
+            process_tree: "subreaper".to_string(),
+            stopping: self.stopping,
+        };
+        self.report(index, reference, &status);
+    }
+
+    /// Before a question is answered: how far the processes have come beyond what they have said.
+    fn learn_marks(&mut self, now: Instant) {
+        let busy = self.processes.iter().filter(|(_, process)| !process.reaped);
+        let marks: Vec<_> = busy.filter_map(|(_, process)| Some((process.key, process.page.marks()?))).collect();
+        for (process, (begun, finished)) in marks {
+            self.core.handle(now, Event::Marked { process, mark: Mark { begun, finished } });
+        }
+        self.apply();
+    }
+
+    fn pid(&self, view: &WorkerView<'_>) -> Option<i32> {
+        let process = self.processes.get(view.slot? as usize)?;
+        (process.key.number == view.identity.number && !process.reaped).then_some(process.pid)
+    }
+
+    fn name_of(&self, now: Instant, target: Target<'_>) -> String {
+        self.core.worker(now, target).map(|view| view.identity.name.to_string()).unwrap_or_default()
+    }
+
+    fn report(&mut self, index: usize, reference: Ref, report: &impl serde::Serialize) {
+        match Payload::encode(report) {
+            Ok(payload) => self.receipt(index, reference, ReceiptBody::Report(payload)),
+            Err(error) => {
+                let detail = format!("the report cannot be made: {error}");
+                let error = messages::Error { reference: Some(reference), detail: detail.into() };
+                self.say(index, &Reply::Error(error));
+            }
+        }
+    }
+
+    pub(crate) fn receipt(&mut self, index: usize, reference: Ref, body: ReceiptBody<'_>) {
+        self.say(index, &Reply::Receipt(Receipt { reference, body }));
+    }
+}

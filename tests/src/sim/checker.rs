@@ -1,0 +1,827 @@
+//! What must hold, seen from outside.
+//!
+//! The checker keeps its own books from three sources: what the clients and the shell tell the core, what
+//! the core answers, and what the virtual processes really do. It never reads the core's state, but
+//! for the ledger and the counters, which it compares with its own. The first violation counts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use workhall_core::{
+    Call, CallReceipt, Counters, Effect, Event, Instant, Kill, KillMode, KillReceipt, KillReport, Ledger, Mark,
+    Message, Outcome, Policy, ProcessKey,
+};
+use workhall_protocol::ids::{MessageId, Target, WorkerNumber};
+use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, Until};
+
+use super::process::{ENDING_MAX, TASK_MAX};
+
+/// What a kill may take beyond its graces: the signals' repetition, the tree, late timers and the wires.
+const KILL_SLACK: Duration = Duration::from_secs(5).saturating_add(ENDING_MAX.saturating_mul(2));
+
+#[derive(Debug, Default)]
+pub struct Checker {
+    /// Everybody waits for every message: then each count is known exactly.
+    exact: bool,
+    pub violation: Option<(&'static str, String)>,
+    messages: BTreeMap<MessageId, Posted>,
+    workers: BTreeMap<WorkerNumber, Worker>,
+    /// Who accepts calls by name.
+    open: BTreeMap<String, WorkerNumber>,
+    processes: BTreeMap<ProcessKey, Process>,
+    waiting: BTreeMap<u64, Waiting>,
+    kills: Vec<KillRecord>,
+    waits: Vec<Wait>,
+    last_begun: BTreeMap<String, MessageId>,
+    shutdown: bool,
+    stopped: u32,
+    fates: Fates,
+    expected_stale: u64,
+    /// The shell has read on while the core's effects were being applied: what an effect says may be
+    /// outrun by what was read.
+    pub outrun: bool,
+}
+
+/// How many messages ended how, as far as the checker could see.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fates {
+    done: u64,
+    failed: u64,
+    discarded: u64,
+    expired: u64,
+    dead: u64,
+}
+
+#[derive(Debug)]
+struct Posted {
+    number: WorkerNumber,
+    awaited: bool,
+    method: String,
+    args: Vec<u8>,
+    from: Option<WorkerNumber>,
+    expires: Option<Instant>,
+    fate: Option<Outcome>,
+    begun: Option<ProcessKey>,
+    /// How the task ended by itself, in truth.
+    ended: Option<bool>,
+    /// The core was told so.
+    told: bool,
+}
+
+#[derive(Debug)]
+struct Worker {
+    name: String,
+    kept: bool,
+    /// Killed or drained: it takes no more calls.
+    closed: bool,
+    /// Killed: it starts nothing more and is given nothing more.
+    down: bool,
+    /// Somebody has set a limit to its current task.
+    may_be_cut: bool,
+    startup: Option<String>,
+    generation: u64,
+    /// Messages that ended without having run, by a kill or the shutdown.
+    discards: u64,
+}
+
+#[derive(Debug, Default)]
+struct Process {
+    ready: bool,
+    disconnected: bool,
+    asked: bool,
+    step: Option<EndedBy>,
+    exit: Option<Exit>,
+    over: bool,
+    window: u32,
+    has_page: bool,
+    /// Given to it, and the core does not know that it has ended.
+    in_flight: Vec<MessageId>,
+    /// What it executes in truth.
+    executes: Option<MessageId>,
+    /// It must be gone by then.
+    bound: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Waiting {
+    Message(MessageId),
+    Kill(usize),
+    Wait(usize),
+    Over,
+}
+
+#[derive(Debug)]
+struct KillRecord {
+    at: Instant,
+    numbers: Vec<WorkerNumber>,
+    discards_before: u64,
+    mode: KillMode,
+    kept: bool,
+    wait: bool,
+    /// The process that lived at the kill.
+    process: Option<ProcessKey>,
+    current: Expected,
+    receipts: u32,
+    reports: u32,
+}
+
+/// What the checker knows of the task that ran at a kill.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Expected {
+    None,
+    Task(MessageId),
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Wait {
+    name: Option<String>,
+    number: Option<WorkerNumber>,
+    until: Until,
+    reached: u32,
+    forgotten: bool,
+}
+
+impl Checker {
+    pub fn new(exact: bool) -> Checker {
+        Checker { exact, ..Checker::default() }
+    }
+
+    fn fail(&mut self, rule: &'static str, detail: String) {
+        if self.violation.is_none() {
+            self.violation = Some((rule, detail));
+        }
+    }
+
+    fn must(&mut self, holds: bool, rule: &'static str, detail: impl FnOnce() -> String) {
+        if !holds {
+            self.fail(rule, detail());
+        }
+    }
+
+    // ---- what clients do --------------------------------------------------------------------
+
+    /// A worker that no call created.
+    pub fn started(&mut self, name: &str, number: WorkerNumber, policy: &Policy) {
+        let startup = policy.startup_method.as_deref().map(str::to_owned);
+        self.workers.insert(number, Worker { kept: true, ..Worker::new(name, startup) });
+        self.open.insert(name.to_owned(), number);
+    }
+
+    pub fn called(&mut self, now: Instant, call: &Call<'_>, policy: Option<&Policy>, receipt: &CallReceipt) {
+        let what = || format!("{call:?} had {receipt:?}");
+        let sender = call.from.map(|from| from.number);
+        let sender_closed = sender.and_then(|number| self.workers.get(&number)).is_some_and(|worker| worker.closed);
+        let sender_name = sender.and_then(|number| self.workers.get(&number)).map(|worker| worker.name.as_str());
+        let (open, own) = match call.target {
+            Target::Name(name) => (self.open.get(name).copied(), sender_name == Some(name)),
+            Target::Number(number) => {
+                let open = self.workers.get(&number).is_some_and(|worker| !worker.closed);
+                (open.then_some(number), sender == Some(number))
+            }
+        };
+        match receipt {
+            CallReceipt::Refused(refused) => {
+                let shut = refused.reason == Refusal::ShuttingDown;
+                self.must(shut == self.shutdown, "D8", || format!("refused for a wrong reason: {}", what()));
+                let allowed = match refused.reason {
+                    Refusal::NoClass => open.is_none() && policy.is_none(),
+                    Refusal::BadName => matches!(call.target, Target::Name("")),
+                    Refusal::MailboxFull | Refusal::TooLarge | Refusal::ShuttingDown => true,
+                    Refusal::NotPermitted | Refusal::CrashLoop => false,
+                };
+                self.must(allowed, "C4", what);
+            }
+            CallReceipt::Ignored(why) => {
+                self.must(!self.shutdown, "D8", what);
+                let allowed = match why {
+                    Ignored::OwnKilledWorker => own && sender_closed,
+                    Ignored::Ending => matches!(call.target, Target::Number(_)) && open.is_none(),
+                    Ignored::NoWorker => open.is_none() && (call.existing || matches!(call.target, Target::Number(_))),
+                    Ignored::NoStartupMethod => match open {
+                        Some(number) => call.method.is_empty() && self.workers[&number].startup.is_none(),
+                        None => call.method.is_empty() && policy.is_some_and(|policy| policy.startup_method.is_none()),
+                    },
+                };
+                self.must(allowed, "C4", what);
+            }
+            CallReceipt::Accepted { number, message } => {
+                self.must(!self.shutdown, "D8", what);
+                self.must(!(own && sender_closed), "K9", what);
+                self.accepted(now, call, policy, open, *number, *message);
+            }
+        }
+    }
+
+    fn accepted(
+        &mut self,
+        now: Instant,
+        call: &Call<'_>,
+        policy: Option<&Policy>,
+        open: Option<WorkerNumber>,
+        number: WorkerNumber,
+        id: MessageId,
+    ) {
+        match (open, call.target) {
+            (Some(open), _) => self.must(open == number, "K7", || format!("{open} was called, {number} was meant")),
+            (None, Target::Number(_)) => self.fail("C8", format!("{number} takes no calls and took one")),
+            (None, Target::Name(name)) => {
+                self.must(!call.existing, "C12", || format!("{number} was created"));
+                let highest = self.workers.keys().next_back().copied().unwrap_or(WorkerNumber::MAIN);
+                self.must(number > highest, "W4", || format!("{number} after {highest}"));
+                let class = policy.and_then(|policy| policy.startup_method.as_deref());
+                let startup = Some(class.unwrap_or(call.method).to_owned());
+                self.workers.insert(number, Worker::new(name, startup));
+                self.open.insert(name.to_owned(), number);
+            }
+        }
+        let last = self.messages.keys().next_back().copied().unwrap_or_default();
+        self.must(id > last, "C3", || format!("message {id} after {last}"));
+        let startup = self.workers.get(&number).and_then(|worker| worker.startup.clone()).unwrap_or_default();
+        let method = if call.method.is_empty() { startup } else { call.method.to_owned() };
+        self.must(!method.is_empty(), "C6", || format!("message {id} has no method"));
+        let posted = Posted {
+            number,
+            awaited: call.reply.is_some(),
+            method,
+            args: call.args.to_vec(),
+            from: call.from.map(|from| from.number),
+            expires: call.expires.map(|expires| now.after(expires)),
+            fate: None,
+            begun: None,
+            ended: None,
+            told: false,
+        };
+        self.messages.insert(id, posted);
+        if let Some(reply) = call.reply {
+            self.waiting.insert(reply.token, Waiting::Message(id));
+        }
+    }
+
+    pub fn killed(&mut self, now: Instant, kill: &Kill<'_>, policies: &dyn Fn(&str) -> Policy, receipt: KillReceipt) {
+        let (name, open) = match kill.target {
+            Target::Name(name) => (Some(name.to_owned()), self.open.get(name).copied()),
+            Target::Number(number) => {
+                let worker = self.workers.get(&number);
+                let open = worker.is_some_and(|worker| !worker.closed).then_some(number);
+                (worker.map(|worker| worker.name.clone()), open)
+            }
+        };
+        let by_name = matches!(kill.target, Target::Name(_));
+        let lives = |key: &ProcessKey| match kill.target {
+            Target::Number(number) => key.number == number,
+            Target::Name(name) => self.workers[&key.number].name == name,
+        };
+        let living = self.processes.iter().find(|(key, process)| !process.over && lives(key));
+        let living = living.map(|(key, process)| (*key, process.exit.is_some()));
+        if let KillReceipt::Ignored(_) = receipt {
+            self.must(open.is_none() && living.is_none(), "K6", || format!("{kill:?} was ignored"));
+            return;
+        }
+        let Some(name) = name else { return self.fail("K6", format!("{kill:?} was posted to nobody")) };
+        let mut numbers: Vec<WorkerNumber> = match kill.target {
+            Target::Number(number) => vec![number],
+            Target::Name(_) => {
+                self.workers.iter().filter(|(_, worker)| worker.name == name).map(|(number, _)| *number).collect()
+            }
+        };
+        if kill.mode == KillMode::Drain && by_name {
+            numbers = numbers.split_off(numbers.len().saturating_sub(1));
+        }
+        let kept = open.is_some_and(|open| self.workers[&open].kept) && !self.shutdown;
+        let process = living.filter(|(_, exited)| !exited).map(|(key, _)| key);
+        let current = self.current(process.filter(|key| numbers.contains(&key.number)), kill.mode);
+        self.kills.push(KillRecord {
+            at: now,
+            discards_before: self.discards(&numbers),
+            numbers: numbers.clone(),
+            mode: kill.mode,
+            kept,
+            wait: kill.wait && kill.reply.is_some(),
+            process,
+            current,
+            receipts: u32::from(kill.reply.is_none()),
+            reports: 0,
+        });
+        if let Some(reply) = kill.reply {
+            self.waiting.insert(reply.token, Waiting::Kill(self.kills.len() - 1));
+        }
+        if kept {
+            return;
+        }
+        for number in &numbers {
+            let worker = self.workers.get_mut(number).expect("was found above");
+            worker.closed = true;
+            worker.down |= kill.mode != KillMode::Drain;
+            worker.may_be_cut |= kill.within.is_some() || kill.mode == KillMode::Now;
+        }
+        self.open.retain(|_, number| !numbers.contains(number));
+        if let (Some(key), true) = (process, kill.mode != KillMode::Drain) {
+            self.bound_kill(now, key, kill, &policies(&name));
+        }
+    }
+
+    /// Which task runs in a process, as a kill of this mode would see it.
+    fn current(&self, process: Option<ProcessKey>, mode: KillMode) -> Expected {
+        let Some(process) = process.and_then(|key| self.processes.get(&key)) else { return Expected::None };
+        if process.in_flight.is_empty() && process.executes.is_none() {
+            return Expected::None;
+        }
+        // A process with a page is asked what it really does; but not if nothing can be asked of it.
+        match process.has_page {
+            true if process.disconnected || mode == KillMode::Drain => Expected::Unknown,
+            true => process.executes.map_or(Expected::None, Expected::Task),
+            false => process.in_flight.first().copied().map_or(Expected::None, Expected::Task),
+        }
+    }
+
+    /// The sum of the graces, from now.
+    fn bound_kill(&mut self, now: Instant, key: ProcessKey, kill: &Kill<'_>, policy: &Policy) {
+        let limit = match (kill.mode, kill.within, policy.task_grace) {
+            (KillMode::Now, ..) => Some(Duration::ZERO),
+            (_, Some(within), Some(grace)) => Some(within.min(grace)),
+            (_, within, grace) => within.or(grace),
+        };
+        let process = self.processes.get_mut(&key).expect("was found alive");
+        // An unlimited task that hangs has no bound.
+        let limit = match limit {
+            Some(limit) => limit,
+            None if process.in_flight.is_empty() => Duration::ZERO,
+            None => return,
+        };
+        let bound = now.after(limit.max(TASK_MAX) + policy.exit_grace + policy.term_grace + KILL_SLACK);
+        process.bound = Some(process.bound.map_or(bound, |earlier| earlier.min(bound)));
+    }
+
+    pub fn waits(&mut self, target: Target<'_>, until: Until, token: u64) {
+        let (name, number) = match target {
+            Target::Name(name) => (Some(name.to_owned()), None),
+            Target::Number(number) => (None, Some(number)),
+        };
+        self.waits.push(Wait { name, number, until, reached: 0, forgotten: false });
+        self.waiting.insert(token, Waiting::Wait(self.waits.len() - 1));
+    }
+
+    pub fn forgets_waits(&mut self, tokens: &[u64]) {
+        for token in tokens {
+            if let Some(Waiting::Wait(wait)) = self.waiting.get(token) {
+                self.waits[*wait].forgotten = true;
+            }
+        }
+    }
+
+    pub fn shut_down(&mut self) {
+        self.shutdown = true;
+        self.open.clear();
+        for worker in self.workers.values_mut() {
+            worker.closed = true;
+            worker.down = true;
+            worker.may_be_cut = true;
+        }
+    }
+
+    // ---- what processes really do -----------------------------------------------------------
+
+    pub fn begins(&mut self, key: ProcessKey, id: MessageId) {
+        let over = self.processes[&key].over || self.processes[&key].exit.is_some();
+        self.must(!over, "K8", || format!("{key:?} executes after its end"));
+        let Some(message) = self.messages.get_mut(&id) else {
+            return self.fail("C1", format!("{id} is executed and was never accepted"));
+        };
+        let before = (message.begun.replace(key), message.fate.clone(), message.number);
+        let text = || format!("{id} is executed by {key:?}: {before:?}");
+        self.must(before.0.is_none(), "at-most-once", text);
+        self.must(before.1.is_none(), "executed-after-its-fate", text);
+        self.must(before.2 == key.number, "W6", text);
+        let name = self.workers[&key.number].name.clone();
+        let last = self.last_begun.insert(name, id).unwrap_or_default();
+        self.must(id > last, "C3", || format!("{id} is executed after {last}"));
+        let process = self.processes.get_mut(&key).expect("was found above");
+        let busy = process.executes.replace(id);
+        self.must(busy.is_none(), "C3", || format!("{id} is executed while {busy:?} is"));
+    }
+
+    pub fn ends(&mut self, key: ProcessKey, id: MessageId, done: bool) {
+        self.messages.get_mut(&id).expect("it began").ended = Some(done);
+        self.processes.get_mut(&key).expect("it executes").executes = None;
+    }
+
+    // ---- what the shell tells the core ------------------------------------------------------
+
+    /// Before the core sees it.
+    pub fn fed(&mut self, event: &Event<'_>) {
+        let key = key_of(event);
+        let known = self.processes.get(&key).is_some_and(|process| !process.over);
+        if !known {
+            self.expected_stale += 1;
+            return;
+        }
+        let process = self.processes.get_mut(&key).expect("was found above");
+        match event {
+            Event::Spawned { .. } | Event::Violation { .. } => {}
+            Event::SpawnFailed { .. } => process.over = true,
+            Event::Ready { window, .. } => {
+                process.ready = true;
+                process.window = *window;
+            }
+            Event::Done { id, .. } => self.told(key, *id, true),
+            Event::Failed { id, .. } => self.told(key, *id, false),
+            Event::Marked { mark, .. } => self.told_through(key, *mark),
+            Event::Asked { mark, .. } => {
+                if let Some(mark) = mark {
+                    self.told_through(key, *mark);
+                    let process = self.processes.get_mut(&key).expect("was found above");
+                    process.in_flight.retain(|id| *id <= mark.begun);
+                }
+            }
+            Event::Disconnected { .. } => process.disconnected = true,
+            Event::Exited { exit, mark, .. } => {
+                process.exit = Some(*exit);
+                if let Some(mark) = mark {
+                    self.told_through(key, *mark);
+                }
+                let process = self.processes.get_mut(&key).expect("was found above");
+                process.in_flight.clear();
+                process.executes = None;
+            }
+            Event::TreeGone { .. } => process.over = process.exit.is_some(),
+        }
+    }
+
+    fn told(&mut self, key: ProcessKey, id: MessageId, done: bool) {
+        let process = self.processes.get_mut(&key).expect("the caller has found it");
+        if process.in_flight.first() != Some(&id) {
+            return;
+        }
+        process.in_flight.remove(0);
+        match done {
+            true => self.fates.done += 1,
+            false => self.fates.failed += 1,
+        }
+        self.messages.get_mut(&id).expect("was delivered").told = true;
+    }
+
+    fn told_through(&mut self, key: ProcessKey, mark: Mark) {
+        while let Some(id) = self.processes[&key].in_flight.first().copied().filter(|id| *id <= mark.finished) {
+            self.told(key, id, true);
+        }
+    }
+
+    // ---- what the core commands -------------------------------------------------------------
+
+    pub fn commanded(&mut self, now: Instant, effect: &Effect) {
+        self.must(self.stopped == 0, "D8", || format!("{effect:?} after Stopped"));
+        match effect {
+            Effect::Spawn { process } => self.spawn(*process),
+            Effect::Deliver { process, id, .. } => self.deliver(*process, *id),
+            Effect::Ask { process, .. } => self.stop(*process, EndedBy::Ask),
+            Effect::Term { process, .. } => self.stop(*process, EndedBy::Term),
+            Effect::Kill { process, .. } => self.stop(*process, EndedBy::Kill),
+            Effect::Continue { process, .. } => {
+                self.must(self.shutdown, "D8", || format!("{process:?} is continued"));
+            }
+            Effect::Sweep { process, .. } => {
+                let exited = self.processes.get(process).is_some_and(|process| process.exit.is_some() && !process.over);
+                self.must(exited, "K8", || format!("{process:?} is swept"));
+            }
+            Effect::Settled { reply, outcome } => match self.waiting.insert(reply.token, Waiting::Over) {
+                Some(Waiting::Message(id)) => self.settled(now, id, outcome),
+                other => self.fail("L1", format!("{outcome:?} for {reply:?}, which is {other:?}")),
+            },
+            Effect::Killed { reply, discarded } => match self.waiting.get(&reply.token) {
+                Some(Waiting::Kill(kill)) => self.receipt(*kill, *discarded),
+                other => self.fail("K12", format!("a receipt for {reply:?}, which is {other:?}")),
+            },
+            Effect::KillEnded { reply, report } => match self.waiting.get(&reply.token) {
+                Some(Waiting::Kill(kill)) => self.report(now, *kill, report),
+                other => self.fail("K12", format!("a report for {reply:?}, which is {other:?}")),
+            },
+            Effect::Reached { reply } => match self.waiting.insert(reply.token, Waiting::Over) {
+                Some(Waiting::Wait(wait)) => self.reached(wait),
+                other => self.fail("wait", format!("reached for {reply:?}, which is {other:?}")),
+            },
+            Effect::Stopped => {
+                self.stopped += 1;
+                self.must(self.shutdown, "D8", || "stopped without a shutdown".into());
+                let left = self.processes.iter().find(|(_, process)| !process.over).map(|(key, _)| *key);
+                self.must(left.is_none(), "D8", || format!("stopped, and {left:?} is left"));
+            }
+        }
+    }
+
+    fn spawn(&mut self, key: ProcessKey) {
+        let Some(worker) = self.workers.get_mut(&key.number) else {
+            return self.fail("K8", format!("{key:?} belongs to no worker"));
+        };
+        worker.generation += 1;
+        let (generation, down, name) = (worker.generation, worker.down, worker.name.clone());
+        self.must(key.generation.0 == generation, "generation", || format!("{key:?}, not {generation}"));
+        self.must(!down, "K7", || format!("{key:?} was killed and starts"));
+        let of_name = |key: &ProcessKey| self.workers.get(&key.number).is_some_and(|worker| worker.name == name);
+        let older = self.processes.iter().find(|(key, process)| !process.over && of_name(key)).map(|(key, _)| *key);
+        self.must(older.is_none(), "gate", || format!("{key:?} of `{name}` starts, and {older:?} is not proved gone"));
+        self.processes.insert(key, Process::default());
+    }
+
+    /// What a process is like is known when it starts.
+    pub fn spawned(&mut self, key: ProcessKey, has_page: bool) {
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.has_page = has_page;
+        }
+    }
+
+    fn deliver(&mut self, key: ProcessKey, id: MessageId) {
+        let (down, kept) = self.workers.get(&key.number).map_or((true, false), |worker| (worker.down, worker.kept));
+        let begun = self.messages.get(&id).is_none_or(|message| message.begun.is_some() || message.fate.is_some());
+        let Some(process) = self.processes.get_mut(&key) else {
+            return self.fail("deliver", format!("{id} to {key:?}, which never started"));
+        };
+        let takes = process.ready && !process.asked && process.exit.is_none() && !process.disconnected;
+        process.in_flight.push(id);
+        let window = if kept && !self.shutdown { 1 } else { process.window as usize };
+        let fits = process.in_flight.len() <= window && process.in_flight.is_sorted();
+        let text = || format!("{id} to {key:?}");
+        self.must(takes && !down, "deliver", text);
+        self.must(fits, "window", text);
+        self.must(!begun, "at-most-once", text);
+    }
+
+    /// The content of a message that is handed over (rules C9, C11).
+    pub fn content(&mut self, id: MessageId, message: Option<&Message>) {
+        let Some(posted) = self.messages.get(&id) else { return };
+        let same = message.is_some_and(|message| {
+            let from = message.from.as_ref().map(|identity| (identity.number, &*identity.name));
+            let expected = posted.from.map(|number| (number, self.workers[&number].name.as_str()));
+            message.method() == posted.method
+                && message.args() == posted.args
+                && from == expected
+                && message.reply.is_some() == posted.awaited
+        });
+        self.must(same, "C9", || format!("{id} is handed over as {message:?}"));
+    }
+
+    fn stop(&mut self, key: ProcessKey, step: EndedBy) {
+        let Some(worker) = self.workers.get(&key.number) else { return };
+        let (closed, may_be_cut) = (worker.closed, worker.may_be_cut || self.shutdown);
+        let Some(process) = self.processes.get_mut(&key) else {
+            return self.fail("K4", format!("{step:?} to {key:?}, which never started"));
+        };
+        let (ready, disconnected, over) = (process.ready, process.disconnected, process.exit.is_some());
+        let executes = process.executes;
+        let back = process.step.map(rank) > Some(rank(step));
+        // A second Ask does not go back: it only asks again what the process had begun.
+        process.step = process.step.max_by_key_with(step);
+        process.asked |= step == EndedBy::Ask;
+        let text = || format!("{step:?} to {key:?} which executes {executes:?}");
+        self.must(!over, "K4", || format!("{step:?} to {key:?}, which has ended"));
+        self.must(closed || (step != EndedBy::Ask && (!ready || disconnected)), "K4", text);
+        self.must(!back || step == EndedBy::Ask, "K4", text);
+        let interrupts = step != EndedBy::Ask && executes.is_some() && !disconnected;
+        self.must(!interrupts || may_be_cut, "K3", text);
+    }
+
+    /// The class limits how long a kill waits for a task.
+    pub fn limits_tasks(&mut self, number: WorkerNumber) {
+        if let Some(worker) = self.workers.get_mut(&number) {
+            worker.may_be_cut = true;
+        }
+    }
+
+    fn settled(&mut self, now: Instant, id: MessageId, outcome: &Outcome) {
+        let message = self.messages.get_mut(&id).expect("is registered with its token");
+        message.fate = Some(outcome.clone());
+        let (number, ended, told, expires) = (message.number, message.ended, message.told, message.expires);
+        let begun = message.begun;
+        let closed = self.workers[&number].closed;
+        let kept = self.workers[&number].kept;
+        let exit = begun.and_then(|key| self.processes[&key].exit);
+        let allowed = match outcome {
+            Outcome::Done { result } => ended == Some(true) && told && **result == *result_of(id),
+            Outcome::Failed { error } => ended == Some(false) && told && **error == *error_of(id),
+            Outcome::Discarded { may_have_run: false } => begun.is_none() && (closed || kept) && !self.shutdown,
+            Outcome::Discarded { may_have_run: true } => !told && closed && !self.shutdown,
+            Outcome::Expired => begun.is_none() && expires.is_some_and(|expires| expires <= now),
+            Outcome::Dead { reason: DeadReason::Crashed, exit: Some(reported), may_have_run: true } => {
+                !told && (begun.is_none() || exit == Some(*reported))
+            }
+            Outcome::Dead { reason: DeadReason::Abandoned, may_have_run, .. } => {
+                self.shutdown && !told && (*may_have_run || begun.is_none())
+            }
+            Outcome::Dead { .. } => false,
+        };
+        self.must(allowed, "L1", || format!("{id} is {outcome:?}; in truth begun {begun:?} ended {ended:?} {exit:?}"));
+        let fates = &mut self.fates;
+        match outcome {
+            Outcome::Done { .. } | Outcome::Failed { .. } => {}
+            Outcome::Discarded { .. } => fates.discarded += 1,
+            Outcome::Expired => fates.expired += 1,
+            Outcome::Dead { .. } => fates.dead += 1,
+        }
+        let unrun = matches!(
+            outcome,
+            Outcome::Discarded { may_have_run: false }
+                | Outcome::Dead { reason: DeadReason::Abandoned, may_have_run: false, .. }
+        );
+        self.workers.get_mut(&number).expect("is never forgotten").discards += u64::from(unrun);
+    }
+
+    fn discards(&self, numbers: &[WorkerNumber]) -> u64 {
+        numbers.iter().map(|number| self.workers[number].discards).sum()
+    }
+
+    fn receipt(&mut self, kill: usize, discarded: u64) {
+        self.kills[kill].receipts += 1;
+        let seen = self.discards(&self.kills[kill].numbers) - self.kills[kill].discards_before;
+        let record = &self.kills[kill];
+        let (once, text) = (record.receipts == 1, format!("{discarded} discarded, {seen} seen: {record:?}"));
+        self.must(once, "K12", || text.clone());
+        self.must(discarded == seen || (!self.exact && discarded > seen), "K12", || text);
+    }
+
+    fn report(&mut self, now: Instant, kill: usize, report: &KillReport) {
+        self.kills[kill].reports += 1;
+        let record = &self.kills[kill];
+        let seen = self.discards(&record.numbers) - record.discards_before;
+        let text = format!("{report:?} for {record:?}, {seen} discarded");
+        let worker = &self.workers[&report.number];
+        let identity = record.numbers.contains(&report.number)
+            && worker.name == *report.worker
+            && worker.generation == report.generation.0;
+        let once = record.reports == 1 && record.wait && record.receipts == 1 && report.took == now.since(record.at);
+        let discarded = report.discarded == seen || (!self.exact && report.discarded > seen);
+        let key = record.process.filter(|key| key.number == report.number);
+        let last = self
+            .processes
+            .iter()
+            .rev()
+            .find(|(key, _)| (key.number, key.generation) == (report.number, report.generation));
+        let gate = record.kept || last.is_none_or(|(_, process)| process.over);
+        let ended_by = match (record.kept, record.mode) {
+            (true, _) => report.ended_by == EndedBy::OnlyEmptied && report.exit.is_none(),
+            // What a drain has to end may be a later life than the one at the kill.
+            (_, KillMode::Drain) => match last.and_then(|(_, process)| process.step) {
+                Some(step) => report.ended_by == step || report.ended_by == EndedBy::AlreadyGone,
+                None => matches!(report.ended_by, EndedBy::AlreadyGone | EndedBy::Ask),
+            },
+            _ => {
+                let step = key.and_then(|key| self.processes.get(&key)).map(|process| {
+                    // A process that was never ready, or had hung up, could not be asked in words.
+                    process.exit.map_or(EndedBy::AlreadyGone, |_| process.step.unwrap_or(EndedBy::Ask))
+                });
+                report.ended_by == step.unwrap_or(EndedBy::AlreadyGone)
+            }
+        };
+        let exit = record.kept || report.exit == last.and_then(|(_, process)| process.exit);
+        let current = match record.current {
+            Expected::Unknown => true,
+            Expected::None => report.current == Current::None,
+            Expected::Task(_) if record.kept => report.current == Current::None,
+            Expected::Task(id) => match self.messages[&id].told {
+                true => report.current == Current::Finished,
+                false => report.current == Current::Interrupted,
+            },
+        };
+        self.must(gate, "gate", || format!("reported before it was gone: {text}"));
+        self.must(identity && once, "K12", || text.clone());
+        self.must(discarded, "K12 discarded", || text.clone());
+        self.must(ended_by && exit, "K12 ended_by", || text.clone());
+        self.must(current, "K12 current", || text);
+    }
+
+    fn reached(&mut self, wait: usize) {
+        self.waits[wait].reached += 1;
+        let wait = &self.waits[wait];
+        let meant = |number: &WorkerNumber| match (&wait.name, wait.number) {
+            (Some(name), _) => self.workers.get(number).is_some_and(|worker| worker.name == *name),
+            (None, meant) => meant == Some(*number),
+        };
+        let open_messages =
+            || self.messages.values().filter(|message| message.fate.is_none() && meant(&message.number)).count();
+        let so = match wait.until {
+            Until::Gone => !self.processes.iter().any(|(key, process)| !process.over && meant(&key.number)),
+            Until::Idle => !self.exact || open_messages() == 0,
+            Until::Empty => !self.exact || open_messages() <= 1,
+            Until::Room => true,
+        };
+        let (once, text) = (wait.reached == 1 && !wait.forgotten, format!("{wait:?}"));
+        self.must(once && (so || self.outrun), "wait", || text);
+    }
+
+    // ---- after each step, and at the end ----------------------------------------------------
+
+    pub fn step(&mut self, now: Instant, ledger: Ledger, counters: Counters) {
+        let fates = self.fates;
+        let accepted = self.messages.len() as u64;
+        let running = self.processes.values().filter(|process| !process.in_flight.is_empty()).count() as u64;
+        let text = || format!("{ledger:?}; counted {fates:?}, {accepted} accepted, {running} running");
+        self.must(ledger.balances() && ledger.accepted == accepted, "L1 ledger", text);
+        self.must((ledger.done, ledger.failed) == (fates.done, fates.failed), "L1 ledger", text);
+        self.must(ledger.running == running, "L1 ledger", text);
+        let seen = [ledger.discarded, ledger.expired, ledger.dead];
+        let counted = [fates.discarded, fates.expired, fates.dead];
+        let fits = if self.exact { seen == counted } else { seen.iter().zip(counted).all(|(seen, own)| *seen >= own) };
+        self.must(fits, "L1 ledger", text);
+        let stale = self.expected_stale;
+        self.must(counters.stale == stale, "stale", || format!("{counters:?}, {stale} were late"));
+        let spawned = self.processes.len() as u64;
+        self.must(counters.spawned == spawned, "spawned", || format!("{counters:?}, {spawned} were started"));
+        let overdue = self.processes.iter().find(|(_, process)| !process.over && process.bound < Some(now));
+        let overdue = overdue.filter(|(_, process)| process.bound.is_some()).map(|(key, _)| *key);
+        self.must(overdue.is_none(), "K4 bound", || format!("{overdue:?} was killed and does not end"));
+    }
+
+    /// The supervisor has stopped.
+    pub fn finish(&mut self, ledger: Ledger) {
+        let stopped = self.stopped;
+        self.must(stopped == 1, "D8", || format!("stopped {stopped} times"));
+        self.must(ledger.pending == 0 && ledger.running == 0, "L1", || format!("{ledger:?}"));
+        let left = self.processes.iter().find(|(_, process)| !process.over).map(|(key, _)| *key);
+        self.must(left.is_none(), "D8", || format!("{left:?} is left"));
+        let open = self.messages.iter().find(|(_, message)| message.awaited && message.fate.is_none());
+        let open = open.map(|(id, message)| format!("{id} has no fate: {message:?}"));
+        self.must(open.is_none(), "L1", || open.unwrap());
+        let untold = self.messages.iter().find(|(_, message)| {
+            message.ended == Some(true)
+                && !message.told
+                && message.begun.is_some_and(|key| self.processes[&key].has_page)
+        });
+        let untold = untold.map(|(id, message)| format!("{id} was executed, says its page: {message:?}"));
+        // A failure that was lost with the connection is not in the page as such; a success is.
+        self.must(untold.is_none(), "exactly-once", || untold.unwrap());
+        let kill = self.kills.iter().find(|kill| kill.receipts != 1 || kill.reports != u32::from(kill.wait));
+        let kill = kill.map(|kill| format!("{kill:?}"));
+        self.must(kill.is_none(), "K12", || kill.unwrap());
+        let wait = self.waits.iter().find(|wait| !wait.forgotten && wait.reached != 1).map(|wait| format!("{wait:?}"));
+        self.must(wait.is_none(), "wait", || wait.unwrap());
+    }
+
+    /// The sender of a message is told by its number; only the checker knows the numbers that ever were.
+    pub fn numbers(&self) -> Vec<WorkerNumber> {
+        self.workers.keys().copied().collect()
+    }
+
+    pub fn unfinished_kills(&self) -> bool {
+        self.processes.values().any(|process| !process.over && process.bound.is_some())
+    }
+}
+
+impl Worker {
+    fn new(name: &str, startup: Option<String>) -> Worker {
+        Worker {
+            name: name.to_owned(),
+            kept: false,
+            closed: false,
+            down: false,
+            may_be_cut: false,
+            startup,
+            generation: 0,
+            discards: 0,
+        }
+    }
+}
+
+/// What a method that was executed returns.
+pub fn result_of(id: MessageId) -> Vec<u8> {
+    format!("result {id}").into_bytes()
+}
+
+/// What one that failed reports.
+pub fn error_of(id: MessageId) -> String {
+    format!("error {id}")
+}
+
+pub fn key_of(event: &Event<'_>) -> ProcessKey {
+    match event {
+        Event::Spawned { process, .. }
+        | Event::SpawnFailed { process, .. }
+        | Event::Ready { process, .. }
+        | Event::Done { process, .. }
+        | Event::Failed { process, .. }
+        | Event::Marked { process, .. }
+        | Event::Asked { process, .. }
+        | Event::Violation { process }
+        | Event::Disconnected { process }
+        | Event::Exited { process, .. }
+        | Event::TreeGone { process } => *process,
+    }
+}
+
+fn rank(step: EndedBy) -> u8 {
+    match step {
+        EndedBy::Ask => 0,
+        EndedBy::Term => 1,
+        EndedBy::Kill => 2,
+        EndedBy::AlreadyGone | EndedBy::OnlyEmptied => unreachable!("no step"),
+    }
+}
+
+trait HigherStep {
+    fn max_by_key_with(self, step: EndedBy) -> Self;
+}
+
+impl HigherStep for Option<EndedBy> {
+    /// The higher of the two on the ladder.
+    fn max_by_key_with(self, step: EndedBy) -> Self {
+        self.filter(|before| rank(*before) >= rank(step)).or(Some(step))
+    }
+}

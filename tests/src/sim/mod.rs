@@ -1,0 +1,96 @@
+//! The simulator: the real core, and around it a shell, processes and clients that exist only as data.
+//!
+//! A run is decided by its seed alone. [`world`] keeps a virtual clock and an agenda; it plays the
+//! operating system, the processes ([`process`]) and those who call, and applies the core's effects as the
+//! shell would. It gives the guarantees that the shell gives, and no others:
+//!
+//! - Spawn is answered at once, by Spawned or SpawnFailed;
+//! - Ask is answered at once; before the answer only what the process had written by then is read;
+//! - a mark is fed after everything that was written before it was stored;
+//! - the exit and the disconnection are fed after everything that the process had written.
+//!
+//! Everything else comes in any order and late: the exit before or after the disconnection, timers after
+//! their time, facts after the end of the life they are about.
+//!
+//! [`checker`] stands apart: it sees what goes in, what comes out, and what the virtual processes really
+//! do, and never looks into the core. The rules it proves are named in the violations it reports.
+//!
+//! A run has three parts. First clients and processes do what they like. Then they are calm, and all
+//! that was accepted must get its fate by itself. Then comes the shutdown, after which nothing is left;
+//! in some runs it comes in the middle of the first part.
+
+mod checker;
+mod coverage;
+mod process;
+mod rng;
+mod world;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+pub use coverage::Coverage;
+pub use rng::Rng;
+
+/// What a run is to be like, beside its seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The core's respawn gate is broken on purpose: the checkers must see it.
+    pub broken_gate: bool,
+    /// Keep what happened, line by line.
+    pub trace: bool,
+}
+
+/// A run without a violation.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// How many steps it had.
+    pub steps: u64,
+    /// What happened how often.
+    pub coverage: Coverage,
+    /// What happened, if it was to be kept.
+    pub trace: Vec<String>,
+}
+
+/// A rule that did not hold.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Of which run.
+    pub seed: u64,
+    /// At which step.
+    pub step: u64,
+    /// Which rule, in a word.
+    pub rule: &'static str,
+    /// What was seen.
+    pub detail: String,
+    /// What happened until then, if it was to be kept.
+    pub trace: Vec<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Violation { seed, step, rule, detail, .. } = self;
+        writeln!(f, "seed {seed}, step {step}: [{rule}] {detail}")?;
+        write!(
+            f,
+            "replay: WORKHALL_SEED={seed} cargo test -p workhall-tests --test simulator replay -- --nocapture --include-ignored"
+        )
+    }
+}
+
+/// One run. A panic of the core is a violation like any other.
+pub fn run(seed: u64, options: Options) -> Result<Report, Violation> {
+    let notes = Arc::new(Mutex::new(world::Notes::default()));
+    let result = catch_unwind(AssertUnwindSafe(|| world::World::new(seed, options, notes.clone()).run()));
+    let notes = notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let failed = |rule, detail| Violation { seed, step: notes.steps, rule, detail, trace: notes.trace.clone() };
+    match result {
+        Ok(Ok(coverage)) => Ok(Report { steps: notes.steps, coverage, trace: notes.trace.clone() }),
+        Ok(Err((rule, detail))) => Err(failed(rule, detail)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
+            Err(failed("panic", text.unwrap_or_else(|| "without a text".into())))
+        }
+    }
+}

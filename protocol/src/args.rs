@@ -38,6 +38,17 @@ impl Payload<'_> {
         rmp_serde::to_vec_named(value).map(|bytes| Payload(Cow::Owned(bytes))).map_err(ArgsError::new)
     }
 
+    /// Encodes a list of arguments: a tuple or another list; `()` is the empty list. An error
+    /// for anything else, whose meaning as a list would be a guess.
+    pub fn encode_list<T: Serialize + ?Sized>(args: &T) -> Result<Payload<'static>, ArgsError> {
+        let payload = Self::encode(args)?;
+        match payload.0.first() {
+            Some(0xc0) if payload.0.len() == 1 => Ok(Payload::no_args()),
+            Some(0x90..=0x9f | 0xdc | 0xdd) => Ok(payload),
+            _ => Err(ArgsError("arguments are a tuple or a list: for a single one write (value,)".into())),
+        }
+    }
+
     /// Translates a JSON value; `{"$bytes":"base64"}` becomes bytes.
     pub fn from_json(value: &Value) -> Result<Payload<'static>, ArgsError> {
         Self::encode(&FromJson { value, depth: 0 })
@@ -50,7 +61,7 @@ impl Payload<'_> {
 
     /// Translates to JSON; bytes become `{"$bytes":"base64"}`.
     pub fn to_json(&self) -> Result<Value, ArgsError> {
-        decode::<ToJson>(&self.0).map(|ToJson(value)| value)
+        decode_plainly::<ToJson>(&self.0).map(|ToJson(value)| value)
     }
 
     /// The same value, owning its bytes.
@@ -78,6 +89,16 @@ impl ArgsError {
 
 /// Decodes MessagePack with a bound on its depth; trailing bytes are an error.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ArgsError> {
+    decode_plainly(bytes).map_err(|error| {
+        // What MessagePack's reader says of a wrong type names its markers; JSON's names the value and what was
+        // expected. The detour is for people, on the way of errors only.
+        let told =
+            decode_plainly::<ToJson>(bytes).ok().and_then(|ToJson(value)| serde_json::from_value::<T>(value).err());
+        told.map_or(error, ArgsError::new)
+    })
+}
+
+fn decode_plainly<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ArgsError> {
     let mut rest = bytes;
     let mut decoder = rmp_serde::Deserializer::new(&mut rest);
     decoder.set_max_depth(ARGS_DEPTH_MAX + 1);
@@ -235,6 +256,21 @@ mod tests {
         assert!(error.to_string().contains("deeper"), "{error}");
         let hostile = Payload(Cow::Owned(vec![0x91; 1 << 20]));
         assert!(hostile.to_json().is_err());
+    }
+
+    #[test]
+    fn a_list_of_arguments_is_a_list() {
+        assert_eq!(Payload::encode_list(&()).unwrap(), Payload::no_args());
+        assert_eq!(Payload::encode_list(&(1, "a")).unwrap().to_json().unwrap(), json!([1, "a"]));
+        assert_eq!(Payload::encode_list(&vec![1; 20]).unwrap().to_json().unwrap(), json!(vec![1; 20]));
+        assert!(Payload::encode_list(&5).unwrap_err().to_string().contains("(value,)"));
+        assert!(Payload::encode_list("a").is_err());
+    }
+
+    #[test]
+    fn errors_name_the_value_and_what_was_expected() {
+        let error = Payload::encode(&("x",)).unwrap().decode::<(i64,)>().unwrap_err().to_string();
+        assert_eq!(error, "invalid type: string \"x\", expected i64");
     }
 
     #[test]

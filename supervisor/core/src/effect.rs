@@ -67,7 +67,7 @@ pub enum Effect {
         /// What.
         outcome: Outcome,
     },
-    /// Tell who killed what the kill discarded.
+    /// Tell who killed how many messages were discarded since: until then, that is what the kill discarded.
     Killed {
         /// Whom.
         reply: ReplyTo,
@@ -130,9 +130,9 @@ pub struct KillReport {
     pub number: WorkerNumber,
     /// The life that ended; 0 if there was none.
     pub generation: Generation,
-    /// How many messages were discarded.
+    /// How many messages were discarded from the kill on, whoever discarded them.
     pub discarded: u64,
-    /// What became of the current task.
+    /// What became of the task that was current at the kill.
     pub current: Current,
     /// Which step ended it.
     pub ended_by: EndedBy,

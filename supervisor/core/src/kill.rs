@@ -65,9 +65,6 @@ impl Core {
                     self.emit(Effect::Continue { process, slot });
                 }
             }
-            if self.workers.is_empty() {
-                self.emit(Effect::Stopped);
-            }
         }
         self.push_deadline(deadline, Due::Shutdown);
         self.finish_step();
@@ -94,7 +91,7 @@ impl Core {
         }
         discarded += self.empty_mailbox(oldest);
         let worker = &mut self.workers[oldest as usize];
-        let killer = kill.reply.map(|reply| Killer { reply, since: now, discarded });
+        let killer = kill.reply.map(|reply| Killer { discarded, ..worker.killer(now, reply) });
         if worker.kept {
             if let Some(killer) = killer {
                 self.only_emptied(oldest, killer, kill.wait);
@@ -102,13 +99,17 @@ impl Core {
             return;
         }
         if let Some(killer) = killer {
-            if kill.wait {
-                worker.killers.push(killer);
-            }
+            let waiting = kill.wait.then_some(killer);
             match &mut worker.life {
-                // The answer to Ask says what else is discarded.
-                Some(life) if life.will_be_asked() => life.held.push(killer),
-                _ => self.emit(Effect::Killed { reply: killer.reply, discarded }),
+                // The answer to Ask says what runs, and what else is discarded.
+                Some(life) if life.will_be_asked() => {
+                    worker.killers.extend(waiting.map(|killer| Killer { task: None, ..killer }));
+                    life.held.push(killer);
+                }
+                _ => {
+                    worker.killers.extend(waiting);
+                    self.emit(Effect::Killed { reply: killer.reply, discarded });
+                }
             }
         }
         let step = if kill.mode == KillMode::Now { Step::Kill } else { Step::Ask };
@@ -170,7 +171,7 @@ impl Core {
     /// Rule K13: what is there is executed, newer calls go to a successor.
     fn drain(&mut self, now: Instant, index: u32, kill: &Kill<'_>) {
         let worker = &mut self.workers[index as usize];
-        let killer = kill.reply.map(|reply| Killer { reply, since: now, discarded: 0 });
+        let killer = kill.reply.map(|reply| worker.killer(now, reply));
         if worker.kept {
             // What is there is executed anyway.
             if let Some(killer) = killer {
@@ -218,10 +219,7 @@ impl Core {
 
     /// The time for a drain is over: what is left is discarded, the current task cut short.
     pub(crate) fn cut_drain(&mut self, now: Instant, index: u32) {
-        let discarded = self.empty_mailbox(index);
-        for killer in &mut self.workers[index as usize].killers {
-            killer.discarded += discarded;
-        }
+        self.empty_mailbox(index);
         self.bring_down(now, index, Step::Ask, Some(Duration::ZERO));
     }
 
@@ -241,6 +239,11 @@ impl Core {
 
     pub(crate) fn discard(&mut self, index: u32, messages: VecDeque<Message>) -> u64 {
         let count = messages.len() as u64;
+        let worker = &mut self.workers[index as usize];
+        let held = worker.life.iter_mut().flat_map(|life| &mut life.held);
+        for killer in worker.killers.iter_mut().chain(held) {
+            killer.discarded += count;
+        }
         for message in messages {
             let outcome = self.emptied(false, None);
             self.settle(index, message, Place::Pending, outcome);
@@ -256,17 +259,16 @@ impl Core {
         }
     }
 
-    /// The answer to Ask has come, or never will: the first of those who wait also hears what had been
-    /// sent ahead.
-    pub(crate) fn release_held(&mut self, index: u32, held: Vec<Killer>, sent_ahead: u64) {
-        let mut extra = sent_ahead;
+    /// The answer to Ask has come, or never will: now it is known what ran at the kill, and what it discarded.
+    pub(crate) fn release_held(&mut self, index: u32) {
+        let worker = &mut self.workers[index as usize];
+        let Some(life) = &mut worker.life else { return };
+        let (held, running) = (core::mem::take(&mut life.held), life.running());
         for killer in held {
-            self.emit(Effect::Killed { reply: killer.reply, discarded: killer.discarded + extra });
-            let killers = &mut self.workers[index as usize].killers;
-            if let Some(waiting) = killers.iter_mut().find(|waiting| waiting.reply == killer.reply) {
-                waiting.discarded += extra;
+            for waiting in worker.killers.iter_mut().filter(|waiting| waiting.reply == killer.reply) {
+                waiting.task = running;
             }
-            extra = 0;
+            self.effects.push_back(Effect::Killed { reply: killer.reply, discarded: killer.discarded });
         }
     }
 
@@ -277,12 +279,13 @@ impl Core {
         let ended = life.as_ref().and_then(|life| life.exit);
         let stop = life.as_ref().and_then(|life| life.stop.as_ref()).zip(ended);
         for killer in &worker.killers {
+            let stop = stop.filter(|_| worker.generation > killer.ended_before);
             let report = Box::new(KillReport {
                 worker: worker.identity.name.clone(),
                 number: worker.identity.number,
                 generation: worker.generation,
                 discarded: killer.discarded,
-                current: life.as_ref().map_or(Current::None, |life| life.current),
+                current: killer.current,
                 ended_by: stop.map_or(EndedBy::AlreadyGone, |(stop, _)| stop.ended_by()),
                 exit: ended.map(|(exit, _)| exit),
                 took: now.since(killer.since),

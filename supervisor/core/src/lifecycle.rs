@@ -184,12 +184,13 @@ impl Core {
         let message = life.in_flight.pop_front().expect("the caller has seen it");
         life.settled = message.id;
         life.running_since = now;
-        worker.executed += 1;
         let another = !life.in_flight.is_empty();
         if !another && let Some(stop) = &mut life.stop {
             stop.idle_since.get_or_insert(now);
         }
         let stopping = life.stop.is_some();
+        worker.executed += 1;
+        worker.note(message.id, Current::Finished);
         self.settle(index, message, Place::Running, outcome);
         if another {
             self.ledger.begin();
@@ -219,17 +220,13 @@ impl Core {
                 self.ledger.unbegin();
             }
         }
-        if life.current_at_kill.is_none() {
-            life.current_at_kill = life.in_flight.front().map(|message| message.id);
-        }
         if life.in_flight.is_empty()
             && let Some(stop) = &mut life.stop
         {
             stop.idle_since.get_or_insert(now);
         }
-        let held = core::mem::take(&mut life.held);
-        let count = self.discard(index, discarded);
-        self.release_held(index, held, count);
+        self.discard(index, discarded);
+        self.release_held(index);
         self.arm(index);
         self.touch(index);
     }
@@ -249,14 +246,12 @@ impl Core {
         life.swept = now;
         let slot = life.slot;
         let mut rest = core::mem::take(&mut life.in_flight);
-        let finished = life.current_at_kill.is_some_and(|id| id <= life.settled);
-        life.current = if finished { Current::Finished } else { Current::None };
         // Without a mark nobody knows whether the first had begun: it is charged, and not executed again.
         let begun = |first: &Message| mark.is_none_or(|mark| mark.begun >= first.id);
         if rest.front().is_some_and(begun) {
             let running = rest.pop_front().expect("there is a front");
             life.charged = true;
-            life.current = Current::Interrupted;
+            worker.note(running.id, Current::Interrupted);
             let outcome = match killed {
                 true => self.emptied(true, Some(exit)),
                 false => Outcome::Dead { reason: DeadReason::Crashed, exit: Some(exit), may_have_run: true },
@@ -265,19 +260,17 @@ impl Core {
         } else if !rest.is_empty() {
             self.ledger.unbegin();
         }
-        let held = core::mem::take(&mut self.workers[index as usize].life.as_mut().expect("is there").held);
-        let count = match killed {
-            true => self.discard(index, rest),
+        match killed {
+            true => drop(self.discard(index, rest)),
             false => {
                 let number = process.number;
                 for message in rest.iter().filter(|message| message.expires != Instant::NEVER) {
                     self.deadlines.push(message.expires, Due::Message { index, number, id: message.id });
                 }
                 self.workers[index as usize].mailbox.put_back(rest);
-                0
             }
-        };
-        self.release_held(index, held, count);
+        }
+        self.release_held(index);
         self.emit(Effect::Sweep { process, slot });
         self.arm(index);
         self.touch(index);

@@ -112,6 +112,11 @@ impl Mailbox {
         }
     }
 
+    /// Whether a message waits here.
+    pub fn contains(&self, id: MessageId) -> bool {
+        self.queue.binary_search_by_key(&id, |message| message.id).is_ok()
+    }
+
     /// Takes out one message by its id.
     pub fn remove(&mut self, id: MessageId) -> Option<Message> {
         let at = self.queue.binary_search_by_key(&id, |message| message.id).ok()?;

@@ -83,7 +83,8 @@ impl Core {
                 if call.method.is_empty() && worker.startup.is_none() {
                     return Ok(CallReceipt::Ignored(Ignored::NoStartupMethod));
                 }
-                self.check_room(worker.messages(), worker.charged, &worker.policy, &call)?;
+                let method = method_or(call.method, worker.startup.as_deref());
+                self.check_room(worker.messages(), worker.charged, &worker.policy, method, &call)?;
                 index
             }
             (None, Target::Name(name)) if !call.existing => {
@@ -91,7 +92,8 @@ impl Core {
                 if call.method.is_empty() && policy.startup_method.is_none() {
                     return Ok(CallReceipt::Ignored(Ignored::NoStartupMethod));
                 }
-                self.check_room(0, 0, &policy, &call)?;
+                let method = method_or(call.method, policy.startup_method.as_deref());
+                self.check_room(0, 0, &policy, method, &call)?;
                 if self.workers.len() >= self.limits.workers as usize {
                     let limit = self.limits.workers;
                     let detail = format!("there are {limit} workers, which is the limit (`workers` in [supervisor])");
@@ -115,22 +117,19 @@ impl Core {
         let from = sender.map(|sender| self.workers[sender as usize].identity.clone());
         let worker = &mut self.workers[index as usize];
         let startup = worker.startup.clone();
-        let method = match (call.method, &startup) {
-            ("", Some(startup)) => startup,
-            (method, _) => method,
-        };
-        let mut message = Message::new(id, method, call.args);
+        let mut message = Message::new(id, method_or(call.method, startup.as_deref()), call.args);
         message.from = from;
         message.reply = call.reply;
         worker.charged += message.charge();
         self.total_bytes += message.charge();
         let number = worker.identity.number;
-        if let Some(expires) = call.expires {
-            message.expires = now.after(expires);
-            self.deadlines.push(message.expires, Due::Message { index, number, id });
-        }
+        let expires = call.expires.map_or(Instant::NEVER, |expires| now.after(expires));
+        message.expires = expires;
         worker.mailbox.push(message);
         self.ledger.accept();
+        if expires != Instant::NEVER {
+            self.push_deadline(expires, Due::Message { index, number, id });
+        }
         self.touch(index);
         self.try_start(now, index);
         self.pump(now, index);
@@ -155,9 +154,16 @@ impl Core {
         Ok(())
     }
 
-    fn check_room(&self, messages: u64, charged: u64, policy: &Policy, call: &Call<'_>) -> Result<(), Refused> {
+    fn check_room(
+        &self,
+        messages: u64,
+        charged: u64,
+        policy: &Policy,
+        method: &str,
+        call: &Call<'_>,
+    ) -> Result<(), Refused> {
         let full = |detail| Err(Refused::new(Refusal::MailboxFull, detail));
-        let charge = (call.method.len() + call.args.len()) as u64 + MESSAGE_OVERHEAD_BYTES;
+        let charge = (method.len() + call.args.len()) as u64 + MESSAGE_OVERHEAD_BYTES;
         if messages >= policy.mailbox_messages {
             let (target, class) = (call.target, &policy.class);
             return full(format!(
@@ -180,4 +186,9 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// What is executed: an empty method is the startup method (rule C5).
+fn method_or<'a>(method: &'a str, startup: Option<&'a str>) -> &'a str {
+    if method.is_empty() { startup.unwrap_or_default() } else { method }
 }

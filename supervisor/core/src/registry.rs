@@ -4,13 +4,13 @@
 //! the index with number and generation: what an old life says late is dropped and counted.
 
 use alloc::borrow::Cow;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use core::time::Duration;
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::Refusal;
@@ -57,12 +57,14 @@ pub struct Core {
     pub(crate) counters: Counters,
     pub(crate) total_bytes: u64,
     pub(crate) deadlines: Deadlines,
-    pub(crate) watches: HashMap<WorkerName, Vec<Watch>>,
+    /// In the order of names, so that the same input always has the same output.
+    pub(crate) watches: BTreeMap<WorkerName, Vec<Watch>>,
     /// Watched names that this step has changed.
     pub(crate) touched: Vec<WorkerName>,
-    effects: VecDeque<Effect>,
+    pub(crate) effects: VecDeque<Effect>,
     /// Until when the shutdown waits.
     pub(crate) stopping: Option<Instant>,
+    stopped: bool,
     random: u64,
     #[cfg(feature = "canary")]
     pub(crate) gate_broken: bool,
@@ -83,10 +85,11 @@ impl Core {
             counters: Counters::default(),
             total_bytes: 0,
             deadlines: Deadlines::default(),
-            watches: HashMap::new(),
+            watches: BTreeMap::new(),
             touched: Vec::new(),
             effects: VecDeque::new(),
             stopping: None,
+            stopped: false,
             random: seed | 1,
             #[cfg(feature = "canary")]
             gate_broken: false,
@@ -253,9 +256,6 @@ impl Core {
                 }
             }
         }
-        if self.stopping.is_some() && self.workers.is_empty() {
-            self.emit(Effect::Stopped);
-        }
     }
 
     // ---- small things -----------------------------------------------------------------------
@@ -323,9 +323,13 @@ impl Core {
         self.random
     }
 
-    /// The end of each step: who waits is told, and the ledger is proved.
+    /// The end of each step: who waits is told, and the ledger is proved. Stopped is the last word.
     pub(crate) fn finish_step(&mut self) {
         self.answer_watches();
+        if self.stopping.is_some() && self.workers.is_empty() && !self.stopped {
+            self.stopped = true;
+            self.emit(Effect::Stopped);
+        }
         debug_assert!(self.ledger.balances(), "{:?}", self.ledger);
         // With many workers the full count would dominate; the simulator has few.
         if cfg!(debug_assertions) && self.workers.len() <= 32 {

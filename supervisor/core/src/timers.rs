@@ -126,7 +126,9 @@ impl Core {
             |index: u32, number| self.workers.get(index as usize).filter(|worker| worker.identity.number == number);
         match due {
             Due::Worker { index, number } => worker(index, number).is_some_and(|worker| worker.wake_at == at),
-            Due::Message { index, number, .. } => worker(index, number).is_some(),
+            Due::Message { index, number, id } => {
+                worker(index, number).is_some_and(|worker| worker.mailbox.contains(id))
+            }
             Due::Shutdown => self.stopping == Some(at),
         }
     }

@@ -73,12 +73,19 @@ pub(crate) struct Worker {
     pub created: Instant,
 }
 
-/// Somebody who waits for the end of a kill.
+/// Somebody who waits for the end of a kill, or for its receipt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Killer {
     pub reply: ReplyTo,
     pub since: Instant,
+    /// How many messages were discarded since.
     pub discarded: u64,
+    /// The task that ran at the kill.
+    pub task: Option<MessageId>,
+    /// What became of it.
+    pub current: Current,
+    /// The last life that had ended by then.
+    pub ended_before: Generation,
 }
 
 impl Worker {
@@ -115,6 +122,26 @@ impl Worker {
         if self.kept { 1 } else { life.window as usize }
     }
 
+    /// One who kills now, or drains.
+    pub fn killer(&self, now: Instant, reply: ReplyTo) -> Killer {
+        let living = self.life.as_ref().filter(|life| life.exit.is_none());
+        Killer {
+            reply,
+            since: now,
+            discarded: 0,
+            task: living.and_then(|life| life.running()),
+            current: Current::None,
+            ended_before: Generation(self.generation.0 - u64::from(living.is_some())),
+        }
+    }
+
+    /// Notes for those who killed what became of a task.
+    pub fn note(&mut self, task: MessageId, current: Current) {
+        for killer in self.killers.iter_mut().filter(|killer| killer.task == Some(task)) {
+            killer.current = current;
+        }
+    }
+
     /// The next point in time at which something is to be done.
     pub fn deadline(&self) -> Instant {
         let own = match &self.life {
@@ -144,9 +171,6 @@ pub(crate) struct Life {
     /// Receipts of kills that wait for the answer to Ask.
     pub held: Vec<Killer>,
     pub ask_pending: bool,
-    /// The task that ran when it was killed.
-    pub current_at_kill: Option<MessageId>,
-    pub current: Current,
     /// The first of the two facts that end a life.
     pub exit: Option<(Exit, Instant)>,
     pub swept: Instant,
@@ -171,14 +195,17 @@ impl Life {
             stop: None,
             held: Vec::new(),
             ask_pending: false,
-            current_at_kill: None,
-            current: Current::None,
             exit: None,
             swept: now,
             charged: false,
             violations: 0,
             failure: None,
         }
+    }
+
+    /// The task that is executed.
+    pub fn running(&self) -> Option<MessageId> {
+        self.in_flight.front().map(|message| message.id)
     }
 
     /// Whether it may be given messages.

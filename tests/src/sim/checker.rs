@@ -98,6 +98,8 @@ struct Process {
     in_flight: Vec<MessageId>,
     /// What it executes in truth.
     executes: Option<MessageId>,
+    /// It has said in its page that it begins, and has not yet looked at the stop flag.
+    half_begun: bool,
     /// It must be gone by then.
     bound: Option<Instant>,
 }
@@ -113,12 +115,13 @@ enum Waiting {
 #[derive(Debug)]
 struct KillRecord {
     at: Instant,
-    numbers: Vec<WorkerNumber>,
-    discards_before: u64,
+    /// Whom it is for, and how many messages of each were discarded before.
+    numbers: BTreeMap<WorkerNumber, u64>,
     mode: KillMode,
     kept: bool,
     wait: bool,
-    /// The process that lived at the kill.
+    /// The life that was not over at the kill, and its process, if that lived.
+    life: Option<ProcessKey>,
     process: Option<ProcessKey>,
     current: Expected,
     receipts: u32,
@@ -267,7 +270,6 @@ impl Checker {
                 (worker.map(|worker| worker.name.clone()), open)
             }
         };
-        let by_name = matches!(kill.target, Target::Name(_));
         let lives = |key: &ProcessKey| match kill.target {
             Target::Number(number) => key.number == number,
             Target::Name(name) => self.workers[&key.number].name == name,
@@ -285,19 +287,21 @@ impl Checker {
                 self.workers.iter().filter(|(_, worker)| worker.name == name).map(|(number, _)| *number).collect()
             }
         };
-        if kill.mode == KillMode::Drain && by_name {
-            numbers = numbers.split_off(numbers.len().saturating_sub(1));
+        if kill.mode == KillMode::Drain
+            && let Some(open) = open
+        {
+            numbers = vec![open];
         }
         let kept = open.is_some_and(|open| self.workers[&open].kept) && !self.shutdown;
         let process = living.filter(|(_, exited)| !exited).map(|(key, _)| key);
         let current = self.current(process.filter(|key| numbers.contains(&key.number)), kill.mode);
         self.kills.push(KillRecord {
             at: now,
-            discards_before: self.discards(&numbers),
-            numbers: numbers.clone(),
+            numbers: numbers.iter().map(|number| (*number, self.workers[number].discards)).collect(),
             mode: kill.mode,
             kept,
             wait: kill.wait && kill.reply.is_some(),
+            life: living.map(|(key, _)| key),
             process,
             current,
             receipts: u32::from(kill.reply.is_none()),
@@ -329,7 +333,7 @@ impl Checker {
         }
         // A process with a page is asked what it really does; but not if nothing can be asked of it.
         match process.has_page {
-            true if process.disconnected || mode == KillMode::Drain => Expected::Unknown,
+            true if process.half_begun || process.disconnected || mode == KillMode::Drain => Expected::Unknown,
             true => process.executes.map_or(Expected::None, Expected::Task),
             false => process.in_flight.first().copied().map_or(Expected::None, Expected::Task),
         }
@@ -381,6 +385,10 @@ impl Checker {
     }
 
     // ---- what processes really do -----------------------------------------------------------
+
+    pub fn half_begins(&mut self, key: ProcessKey, half_begun: bool) {
+        self.processes.get_mut(&key).expect("it was started").half_begun = half_begun;
+    }
 
     pub fn begins(&mut self, key: ProcessKey, id: MessageId) {
         let over = self.processes[&key].over || self.processes[&key].exit.is_some();
@@ -568,13 +576,13 @@ impl Checker {
         };
         let (ready, disconnected, over) = (process.ready, process.disconnected, process.exit.is_some());
         let executes = process.executes;
-        let back = process.step.map(rank) > Some(rank(step));
+        let (back, begun) = (process.step.map(rank) > Some(rank(step)), process.step.is_some());
         // A second Ask does not go back: it only asks again what the process had begun.
         process.step = process.step.max_by_key_with(step);
         process.asked |= step == EndedBy::Ask;
         let text = || format!("{step:?} to {key:?} which executes {executes:?}");
         self.must(!over, "K4", || format!("{step:?} to {key:?}, which has ended"));
-        self.must(closed || (step != EndedBy::Ask && (!ready || disconnected)), "K4", text);
+        self.must(closed || (step != EndedBy::Ask && (!ready || disconnected || begun)), "K4", text);
         self.must(!back || step == EndedBy::Ask, "K4", text);
         let interrupts = step != EndedBy::Ask && executes.is_some() && !disconnected;
         self.must(!interrupts || may_be_cut, "K3", text);
@@ -625,13 +633,15 @@ impl Checker {
         self.workers.get_mut(&number).expect("is never forgotten").discards += u64::from(unrun);
     }
 
-    fn discards(&self, numbers: &[WorkerNumber]) -> u64 {
-        numbers.iter().map(|number| self.workers[number].discards).sum()
+    /// How many messages were discarded since a kill, of those it is for.
+    fn discards(&self, kill: &KillRecord, number: Option<WorkerNumber>) -> u64 {
+        let meant = kill.numbers.iter().filter(|(of, _)| number.is_none_or(|number| number == **of));
+        meant.map(|(of, before)| self.workers[of].discards - before).sum()
     }
 
     fn receipt(&mut self, kill: usize, discarded: u64) {
         self.kills[kill].receipts += 1;
-        let seen = self.discards(&self.kills[kill].numbers) - self.kills[kill].discards_before;
+        let seen = self.discards(&self.kills[kill], None);
         let record = &self.kills[kill];
         let (once, text) = (record.receipts == 1, format!("{discarded} discarded, {seen} seen: {record:?}"));
         self.must(once, "K12", || text.clone());
@@ -641,10 +651,10 @@ impl Checker {
     fn report(&mut self, now: Instant, kill: usize, report: &KillReport) {
         self.kills[kill].reports += 1;
         let record = &self.kills[kill];
-        let seen = self.discards(&record.numbers) - record.discards_before;
+        let seen = self.discards(record, (record.mode == KillMode::Drain).then_some(report.number));
         let text = format!("{report:?} for {record:?}, {seen} discarded");
         let worker = &self.workers[&report.number];
-        let identity = record.numbers.contains(&report.number)
+        let identity = record.numbers.contains_key(&report.number)
             && worker.name == *report.worker
             && worker.generation == report.generation.0;
         let once = record.reports == 1 && record.wait && record.receipts == 1 && report.took == now.since(record.at);
@@ -671,10 +681,17 @@ impl Checker {
                 report.ended_by == step.unwrap_or(EndedBy::AlreadyGone)
             }
         };
-        let exit = record.kept || report.exit == last.and_then(|(_, process)| process.exit);
+        let seen_exit = last.and_then(|(_, process)| process.exit);
+        let exit = match record.mode {
+            _ if record.kept => report.exit.is_none(),
+            KillMode::Drain => report.exit.is_none() || report.exit == seen_exit,
+            _ => report.exit == record.life.filter(|key| key.number == report.number).and(seen_exit),
+        };
         let current = match record.current {
             Expected::Unknown => true,
             Expected::None => report.current == Current::None,
+            // The task of another one of the line.
+            Expected::Task(_) if key.is_none() => report.current == Current::None,
             Expected::Task(_) if record.kept => report.current == Current::None,
             Expected::Task(id) => match self.messages[&id].told {
                 true => report.current == Current::Finished,

@@ -53,7 +53,7 @@ pub const TASK_MAX: Duration = Duration::from_secs(8);
 impl Nature {
     pub fn draw(rng: &mut Rng, calm: bool) -> Nature {
         let has_page = rng.percent(70);
-        let naughty = !calm && rng.percent(35);
+        let naughty = !calm && rng.percent(45);
         let mut often = |percent: u64| naughty && rng.percent(percent);
         let start = match () {
             () if often(12) => Start::Fails,
@@ -65,12 +65,12 @@ impl Nature {
         let obeys_term = obeys_ask || !often(50);
         let kills_needed = if often(15) { 2 } else { 1 };
         let slow_exit = often(30);
-        let (crashes, fails, hangs, hangs_up) = (often(40), often(40), often(20), often(15));
+        let (crashes, fails, hangs, hangs_up) = (often(50), often(40), often(25), often(35));
         let left_behind = often(40);
         Nature {
             start,
             start_takes: rng.up_to_ms(if calm { 20 } else { 300 }),
-            window: if has_page { *rng.pick(&[1, 2, 4, 16, 64]) } else { 1 },
+            window: if has_page { rng.pick(&[1, 2, 4, 16, 64]) } else { 1 },
             has_page,
             batch: rng.between(1, 6) as usize,
             obeys_ask,
@@ -82,9 +82,9 @@ impl Nature {
             crash_percent: if crashes { 25 } else { 0 },
             fail_percent: if fails { 40 } else { 5 },
             hang_percent: if hangs { 20 } else { 0 },
-            hang_up_percent: if hangs_up { 20 } else { 0 },
+            hang_up_percent: if hangs_up { 40 } else { 0 },
             idle_exit: rng.percent(10).then(|| rng.up_to_ms(2000)),
-            task_ms: *rng.pick(&[0, 1, 20, 20, 200, TASK_MAX.as_millis() as u64]),
+            task_ms: rng.pick(&[0, 1, 20, 20, 200, TASK_MAX.as_millis() as u64]),
         }
     }
 }

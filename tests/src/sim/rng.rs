@@ -37,8 +37,8 @@ impl Rng {
     }
 
     /// One of them.
-    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len() as u64) as usize]
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
     }
 
     /// A duration up to `millis`, to the nanosecond, so that few things happen at the same instant.

@@ -99,14 +99,14 @@ impl World {
         let mut rng = Rng::new(seed);
         let limits = Limits {
             message_bytes: 2000,
-            total_bytes: *rng.pick(&[2000, 6000, 1 << 20]),
-            workers: *rng.pick(&[3, 6, 100]),
+            total_bytes: rng.pick(&[2000, 6000, 1 << 20]),
+            workers: rng.pick(&[3, 6, 100]),
         };
         let mut core = Core::new(limits, rng.bits());
         if options.broken_gate {
             core.break_the_gate();
         }
-        let awaited_percent = *rng.pick(&[100, 100, 50, 10]);
+        let awaited_percent = rng.pick(&[100, 100, 50, 10]);
         let policies = NAMES.iter().map(|name| (*name, Arc::new(draw_policy(&mut rng, name)))).collect();
         World {
             core,
@@ -134,7 +134,7 @@ impl World {
     }
 
     pub fn run(mut self) -> Result<Coverage, Failure> {
-        let lively = Duration::from_millis(*self.rng.pick(&[300, 3_000, 20_000]));
+        let lively = Duration::from_millis(self.rng.pick(&[300, 3_000, 20_000]));
         self.plan(lively, Item::BecomeCalm);
         if self.rng.percent(30) {
             let at = self.rng.up_to_ms(lively.as_millis() as u64);
@@ -325,7 +325,7 @@ impl World {
                 self.plan(after, Item::ExtraTick);
             }
         }
-        let pause = *self.rng.pick(&[0, 2, 20, 300, 2000]);
+        let pause = self.rng.pick(&[0, 2, 20, 300, 2000]);
         let pause = self.rng.up_to_ms(pause);
         self.plan(pause, Item::ClientActs);
     }
@@ -341,7 +341,7 @@ impl World {
                 let numbers = self.checker.numbers();
                 match numbers.is_empty() {
                     true => Whom::Name("a"),
-                    false => Whom::Number(*self.rng.pick(&numbers)),
+                    false => Whom::Number(self.rng.pick(&numbers)),
                 }
             }
             _ if self.rng.percent(1) => Whom::Name(self.rng.pick(&["", "nobody"])),
@@ -365,7 +365,7 @@ impl World {
     fn draw_kill(&mut self, own: Option<ProcessKey>) -> KillWish {
         KillWish {
             whom: self.draw_whom(own),
-            mode: *self.rng.pick(&[KillMode::Ladder, KillMode::Ladder, KillMode::Drain, KillMode::Now]),
+            mode: self.rng.pick(&[KillMode::Ladder, KillMode::Ladder, KillMode::Drain, KillMode::Now]),
             within: self.rng.percent(30).then(|| self.rng.up_to_ms(1000)),
             reply: self.rng.percent(85),
             wait: self.rng.percent(70),
@@ -398,7 +398,10 @@ impl World {
         };
         let class_of = |_: &str| policy.clone().ok_or_else(|| Refused::new(Refusal::NoClass, "no class"));
         let receipt = self.core.call(self.now, call, class_of);
-        self.log(|_| format!("{call:?} -> {receipt:?}"));
+        self.log(|_| {
+            let from = from.map(|from| from.number.0);
+            format!("call from {from:?} #{token} {post:?} -> {receipt:?}")
+        });
         self.coverage.count(match &receipt {
             CallReceipt::Accepted { .. } => "call accepted",
             CallReceipt::Ignored(Ignored::NoWorker) => "call ignored: no worker",
@@ -434,7 +437,7 @@ impl World {
             wait: wish.wait,
         };
         let receipt = self.core.kill(self.now, kill);
-        self.log(|_| format!("{kill:?} -> {receipt:?}"));
+        self.log(|_| format!("kill #{token} {wish:?} -> {receipt:?}"));
         self.coverage.count(match (receipt, wish.mode) {
             (KillReceipt::Ignored(_), _) => "kill ignored",
             (_, KillMode::Ladder) => "kill by the ladder",
@@ -448,7 +451,7 @@ impl World {
 
     fn wait(&mut self) {
         let whom = self.draw_whom(None);
-        let until = *self.rng.pick(&[Until::Idle, Until::Gone, Until::Empty, Until::Room]);
+        let until = self.rng.pick(&[Until::Idle, Until::Gone, Until::Empty, Until::Room]);
         let token = self.token();
         self.log(|_| format!("wait {token} for {whom:?} {until:?}"));
         self.coverage.count("wait");
@@ -536,7 +539,7 @@ impl World {
     }
 
     fn spawn(&mut self, key: ProcessKey) {
-        let name = self.core.name(key).map(|name| NAMES.iter().find(|known| **known == **name));
+        let name = self.core.name(key).map(|name| NAMES.into_iter().find(|known| *known == &**name));
         let Some(Some(name)) = name else {
             self.checker.violation.get_or_insert(("spawn", format!("{key:?} has no name")));
             return;
@@ -799,6 +802,8 @@ impl World {
         process.beginning = Some(Beginning { id, awaited, previous: process.mark.begun });
         process.mark.begun = id;
         let epoch = process.epoch;
+        let key = process.key;
+        self.checker.half_begins(key, true);
         match self.rng.percent(20) {
             true => {
                 let after = self.rng.up_to_ms(3);
@@ -816,6 +821,7 @@ impl World {
     fn look_at_the_flag(&mut self, slot: usize) {
         let process = &mut self.processes[slot];
         let Beginning { id, awaited, previous } = process.beginning.take().expect("the caller has set it");
+        self.checker.half_begins(process.key, false);
         if process.stop_flag && process.nature.has_page {
             process.mark.begun = previous;
             process.stops = true;
@@ -947,9 +953,9 @@ fn draw_policy(rng: &mut Rng, name: &str) -> Policy {
     Policy {
         class: name.into(),
         startup_method: rng.percent(30).then(|| "startup".into()),
-        mailbox_messages: *rng.pick(&[2, 8, 1000]),
-        mailbox_bytes: *rng.pick(&[400, 3000, 1 << 20]),
-        start_timeout: Duration::from_millis(*rng.pick(&[200, 2000])),
+        mailbox_messages: rng.pick(&[2, 8, 1000]),
+        mailbox_bytes: rng.pick(&[400, 3000, 1 << 20]),
+        start_timeout: Duration::from_millis(rng.pick(&[200, 2000])),
         task_grace: rng.percent(40).then(|| rng.up_to_ms(2000)),
         exit_grace: rng.up_to_ms(1000),
         term_grace: rng.up_to_ms(1000),

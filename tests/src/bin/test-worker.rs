@@ -1,0 +1,131 @@
+//! The worker of the tests. It holds an exclusive lock on a file of its own name for its life and cries
+//! out if it finds it taken: so an overlap of two processes of one name cannot go unseen.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{SigHandler, Signal, raise, signal};
+use serde_json::Value;
+use worker_host::{Context, MethodResult, Worker};
+
+#[derive(Default)]
+struct State {
+    count: i64,
+    errors: Vec<String>,
+}
+
+fn main() -> worker_host::Result {
+    let _lock = take_lock();
+    let window = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(worker_host::WINDOW_DEFAULT);
+    Worker::new(State::default())
+        .window(window)
+        .method("echo", |_, _, args: Vec<Value>| Ok(args))
+        .method("count", |state, _, ()| {
+            state.count += 1;
+            Ok(state.count)
+        })
+        .method("pid", |_, _, ()| Ok(std::process::id()))
+        .method("who", |_, ctx, ()| Ok((ctx.worker().to_string(), ctx.number(), ctx.generation())))
+        .method("sender", |_, ctx, ()| Ok(ctx.sender().map(|sender| (sender.worker.to_string(), sender.number))))
+        // Appends a line: the order and number of executions, seen from outside.
+        .method("log", |_, _, (file, line): (PathBuf, String)| Ok(append(&file, &line)?))
+        .method("sleep", |_, _, (ms,): (u64,)| Ok(std::thread::sleep(Duration::from_millis(ms))))
+        // Says that it has begun, then waits until it is let go.
+        .method("block", |_, _, (begun, go): (PathBuf, PathBuf)| {
+            append(&begun, "begun")?;
+            while !go.exists() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok(append(&begun, "ended")?)
+        })
+        .method("until_asked", |_, ctx, (begun,): (PathBuf,)| {
+            append(&begun, "begun")?;
+            while !ctx.end_requested() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok("asked")
+        })
+        .method("fail", |_, _, (text,): (String,)| -> MethodResult<()> { Err(text.into()) })
+        .method("errors", |state, _, ()| Ok(state.errors.clone()))
+        .method("panic", |_, _, ()| -> MethodResult<()> { panic!("as asked") })
+        .method("exit", |_, _, (code,): (i32,)| -> MethodResult<()> { std::process::exit(code) })
+        .method("die", |_, _, ()| Ok(raise(Signal::SIGKILL)?))
+        // Calls another, and returns the receipt.
+        .method("call", |_, ctx, (worker, method, args): (String, String, Vec<Value>)| {
+            receipt(ctx.call(worker.as_str(), &method, args)?)
+        })
+        .method("call_number", |_, ctx, (number, method): (u64, String)| receipt(ctx.call(number, &method, ())?))
+        .method("reply", |_, ctx, (method, args): (String, Vec<Value>)| receipt(ctx.reply(&method, args)?))
+        .method("kill", |_, ctx, (worker,): (String,)| receipt(ctx.kill(worker.as_str())?))
+        // Kills itself, then goes on: writes a line, and calls itself.
+        .method("suicide", |_, ctx, (file,): (PathBuf,)| {
+            ctx.kill_self()?;
+            let own = ctx.worker().to_string();
+            let ignored = receipt(ctx.call(own.as_str(), "count", ())?)?;
+            append(&file, "still here")?;
+            Ok(ignored)
+        })
+        // From here on SIGTERM does nothing.
+        .method("ignore_term", |_, _, ()| {
+            // SAFETY: SIG_IGN runs no handler.
+            #[allow(unsafe_code)]
+            unsafe {
+                signal(Signal::SIGTERM, SigHandler::SigIgn)?;
+            }
+            Ok(())
+        })
+        .method("stop", |_, _, ()| Ok(raise(Signal::SIGSTOP)?))
+        // Leaves a process behind that has left the group and the session; returns its id.
+        .method("orphan", |_, _, (file,): (PathBuf,)| {
+            let script = format!("setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' >/dev/null 2>&1 &", file.display());
+            Command::new("sh").args(["-c", &script]).status()?;
+            while !file.exists() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok(fs::read_to_string(&file)?.trim().parse::<i32>()?)
+        })
+        .method("descriptors", |_, _, ()| {
+            let links = fs::read_dir("/proc/self/fd")?.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+            Ok(links.map(|link| link.display().to_string()).collect::<Vec<_>>())
+        })
+        .method("big", |_, _, (bytes,): (usize,)| Ok("x".repeat(bytes)))
+        .on_error(|state, ctx: &mut Context<'_>, error| state.errors.push(format!("{}: {error}", ctx.method())))
+        .run()
+}
+
+/// Taken before anything else, released by the kernel.
+fn take_lock() -> Option<Flock<File>> {
+    let socket = std::env::var("WORKHALL_SOCKET").ok()?;
+    let name = std::env::var("WORKHALL_WORKER").ok()?.replace('/', "%");
+    let dir = Path::new(&socket).parent()?;
+    let file = File::create(dir.join(format!("lock-{name}"))).ok()?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Some(lock),
+        Err(_) => {
+            append(&dir.join("OVERLAP"), &name).expect("the directory is there");
+            eprintln!("OVERLAP: another process of `{name}` lives");
+            None
+        }
+    }
+}
+
+fn append(file: &Path, line: &str) -> std::io::Result<()> {
+    let mut file = File::options().create(true).append(true).open(file)?;
+    file.write_all(format!("{line}\n").as_bytes())
+}
+
+/// A receipt as text that tests compare.
+fn receipt(receipt: worker_host::Receipt<'static>) -> MethodResult<String> {
+    use worker_host::Receipt;
+    Ok(match receipt {
+        Receipt::Accepted(accepted) => format!("accepted by {}", accepted.worker),
+        Receipt::Ignored { reason } => format!("ignored: {reason:?}"),
+        Receipt::Refused { reason, .. } => format!("refused: {reason:?}"),
+        Receipt::Killed { discarded } => format!("killed, {discarded} discarded"),
+        other => format!("{other:?}"),
+    })
+}

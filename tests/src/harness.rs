@@ -1,0 +1,294 @@
+//! Real supervisors, real workers. Each test has a supervisor of its own in a directory of its own; no
+//! process outlives it.
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+use workhall_protocol::Client;
+
+/// How long a condition may take before a test gives up, on a machine that does other things too.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the executables of this workspace are. Builds them first: Cargo does not build the binaries of
+/// other packages for a test.
+pub fn bin_dir() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let exe = std::env::current_exe().expect("a test knows its own path");
+        let dir = exe.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST").to_path_buf();
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // The whole workspace, as `cargo test --workspace` has it: so features are the same and nothing is
+        // built twice.
+        cargo.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(workspace());
+        if dir.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().expect("cargo runs").success(), "the workspace does not build");
+        dir
+    })
+}
+
+/// The root of the checkout.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace")
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    /// The exit status; -1 for a signal.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Output {
+    /// Standard output as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The same, for a command that must have succeeded.
+    #[track_caller]
+    pub fn ok(self) -> Output {
+        assert_eq!(self.code, 0, "{self:?}");
+        self
+    }
+}
+
+/// A running supervisor.
+pub struct Supervisor {
+    child: Option<Child>,
+    dir: TempDir,
+    socket: PathBuf,
+    args: Vec<String>,
+}
+
+impl Supervisor {
+    /// With a workers directory that holds `test-worker` under the names `a` and `b` and its own.
+    pub fn start() -> Supervisor {
+        let this = Supervisor::prepare();
+        let workers = this.path("workers");
+        fs::create_dir(&workers).unwrap();
+        for name in ["a", "b", "test-worker"] {
+            std::os::unix::fs::symlink(bin_dir().join("test-worker"), workers.join(name)).unwrap();
+        }
+        let workers = workers.to_str().unwrap().to_string();
+        this.run(vec!["--workers".into(), workers])
+    }
+
+    /// With a configuration; `{bin}` in it is the directory of the executables, `{dir}` the test's own.
+    pub fn with_config(config: &str) -> Supervisor {
+        let this = Supervisor::prepare();
+        let config = config
+            .replace("{bin}", bin_dir().to_str().unwrap())
+            .replace("{dir}", this.dir.path().to_str().unwrap());
+        let file = this.path("workhall.toml");
+        fs::write(&file, config).unwrap();
+        let file = file.to_str().unwrap().to_string();
+        this.run(vec!["--config".into(), file])
+    }
+
+    fn prepare() -> Supervisor {
+        bin_dir();
+        let dir = tempfile::Builder::new().prefix("workhall-").tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        Supervisor { child: None, dir, socket, args: Vec::new() }
+    }
+
+    fn run(mut self, args: Vec<String>) -> Supervisor {
+        self.args = args;
+        self.restart();
+        self
+    }
+
+    /// Starts it (again) with the same arguments on the same socket, and waits until it is ready.
+    pub fn restart(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let seen = fs::metadata(self.log_path()).unwrap().len() as usize;
+        let child = Command::new(bin_dir().join("workhall"))
+            .arg("serve")
+            .args(&self.args)
+            .arg("--socket")
+            .arg(&self.socket)
+            .env_remove("WORKHALL_SOCKET")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        self.until("the supervisor is ready", |this| {
+            if let Some(status) = this.child.as_mut().unwrap().try_wait().unwrap() {
+                panic!("the supervisor ended with {status}:\n{}", this.log());
+            }
+            this.log()[seen..].contains("ready")
+        });
+    }
+
+    /// A path in the test's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.child.as_ref().expect("it runs").id() as i32
+    }
+
+    /// What it and its workers have written.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.path("log")
+    }
+
+    /// The command line, ready to be changed and run.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(bin_dir().join("workhall"));
+        command.args(args).env("WORKHALL_SOCKET", &self.socket).env_remove("WORKHALL_NUMBER").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the command line.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        output(&mut self.command(args))
+    }
+
+    /// Calls, waits, and returns the result; the test fails if the method does.
+    #[track_caller]
+    pub fn call(&self, args: &[&str]) -> Value {
+        self.cli(&[&["call", "--wait", "--timeout", "60s"], args].concat()).ok().json()
+    }
+
+    /// A connection of its own.
+    pub fn client(&self) -> Client<UnixStream> {
+        let client = Client::connect(&self.socket).unwrap();
+        client.stream().set_read_timeout(Some(PATIENCE)).unwrap();
+        client
+    }
+
+    /// A bare connection, for those who write their own bytes.
+    pub fn raw(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// The row of a worker in `ps --json`; null if there is none. The newest one of the name.
+    pub fn ps(&self, name: &str) -> Value {
+        let list = self.cli(&["ps", "--json"]).ok().json();
+        let rows = list.as_array().unwrap().iter().filter(|row| row["name"] == name);
+        rows.max_by_key(|row| row["number"].as_u64()).cloned().unwrap_or_default()
+    }
+
+    /// The process id of a worker that has one.
+    #[track_caller]
+    pub fn worker_pid(&self, name: &str) -> i32 {
+        self.ps(name)["pid"].as_i64().unwrap_or_else(|| panic!("{name} has no process")) as i32
+    }
+
+    /// `status --json`. Fails if the ledger does not balance (rule L1).
+    pub fn status(&self) -> Value {
+        let status = self.cli(&["status", "--json"]).ok().json();
+        let ledger = &status["ledger"];
+        let term = |name: &str| ledger[name].as_u64().unwrap_or_else(|| panic!("no {name} in {ledger}"));
+        let sum: u64 = ["done", "failed", "discarded", "expired", "dead", "pending", "running"].map(term).iter().sum();
+        assert_eq!(term("accepted"), sum, "the ledger does not balance: {ledger}");
+        status
+    }
+
+    /// Waits for a condition; fails with its name and the log if it does not come.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Supervisor) -> bool) {
+        let start = Instant::now();
+        while !condition(self) {
+            assert!(start.elapsed() < PATIENCE, "waited in vain until {what}; the log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        self.until("the supervisor has ended", |this| {
+            status = this.child.as_mut().expect("it runs").try_wait().unwrap();
+            status.is_some()
+        });
+        self.child = None;
+        status.expect("was waited for")
+    }
+
+    /// Processes that this supervisor, or one before it on the same socket, has started and that live.
+    pub fn processes(&self) -> Vec<i32> {
+        let mark = format!("WORKHALL_SOCKET={}", self.socket.display());
+        let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(|pid: &i32| {
+            fs::read(format!("/proc/{pid}/environ"))
+                .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+        })
+        .collect()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the log of the supervisor:\n{}---", self.log());
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ended = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+            let start = Instant::now();
+            while child.try_wait().is_ok_and(|status| status.is_none()) && start.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let _ended = child.kill();
+            let _reaped = child.wait();
+        }
+        let left = self.processes();
+        for pid in &left {
+            let _ended = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        if !std::thread::panicking() {
+            assert!(left.is_empty(), "processes outlived the supervisor: {left:?}");
+        }
+    }
+}
+
+/// Runs a command and collects what it prints.
+pub fn output(command: &mut Command) -> Output {
+    let output = command.output().expect("the command starts");
+    Output {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Whether a process lives (a zombie does not).
+pub fn lives(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !matches!(stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes()[0]), Some(b'Z' | b'X')))
+}

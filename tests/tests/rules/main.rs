@@ -1,0 +1,3 @@
+//! The rules, proved with real processes started from the real binary. One file per question.
+
+mod call;

@@ -1,0 +1,145 @@
+//! What a method can ask and do while it executes a task.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::Serialize;
+use workhall_protocol::MarkPage;
+use workhall_protocol::args::Payload;
+use workhall_protocol::messages::{self, Address, ReceiptBody as Receipt, Ref, Request};
+
+use crate::link::Link;
+use crate::session::Task;
+use crate::{Error, Result};
+
+/// The worker that sent the task (rule C11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender<'a> {
+    /// Its name.
+    pub worker: &'a str,
+    /// Its number, which names that worker and no later one of the same name.
+    pub number: u64,
+}
+
+/// The task that is executed, and the way to other workers.
+pub struct Context<'a> {
+    link: &'a mut Link,
+    page: Option<&'a MarkPage>,
+    task: &'a Task,
+}
+
+/// A call with more than the method and its arguments.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Call {
+    /// Only if the worker exists already (rule C12).
+    pub existing: bool,
+    /// Do not start it later than this (rule C13).
+    pub expires: Option<Duration>,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(link: &'a mut Link, page: Option<&'a MarkPage>, task: &'a Task) -> Context<'a> {
+        Context { link, page, task }
+    }
+
+    /// This worker's name.
+    pub fn worker(&self) -> &str {
+        &self.link.session.identity.worker
+    }
+
+    /// This worker's number.
+    pub fn number(&self) -> u64 {
+        self.link.session.identity.number
+    }
+
+    /// Which life of the worker's process this is, from 1.
+    pub fn generation(&self) -> u64 {
+        self.link.session.identity.generation
+    }
+
+    /// The id of the message that is executed.
+    pub fn message(&self) -> u64 {
+        self.task.id.0
+    }
+
+    /// The method that is executed.
+    pub fn method(&self) -> &str {
+        &self.task.method
+    }
+
+    /// Who sent the message; none for a client that is not a worker, who cannot be called back (rule W8).
+    pub fn sender(&self) -> Option<Sender<'_>> {
+        self.task.from.as_ref().map(|(worker, number)| Sender { worker, number: *number })
+    }
+
+    /// Whether this worker was killed: a long task may look here and end early. It is not interrupted
+    /// otherwise (rule K3).
+    pub fn end_requested(&self) -> bool {
+        self.link.session.is_ending() || self.page.is_some_and(MarkPage::is_stopped)
+    }
+
+    /// Posts a message to a worker, by name or number, and returns its receipt; the execution is not waited
+    /// for (rule C1). `args` is a tuple or another list, `()` for none. A worker may call itself: the message
+    /// queues behind what waits already (rule C10).
+    pub fn call<'b>(
+        &mut self,
+        worker: impl Into<Address<'b>>,
+        method: &str,
+        args: impl Serialize,
+    ) -> Result<Receipt<'static>> {
+        self.call_with(worker, method, args, Call::default())
+    }
+
+    /// The same, with more conditions.
+    pub fn call_with<'b>(
+        &mut self,
+        worker: impl Into<Address<'b>>,
+        method: &str,
+        args: impl Serialize,
+        conditions: Call,
+    ) -> Result<Receipt<'static>> {
+        let args = Payload::encode_list(&args)?;
+        let worker = worker.into();
+        self.link.ask(|reference| {
+            Request::Call(messages::Call {
+                reference: Some(Ref::Number(reference)),
+                method: Cow::Borrowed(method),
+                existing: conditions.existing,
+                expires_ms: conditions.expires.map(|expires| expires.as_millis() as u64),
+                ..messages::Call::new(worker, "", args)
+            })
+        })
+    }
+
+    /// Calls back the worker that sent the message (rule C11), by its number, so that a successor that has
+    /// asked nothing gets no answer. An error if a client sent it.
+    pub fn reply(&mut self, method: &str, args: impl Serialize) -> Result<Receipt<'static>> {
+        let Some(sender) = self.sender() else {
+            return Err(Error::Arguments("the message was sent by a client, which cannot be called back".into()));
+        };
+        let number = sender.number;
+        self.call(number, method, args)
+    }
+
+    /// Kills a worker (rule K1). The receipt says how many messages were discarded.
+    pub fn kill<'b>(&mut self, worker: impl Into<Address<'b>>) -> Result<Receipt<'static>> {
+        let worker = Some(worker.into());
+        self.send_kill(worker)
+    }
+
+    /// Kills this worker itself: what is pending is ignored, and the process ends after this task, the rest
+    /// of which still runs (rule K3).
+    pub fn kill_self(&mut self) -> Result<Receipt<'static>> {
+        self.send_kill(None)
+    }
+
+    fn send_kill(&mut self, worker: Option<Address<'_>>) -> Result<Receipt<'static>> {
+        self.link.ask(|reference| {
+            Request::Kill(messages::Kill {
+                worker,
+                reference: Some(Ref::Number(reference)),
+                ..messages::Kill::default()
+            })
+        })
+    }
+}

@@ -1,0 +1,137 @@
+//! The connection of a worker: blocking reads, collected writes.
+
+use std::io::{self, Read as _, Write as _};
+
+use workhall_protocol::MarkPage;
+use workhall_protocol::args::Payload;
+use workhall_protocol::ids::MessageId;
+use workhall_protocol::limits::PROTOCOL_VERSION;
+use workhall_protocol::messages::{Done, Failed, FromSupervisor, Ready, ReceiptBody, Request};
+use workhall_protocol::wire::{DecodeError, Decoder, Encoding, encode};
+
+use crate::session::Session;
+use crate::sys::{self, Stream};
+use crate::{Error, Result};
+
+/// Settlements are collected up to this many bytes.
+const WRITE_BYTES: usize = 32 << 10;
+const READ_BYTES: usize = 64 << 10;
+
+pub(crate) struct Link {
+    pub session: Session,
+    stream: Stream,
+    decoder: Decoder,
+    out: Vec<u8>,
+    next_ref: u64,
+    /// The supervisor's end is closed.
+    ended: bool,
+}
+
+impl Link {
+    /// Takes what the supervisor has handed over: the connection, and the mark page if there is one.
+    pub fn inherit() -> Result<(Link, Option<MarkPage>)> {
+        let stream = sys::inherited_stream().map_err(Error::NotStartedBySupervisor)?;
+        let page = sys::inherited_page()?;
+        let link = Link {
+            session: Session::default(),
+            stream,
+            decoder: Decoder::default(),
+            out: Vec::new(),
+            next_ref: 0,
+            ended: false,
+        };
+        Ok((link, page))
+    }
+
+    pub fn greet(&mut self, window: u32) -> Result {
+        self.push(&Request::Ready(Ready { protocol: PROTOCOL_VERSION, window }))?;
+        self.flush()
+    }
+
+    /// Says how a task ended; it is written with others, or by [`Link::flush`].
+    pub fn settle(&mut self, id: MessageId, outcome: std::result::Result<Payload<'static>, String>) -> Result {
+        let pushed = match &outcome {
+            Ok(result) => self.push(&Request::Done(Done { id: id.0, result: Payload((&*result.0).into()) })),
+            Err(error) => self.push(&Request::Failed(Failed { id: id.0, error: error.as_str().into() })),
+        };
+        match pushed {
+            // A result that is too large for the wire is the method's failure, not the worker's.
+            Err(Error::Arguments(reason)) => {
+                let error = format!("the result cannot be sent: {reason}");
+                self.push(&Request::Failed(Failed { id: id.0, error: error.into() }))?;
+                self.flush()
+            }
+            other => other,
+        }
+    }
+
+    /// Sends a request with a reference of its own and waits for its receipt. Tasks that come meanwhile
+    /// wait for their turn.
+    pub fn ask<'a>(&mut self, request: impl FnOnce(u64) -> Request<'a>) -> Result<ReceiptBody<'static>> {
+        self.next_ref += 1;
+        let reference = self.next_ref;
+        self.push(&request(reference))?;
+        loop {
+            if let Some(receipt) = self.session.take_receipt(reference) {
+                return receipt.map_err(Error::Protocol);
+            }
+            if !self.read_more()? {
+                return Err(Error::SupervisorGone);
+            }
+        }
+    }
+
+    /// Takes in what comes next, waiting for it. False at the supervisor's end.
+    pub fn read_more(&mut self) -> Result<bool> {
+        if self.ended {
+            return Ok(false);
+        }
+        self.flush()?;
+        let mut stream = &self.stream;
+        let read = loop {
+            match self.decoder.fill(READ_BYTES, |room| stream.read(room)) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => break 0,
+                other => break other?,
+            }
+        };
+        if read == 0 {
+            self.ended = true;
+            self.session.end();
+            return Ok(false);
+        }
+        loop {
+            match self.decoder.next::<FromSupervisor>() {
+                Ok(Some(reply)) => self.session.take_in(reply).map_err(Error::Protocol)?,
+                Ok(None) => return Ok(true),
+                Err(DecodeError::Message { reason, .. } | DecodeError::Stream(reason)) => {
+                    return Err(Error::Protocol(reason));
+                }
+            }
+        }
+    }
+
+    /// Writes what was collected. A supervisor that is gone is noticed when reading.
+    pub fn flush(&mut self) -> Result {
+        let mut stream = &self.stream;
+        let written = stream.write_all(&self.out);
+        self.out.clear();
+        match written {
+            Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// The last words.
+    pub fn end(mut self) -> Result {
+        self.flush()
+    }
+
+    fn push(&mut self, request: &Request<'_>) -> Result {
+        encode(request, Encoding::Binary, &mut self.out).map_err(|error| Error::Arguments(error.to_string()))?;
+        if self.out.len() >= WRITE_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! A worker's side of the conversation, without input and output: what came, what is to be done next.
+//!
+//! Greeting → ready ⇄ busy → ending. `ready` and `busy` differ only in whether a task was taken that is not
+//! settled yet, which the loop knows. Ending begins with the supervisor's `kill`, or with its end; from
+//! there on no task is given out, and what was sent ahead is forgotten.
+
+use std::collections::{HashMap, VecDeque};
+
+use workhall_protocol::ids::MessageId;
+use workhall_protocol::messages::{ReceiptBody, Ref, Reply};
+
+/// A task that came.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub id: MessageId,
+    pub method: String,
+    pub args: Vec<u8>,
+    pub from: Option<(String, u64)>,
+    pub wait: bool,
+}
+
+/// Who this process is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Identity {
+    pub worker: String,
+    pub number: u64,
+    pub generation: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    pub identity: Identity,
+    queue: VecDeque<Task>,
+    ending: bool,
+    receipts: HashMap<u64, Result<ReceiptBody<'static>, String>>,
+}
+
+impl Session {
+    /// Takes in what the supervisor says. The error names what cannot be.
+    pub fn take_in(&mut self, reply: Reply<'_>) -> Result<(), String> {
+        match reply {
+            Reply::Welcome(welcome) => {
+                self.identity = Identity {
+                    worker: welcome.worker.into_owned(),
+                    number: welcome.number,
+                    generation: welcome.generation,
+                };
+            }
+            Reply::Task(task) => self.queue.push_back(Task {
+                id: MessageId(task.id),
+                method: task.method.into_owned(),
+                args: task.args.0.into_owned(),
+                from: task.from.map(|from| (from.worker.into_owned(), from.number)),
+                wait: task.wait,
+            }),
+            Reply::Kill(_) => self.end(),
+            Reply::Receipt(receipt) => {
+                if let Ref::Number(number) = receipt.reference {
+                    self.receipts.insert(number, Ok(receipt.body.into_owned()));
+                }
+            }
+            Reply::Error(error) => match error.reference {
+                Some(Ref::Number(number)) => {
+                    self.receipts.insert(number, Err(error.detail.into_owned()));
+                }
+                _ => return Err(error.detail.into_owned()),
+            },
+            // This library asks for no outcomes.
+            Reply::Outcome(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The supervisor has asked for the end, or is gone.
+    pub fn end(&mut self) {
+        self.ending = true;
+        self.queue.clear();
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending
+    }
+
+    pub fn next_task(&mut self) -> Option<Task> {
+        self.queue.pop_front()
+    }
+
+    pub fn take_receipt(&mut self, number: u64) -> Option<Result<ReceiptBody<'static>, String>> {
+        self.receipts.remove(&number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use workhall_protocol::messages::{Ask, Error, Receipt, Task as TaskMessage, Welcome};
+    use workhall_protocol::terms::Ignored;
+
+    fn task(id: u64) -> Reply<'static> {
+        Reply::Task(TaskMessage { id, method: "m".into(), args: Default::default(), from: None, wait: false })
+    }
+
+    #[test]
+    fn c03_tasks_come_out_in_the_order_in_which_they_came() {
+        let mut session = Session::default();
+        let welcome = Welcome { protocol: 1, worker: "w".into(), number: 7, generation: 2 };
+        session.take_in(Reply::Welcome(welcome)).unwrap();
+        assert_eq!((session.identity.number, session.identity.generation), (7, 2));
+        for id in [3, 4, 5] {
+            session.take_in(task(id)).unwrap();
+        }
+        let order: Vec<u64> = std::iter::from_fn(|| session.next_task()).map(|task| task.id.0).collect();
+        assert_eq!(order, [3, 4, 5]);
+    }
+
+    #[test]
+    fn k01_after_a_kill_no_task_comes_out() {
+        let mut session = Session::default();
+        session.take_in(task(1)).unwrap();
+        session.take_in(Reply::Kill(Ask {})).unwrap();
+        assert!(session.is_ending() && session.next_task().is_none());
+    }
+
+    #[test]
+    fn receipts_are_found_by_their_reference() {
+        let mut session = Session::default();
+        let body = ReceiptBody::Ignored { reason: Ignored::NoWorker };
+        session.take_in(Reply::Receipt(Receipt { reference: 4.into(), body: body.clone() })).unwrap();
+        session.take_in(Reply::Error(Error { reference: Some(5.into()), detail: "no".into() })).unwrap();
+        assert_eq!(session.take_receipt(4), Some(Ok(body)));
+        assert_eq!(session.take_receipt(5), Some(Err("no".into())));
+        assert_eq!(session.take_receipt(4), None);
+        assert_eq!(
+            session.take_in(Reply::Error(Error { reference: None, detail: "what?".into() })),
+            Err("what?".into())
+        );
+    }
+}

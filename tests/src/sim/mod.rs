@@ -57,6 +57,8 @@ pub struct Report {
 pub struct Violation {
     /// Of which run.
     pub seed: u64,
+    /// Of a core that was broken on purpose.
+    pub broken_gate: bool,
     /// At which step.
     pub step: u64,
     /// Which rule, in a word.
@@ -71,9 +73,10 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Violation { seed, step, rule, detail, .. } = self;
         writeln!(f, "seed {seed}, step {step}: [{rule}] {detail}")?;
+        let canary = if self.broken_gate { "WORKHALL_BROKEN_GATE=1 " } else { "" };
         write!(
             f,
-            "replay: WORKHALL_SEED={seed} cargo test -p workhall-tests --test simulator replay -- --nocapture --include-ignored"
+            "replay: {canary}WORKHALL_SEED={seed} cargo test -p workhall-tests --test simulator replay -- --nocapture"
         )
     }
 }
@@ -83,7 +86,14 @@ pub fn run(seed: u64, options: Options) -> Result<Report, Violation> {
     let notes = Arc::new(Mutex::new(world::Notes::default()));
     let result = catch_unwind(AssertUnwindSafe(|| world::World::new(seed, options, notes.clone()).run()));
     let notes = notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let failed = |rule, detail| Violation { seed, step: notes.steps, rule, detail, trace: notes.trace.clone() };
+    let failed = |rule, detail| Violation {
+        seed,
+        broken_gate: options.broken_gate,
+        step: notes.steps,
+        rule,
+        detail,
+        trace: notes.trace.clone(),
+    };
     match result {
         Ok(Ok(coverage)) => Ok(Report { steps: notes.steps, coverage, trace: notes.trace.clone() }),
         Ok(Err((rule, detail))) => Err(failed(rule, detail)),

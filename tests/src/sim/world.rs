@@ -167,6 +167,11 @@ impl World {
             true => None,
         };
         match (planned, tick) {
+            (None, None) if self.phase != Phase::Stopping => {
+                let detail = format!("nothing will ever happen again: {:?}", self.core.ledger());
+                self.checker.violation.get_or_insert(("liveness", detail));
+                return true;
+            }
             (None, None) => return false,
             (planned, Some(at)) if planned.is_none_or(|planned| at < planned) => {
                 self.now = self.now.max(at);

@@ -448,6 +448,26 @@ fn k04_a_process_that_is_not_ready_is_asked_once_it_is() {
 }
 
 #[test]
+fn k04_a_process_that_drops_the_task_it_was_about_to_begin_is_not_waited_for() {
+    // At the kill its page said that it begins; then it saw the stop flag and took that back (PROTOCOL.md, *The
+    // mark page*), but does not end either. Nobody would ever tell, so it is asked again.
+    let mut d = Driver::new();
+    d.accepted(Call { reply: reply(1), ..post("a") });
+    d.ready(2, 1, 8);
+    d.effects.clear();
+    d.mark = Some(mark(1, 0));
+    d.kill("a", KillMode::Ladder);
+    d.did(&["ask %2.1", "k100: 0 discarded"]);
+    d.mark = Some(mark(0, 0));
+    d.tick(1000);
+    d.did(&["ask %2.1", "t1: discarded"]);
+    d.tick(1000 + EXIT_GRACE_MS);
+    d.did(&["term %2.1"]);
+    d.dies(2, 1, Exit::Signal(15), d.mark);
+    d.did(&["sweep %2.1", "k100: ended by Term, current None, 1 discarded"]);
+}
+
+#[test]
 fn k05_by_number_a_kill_touches_that_worker_only_by_name_the_whole_line() {
     let mut d = line_of_three();
     d.kill_with(Kill { target: Target::Number(WorkerNumber(3)), reply: reply(101), ..kill("a", KillMode::Ladder) });

@@ -25,6 +25,8 @@ use crate::unix_signals::SignalPipe;
 const EVENTS_MAX: usize = 1024;
 /// How many connections are accepted in one turn at most.
 const ACCEPTS_MAX: usize = 64;
+/// How often the connection of a process that has ended is read at most: more than its socket can hold.
+const LAST_READS_MAX: usize = 64;
 /// How long accepting rests after the kernel had no descriptor for a connection.
 const ACCEPT_REST: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -222,7 +224,7 @@ impl EventLoop {
             Token::Connection { index, serial } => {
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);
                 if known && event.read {
-                    self.readable(index);
+                    self.readable(index, event.hung_up);
                 }
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);
                 if known && event.write {
@@ -301,14 +303,18 @@ impl EventLoop {
         serial
     }
 
-    fn readable(&mut self, index: usize) {
+    fn readable(&mut self, index: usize, hung_up: bool) {
         let ended = match self.connections[index].read() {
             Ok(count) => count == 0,
             Err(e) => e.kind() != std::io::ErrorKind::WouldBlock,
         };
         self.handle_input(index);
-        if ended && self.connections.contains(index) {
-            self.hang_up(index);
+        let connection = &mut self.connections[index];
+        match (ended, connection.peer) {
+            (false, _) => {}
+            // It has said all that it wants, and may still read the answers: `… | socat - UNIX:…`.
+            (true, Peer::Client) if !hung_up => connection.half_closed = true,
+            (true, _) => self.hang_up(index),
         }
     }
 
@@ -406,7 +412,9 @@ impl EventLoop {
             if written.is_err() {
                 connection.drop_output();
             }
-            let over = written.is_err() || connection.closing && connection.unwritten() == 0;
+            let answered = connection.unwritten() == 0;
+            let nothing_follows = connection.closing || connection.half_closed && connection.awaited == 0;
+            let over = written.is_err() || answered && nothing_follows;
             match connection.peer {
                 Peer::Client if over => self.hang_up(index),
                 // What a worker has written is still read, up to its end; only a stream beyond repair is cut.
@@ -437,7 +445,9 @@ impl EventLoop {
             self.core.handle(now, Event::Disconnected { process: key });
             self.apply();
         }
-        while let Some(index) = self.processes[slot].connection {
+        // Bounded: a child that it left behind may have inherited the connection, and write without end.
+        for _ in 0..LAST_READS_MAX {
+            let Some(index) = self.processes[slot].connection else { break };
             match self.connections[index].read() {
                 Ok(count) if count > 0 => self.handle_input(index),
                 _ => break,

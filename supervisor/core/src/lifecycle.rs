@@ -228,7 +228,6 @@ impl Core {
         life.ask_again = Instant::NEVER;
         if killed && mark.is_some() && !life.in_flight.is_empty() {
             life.ask_again = now.after(life.ask_again_after);
-            life.ask_again_after *= 2;
         }
         self.discard(index, discarded);
         self.release_held(index);

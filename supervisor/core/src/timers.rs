@@ -65,6 +65,7 @@ impl Core {
             self.emit(Effect::Sweep { process, slot });
         } else if life.ask_again <= now {
             life.ask_again = Instant::NEVER;
+            life.ask_again_after = life.ask_again_after.saturating_mul(2);
             // A later step, or a task that has ended, needs no answer any more.
             if life.connected && life.stop.as_ref().is_some_and(Stop::waits_for_task) {
                 self.emit(Effect::Ask { process, slot });

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer};
 use crate::process_tree::{self, Sweep};
+use crate::requests::Question;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::unix_signals::SignalPipe;
 
@@ -25,8 +26,9 @@ use crate::unix_signals::SignalPipe;
 const EVENTS_MAX: usize = 1024;
 /// How many connections are accepted in one turn at most.
 const ACCEPTS_MAX: usize = 64;
-/// How often the connection of a process that has ended is read at most: more than its socket can hold.
-const LAST_READS_MAX: usize = 64;
+/// How often the connection of a process is read at most when all that it has written is wanted: more than
+/// its socket can hold.
+const READS_MAX: usize = 64;
 /// How long accepting rests after the kernel had no descriptor for a connection.
 const ACCEPT_REST: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -116,6 +118,8 @@ pub struct EventLoop {
     stop_signal: SignalPipe,
     reload_signal: SignalPipe,
     next_serial: u64,
+    /// Asked in this turn.
+    pub(crate) questions: Vec<(NonZeroU64, Question)>,
     /// Connections with something to write at the end of the turn.
     dirty: Vec<usize>,
     /// Processes that have ended and may have left something behind.
@@ -164,6 +168,7 @@ impl EventLoop {
             stop_signal: SignalPipe::stop()?,
             reload_signal: SignalPipe::reload()?,
             next_serial: 1,
+            questions: Vec::new(),
             dirty: Vec::new(),
             sweeping: Vec::new(),
             _lock: setup.lock,
@@ -191,6 +196,7 @@ impl EventLoop {
             let now = self.clock.now();
             self.core.tick(now);
             self.apply();
+            self.answer_questions();
             if self.accept_again.is_some_and(|at| at <= now) {
                 self.accept_again = None;
                 self.resume_accepting()?;
@@ -315,6 +321,17 @@ impl EventLoop {
             // It has said all that it wants, and may still read the answers: `… | socat - UNIX:…`.
             (true, Peer::Client) if !hung_up => connection.half_closed = true,
             (true, _) => self.hang_up(index),
+        }
+    }
+
+    /// Reads and handles all that a process has written so far. Bounded: a child that it left behind may have
+    /// inherited the connection, and write without end. The end itself is left for the event that tells it.
+    pub(crate) fn read_all(&mut self, index: usize) {
+        for _ in 0..READS_MAX {
+            match self.connections[index].read() {
+                Ok(count) if count > 0 => self.handle_input(index),
+                _ => break,
+            }
         }
     }
 
@@ -445,13 +462,8 @@ impl EventLoop {
             self.core.handle(now, Event::Disconnected { process: key });
             self.apply();
         }
-        // Bounded: a child that it left behind may have inherited the connection, and write without end.
-        for _ in 0..LAST_READS_MAX {
-            let Some(index) = self.processes[slot].connection else { break };
-            match self.connections[index].read() {
-                Ok(count) if count > 0 => self.handle_input(index),
-                _ => break,
-            }
+        if let Some(index) = self.processes[slot].connection {
+            self.read_all(index);
         }
         let exit = match sys::reap(&self.processes[slot].pidfd) {
             Ok(Some(exit)) => exit,

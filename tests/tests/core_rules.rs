@@ -375,6 +375,42 @@ fn k02_what_had_not_begun_at_the_answer_is_not_the_current_task() {
 }
 
 #[test]
+fn k02_the_answer_to_ask_does_not_settle_what_is_still_to_be_said() {
+    // Message 1 has returned a result and 2 has failed; both was written, and not read before the kill.
+    let mut d = Driver::new();
+    for token in 1..=3 {
+        d.accepted(Call { reply: reply(token), ..post("a") });
+    }
+    d.ready(2, 1, 3);
+    d.effects.clear();
+    d.mark = Some(mark(2, 2));
+    d.kill("a", KillMode::Ladder);
+    d.did(&["ask %2.1", "t3: discarded", "k100: 1 discarded"]);
+    d.feed(Event::Done { process: d.key(2, 1), id: MessageId(1), result: b"result" });
+    assert!(
+        matches!(&d.effects[0], Effect::Settled { outcome: Outcome::Done { result }, .. } if **result == *b"result")
+    );
+    d.feed(Event::Failed { process: d.key(2, 1), id: MessageId(2), error: "error" });
+    d.did(&["t1: done", "t2: failed"]);
+    d.dies(2, 1, Exit::Code(0), d.mark);
+    d.did(&["sweep %2.1", "k100: ended by Ask, current None, 1 discarded"]);
+}
+
+#[test]
+fn c03_a_mark_settles_only_what_nobody_waits_for() {
+    let mut d = Driver::new();
+    d.call("a", "m");
+    d.accepted(Call { reply: reply(2), ..post("a") });
+    d.ready(2, 1, 3);
+    d.effects.clear();
+    d.feed(Event::Marked { process: d.key(2, 1), mark: mark(2, 2) });
+    d.did(&[]);
+    assert_eq!((d.core.ledger().done, d.core.ledger().running), (1, 1));
+    d.done(2, 1, 2);
+    d.did(&["t2: done"]);
+}
+
+#[test]
 fn k03_the_running_task_is_not_interrupted_and_goes_on_calling() {
     let mut d = busy_with_two_pending();
     d.kill("a", KillMode::Ladder);

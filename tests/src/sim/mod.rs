@@ -5,9 +5,9 @@
 //! shell would. It gives the guarantees that the shell gives, and no others:
 //!
 //! - Spawn is answered at once, by Spawned or SpawnFailed;
-//! - Ask is answered at once; before the answer only what the process had written by then is read;
-//! - a mark is fed after everything that was written before it was stored;
-//! - the exit and the disconnection are fed after everything that the process had written.
+//! - Ask is answered at once, before anything else is fed;
+//! - any other mark is fed after everything that was written before it was stored;
+//! - the exit is fed after everything that the process had written.
 //!
 //! Everything else comes in any order and late: the exit before or after the disconnection, timers after
 //! their time, facts after the end of the life they are about.

@@ -90,9 +90,8 @@ impl Supervisor {
     /// With a configuration; `{bin}` in it is the directory of the executables, `{dir}` the test's own.
     pub fn with_config(config: &str) -> Supervisor {
         let this = Supervisor::prepare();
-        let config = config
-            .replace("{bin}", bin_dir().to_str().unwrap())
-            .replace("{dir}", this.dir.path().to_str().unwrap());
+        let config =
+            config.replace("{bin}", bin_dir().to_str().unwrap()).replace("{dir}", this.dir.path().to_str().unwrap());
         let file = this.path("workhall.toml");
         fs::write(&file, config).unwrap();
         let file = file.to_str().unwrap().to_string();
@@ -244,7 +243,8 @@ impl Supervisor {
     /// Processes that this supervisor, or one before it on the same socket, has started and that live.
     pub fn processes(&self) -> Vec<i32> {
         let mark = format!("WORKHALL_SOCKET={}", self.socket.display());
-        let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let pids =
+            fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.filter(|pid: &i32| {
             fs::read(format!("/proc/{pid}/environ"))
                 .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
@@ -289,6 +289,7 @@ pub fn output(command: &mut Command) -> Output {
 
 /// Whether a process lives (a zombie does not).
 pub fn lives(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !matches!(stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes()[0]), Some(b'Z' | b'X')))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !matches!(stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes()[0]), Some(b'Z' | b'X'))
+    })
 }

@@ -81,7 +81,10 @@ fn main() -> worker_host::Result {
         .method("stop", |_, _, ()| Ok(raise(Signal::SIGSTOP)?))
         // Leaves a process behind that has left the group and the session; returns its id.
         .method("orphan", |_, _, (file,): (PathBuf,)| {
-            let script = format!("setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' >/dev/null 2>&1 &", file.display());
+            let script = format!(
+                "setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' >/dev/null 2>&1 &",
+                file.display()
+            );
             Command::new("sh").args(["-c", &script]).status()?;
             while !file.exists() {
                 std::thread::sleep(Duration::from_millis(2));

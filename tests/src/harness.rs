@@ -90,9 +90,8 @@ impl Supervisor {
     /// With a configuration; `{bin}` in it is the directory of the executables, `{dir}` the test's own.
     pub fn with_config(config: &str) -> Supervisor {
         let this = Supervisor::prepare();
-        let config = config
-            .replace("{bin}", bin_dir().to_str().unwrap())
-            .replace("{dir}", this.dir.path().to_str().unwrap());
+        let config =
+            config.replace("{bin}", bin_dir().to_str().unwrap()).replace("{dir}", this.dir.path().to_str().unwrap());
         let file = this.path("workhall.toml");
         fs::write(&file, config).unwrap();
         let file = file.to_str().unwrap().to_string();
@@ -244,12 +243,73 @@ impl Supervisor {
     /// Processes that this supervisor, or one before it on the same socket, has started and that live.
     pub fn processes(&self) -> Vec<i32> {
         let mark = format!("WORKHALL_SOCKET={}", self.socket.display());
-        let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let pids =
+            fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.filter(|pid: &i32| {
             fs::read(format!("/proc/{pid}/environ"))
                 .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
         })
         .collect()
+    }
+}
+
+/// Helpers for tests that watch a worker from outside.
+impl Supervisor {
+    /// Writes a file into the test's own directory: the `{dir}` of the configuration.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The lines of a file of the test's own directory; none if it is not there.
+    pub fn lines(&self, name: &str) -> Vec<String> {
+        fs::read_to_string(self.path(name)).unwrap_or_default().lines().map(str::to_string).collect()
+    }
+
+    /// Waits until a worker has written so many lines into a file.
+    #[track_caller]
+    pub fn until_lines(&mut self, name: &str, count: usize) {
+        self.until(&format!("{name} has {count} lines"), |this| this.lines(name).len() >= count);
+    }
+
+    /// Starts the command line; [`Running::end`] collects what it prints.
+    pub fn start_cli(&self, args: &[&str]) -> Running {
+        let child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Running(child)
+    }
+
+    /// Kills, waits, and returns the receipt.
+    #[track_caller]
+    pub fn kill(&self, args: &[&str]) -> Value {
+        self.cli(&[&["kill", "--wait", "--json", "--timeout", "60s"], args].concat()).ok().json()
+    }
+
+    /// A term of the ledger.
+    #[track_caller]
+    pub fn ledger(&self, term: &str) -> u64 {
+        self.status()["ledger"][term].as_u64().unwrap()
+    }
+
+    /// No two processes of one name have lived at a time, as far as `test-worker` has seen.
+    #[track_caller]
+    pub fn no_overlap(&self) {
+        assert!(!self.path("OVERLAP").exists(), "{:?}", self.lines("OVERLAP"));
+    }
+}
+
+/// A command line on its way.
+pub struct Running(Child);
+
+impl Running {
+    /// Waits for its end.
+    pub fn end(self) -> Output {
+        Output::from(self.0.wait_with_output().unwrap())
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
     }
 }
 
@@ -279,16 +339,22 @@ impl Drop for Supervisor {
 
 /// Runs a command and collects what it prints.
 pub fn output(command: &mut Command) -> Output {
-    let output = command.output().expect("the command starts");
-    Output {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    Output::from(command.output().expect("the command starts"))
+}
+
+impl From<std::process::Output> for Output {
+    fn from(output: std::process::Output) -> Output {
+        Output {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
     }
 }
 
 /// Whether a process lives (a zombie does not).
 pub fn lives(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !matches!(stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes()[0]), Some(b'Z' | b'X')))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !matches!(stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes()[0]), Some(b'Z' | b'X'))
+    })
 }

@@ -3,3 +3,4 @@
 mod call;
 mod death;
 mod kill;
+mod overlap;

@@ -82,8 +82,8 @@ pub(crate) struct Process {
     pub serial: u64,
     /// Its connection, while there is one.
     pub connection: Option<usize>,
-    /// Something that was said to it could not be written.
-    pub lost_output: bool,
+    /// The first task that could not be written to it whole, once the connection is gone.
+    pub unwritten_task: Option<MessageId>,
     /// The exit status was collected: its number may be another's from here on.
     pub reaped: bool,
     /// The hunt for what it left behind.
@@ -364,7 +364,7 @@ impl EventLoop {
                 self.core.forget_waits(connection.key);
                 let ended = &mut self.processes[slot];
                 ended.connection = None;
-                ended.lost_output |= connection.lost_output || connection.unwritten() > 0;
+                ended.unwritten_task = connection.first_unwritten_task();
                 self.core.handle(self.clock.now(), Event::Disconnected { process });
                 self.apply();
             }
@@ -437,6 +437,10 @@ impl EventLoop {
             self.core.handle(now, Event::Disconnected { process: key });
             self.apply();
         }
+        if let Some(index) = self.processes[slot].connection {
+            // A child that has inherited the connection could else go on writing without an end.
+            sys::end_input(self.connections[index].stream());
+        }
         while let Some(index) = self.processes[slot].connection {
             match self.connections[index].read() {
                 Ok(count) if count > 0 => self.handle_input(index),
@@ -457,14 +461,15 @@ impl EventLoop {
             let connection = self.connections.remove(index);
             let _open = self.poller.remove(connection.stream());
             self.core.forget_waits(connection.key);
-            process.lost_output |= connection.lost_output || connection.unwritten() > 0;
+            process.unwritten_task = connection.first_unwritten_task();
         }
         let mark = match process.page.marks() {
             Some((begun, finished)) => Some(Mark { begun, finished }),
-            // A process without marks has one task at a time. If that could not even be written to it
-            // whole, it has not begun.
-            None if process.lost_output => Some(Mark { begun: MessageId(0), finished: MessageId(0) }),
-            None => None,
+            // Without marks it may have begun all that it was sent, but nothing that could not even be written
+            // to it whole.
+            None => process
+                .unwritten_task
+                .map(|first| Mark { begun: MessageId(first.0.saturating_sub(1)), finished: MessageId(0) }),
         };
         self.core.handle(self.clock.now(), Event::Exited { process: key, exit, mark });
         self.apply();

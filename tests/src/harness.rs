@@ -72,12 +72,19 @@ pub struct Supervisor {
     dir: TempDir,
     socket: PathBuf,
     args: Vec<String>,
+    redirections: &'static str,
 }
 
 impl Supervisor {
     /// With a workers directory that holds `test-worker` under the names `a` and `b` and its own.
     pub fn start() -> Supervisor {
-        let this = Supervisor::prepare();
+        Supervisor::start_with("")
+    }
+
+    /// The same, by a shell that opens more descriptors for it: `7</dev/null`.
+    pub fn start_with(redirections: &'static str) -> Supervisor {
+        let mut this = Supervisor::prepare();
+        this.redirections = redirections;
         let workers = this.path("workers");
         fs::create_dir(&workers).unwrap();
         for name in ["a", "b", "test-worker"] {
@@ -102,7 +109,7 @@ impl Supervisor {
         bin_dir();
         let dir = tempfile::Builder::new().prefix("workhall-").tempdir().unwrap();
         let socket = dir.path().join("socket");
-        Supervisor { child: None, dir, socket, args: Vec::new() }
+        Supervisor { child: None, dir, socket, args: Vec::new(), redirections: "" }
     }
 
     fn run(mut self, args: Vec<String>) -> Supervisor {
@@ -115,7 +122,13 @@ impl Supervisor {
     pub fn restart(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let seen = fs::metadata(self.log_path()).unwrap().len() as usize;
-        let child = Command::new(bin_dir().join("workhall"))
+        let workhall = bin_dir().join("workhall");
+        let mut command = Command::new(if self.redirections.is_empty() { workhall.as_path() } else { Path::new("sh") });
+        if !self.redirections.is_empty() {
+            let script = format!("exec \"$0\" \"$@\" {}", self.redirections);
+            command.args(["-c", &script]).arg(&workhall);
+        }
+        let child = command
             .arg("serve")
             .args(&self.args)
             .arg("--socket")

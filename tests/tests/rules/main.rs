@@ -4,3 +4,4 @@ mod call;
 mod death;
 mod kill;
 mod overlap;
+mod raw_protocol;

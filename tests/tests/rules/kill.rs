@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{Call, Current, EndedBy, Kill, OutcomeBody, ReceiptBody};
-use workhall_tests::harness::{Supervisor, bin_dir, lives};
+use workhall_tests::harness::{self, Supervisor, bin_dir, lives};
 
 /// Workers that are asked, and get SIGTERM and SIGKILL soon after. `deaf` reads no `kill`, `stubborn` ignores
 /// SIGTERM too; the current task of a `hasty` one has little time.
@@ -327,6 +327,52 @@ fn k04_a_worker_that_is_not_ready_yet_is_killed_too() {
     assert_eq!(call.end().json(), json!({"discarded": {"may_have_run": false}}));
 }
 
+#[test]
+fn k04_a_process_that_has_left_its_group_gets_the_signals_all_the_same() {
+    let supervisor = short();
+    let join = "import os, time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(1000)";
+    supervisor.file("deserter", join);
+    supervisor.file("deaf", &format!("exec {} -S '{}'", harness::python(), supervisor.path("deserter").display()));
+    supervisor.cli(&["call", "deaf", "x"]).ok();
+    let group = || std::fs::read_to_string(format!("/proc/{}/stat", supervisor.worker_pid("deaf"))).unwrap();
+    let pid = supervisor.worker_pid("deaf").to_string();
+    let left = || group().rsplit(')').next().unwrap().split_whitespace().nth(2) != Some(&pid);
+    let start = std::time::Instant::now();
+    while !left() {
+        assert!(start.elapsed() < harness::PATIENCE);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let report = supervisor.kill(&["deaf"]);
+    assert_eq!(way(&report), ("term", "none", json!({"signal": 15})), "{report}");
+}
+
+#[test]
+fn k04_a_worker_that_cannot_start_is_killed_at_once() {
+    let mut supervisor = Supervisor::with_config(
+        "class.missing.exec = ['{dir}/missing']\nclass.failing.exec = ['false']\nclass.b.exec = ['{bin}/test-worker']",
+    );
+    for worker in ["missing", "failing"] {
+        for _ in 0..3 {
+            supervisor.cli(&["call", worker, "x"]).ok();
+        }
+        supervisor.until("it has failed twice", |this| this.ps(worker)["crashes"].as_u64() >= Some(2));
+        supervisor.until("it waits", |this| this.ps(worker)["state"] == "backoff");
+        let report = supervisor.kill(&[worker]);
+        assert_eq!(report["discarded"], 3, "{report}");
+        assert!(supervisor.ps(worker).is_null());
+    }
+    // One that dies again and again while others are called.
+    let mut client = supervisor.client();
+    for _ in 0..8 {
+        client.submit(Call::new("b", "die", Payload::no_args())).unwrap();
+    }
+    client.flush().unwrap();
+    supervisor.until("it waits", |this| this.ps("b")["state"] == "backoff" && this.ps("b")["crashes"] == 4);
+    let report = supervisor.kill(&["b"]);
+    assert_eq!((way(&report), &report["discarded"]), (("already_gone", "none", Value::Null), &json!(4)), "{report}");
+    assert_eq!(supervisor.call(&["b", "count"]), 1, "a new worker has no failures");
+}
+
 // ---- K5, K6 ---------------------------------------------------------------------------------
 
 #[test]
@@ -542,6 +588,8 @@ fn k10_a_kill_of_the_main_worker_only_empties_its_mailbox() {
         assert_eq!(supervisor.ledger("discarded"), 3 * (round as u64 + 1));
         assert_eq!(supervisor.ps("a")["closed"], false);
     }
+    let report = supervisor.kill(&["a", "--drain"]);
+    assert_eq!((&report["ended_by"], &report["discarded"]), (&json!("only_emptied"), &json!(0)), "{report}");
     go(&supervisor);
     assert_eq!(supervisor.call(&["%1", "count"]), 1);
     // A kill of itself neither: it may go on calling itself.
@@ -644,6 +692,17 @@ fn k12_a_task_that_exits_by_itself_after_the_kill_was_interrupted() {
     assert_eq!(way(&report), ("ask", "interrupted", json!({"signal": 9})), "{report}");
 }
 
+#[test]
+fn k12_who_does_not_want_to_wait_longer_does_not_take_the_kill_back() {
+    let mut supervisor = Supervisor::start();
+    block(&mut supervisor);
+    let output = supervisor.cli(&["kill", "a", "--wait", "--timeout", "50ms"]);
+    assert_eq!(output.code, 5, "{output:?}");
+    assert_eq!(supervisor.ps("a")["closed"], true);
+    go(&supervisor);
+    gone(&supervisor, "a");
+}
+
 // ---- K13 ------------------------------------------------------------------------------------
 
 #[test]
@@ -668,6 +727,28 @@ fn k13_a_drain_executes_what_is_pending_and_newer_calls_go_to_the_successor() {
     supervisor.until_lines("new", 1);
     supervisor.until("all is done", |this| this.ledger("done") == 5);
     assert_eq!(supervisor.ledger("discarded"), 0);
+    supervisor.no_overlap();
+}
+
+#[test]
+fn k13_a_crash_does_not_end_a_drain() {
+    let mut supervisor = Supervisor::start();
+    let file = supervisor.path("lines");
+    block(&mut supervisor);
+    for line in ["one", "", "two", "three"] {
+        match line {
+            "" => supervisor.cli(&["call", "a", "die"]).ok(),
+            line => supervisor.cli(&["call", "a", "log", file.to_str().unwrap(), line]).ok(),
+        };
+    }
+    let drain = supervisor.start_cli(&["kill", "a", "--drain", "--wait", "--json"]);
+    supervisor.until("the drain is known", |this| this.ps("a")["closed"] == true);
+    supervisor.cli(&["call", "a", "log", file.to_str().unwrap(), "four"]).ok();
+    go(&supervisor);
+    let report = drain.end().ok().json();
+    assert_eq!((&report["generation"], &report["ended_by"]), (&json!(2), &json!("ask")), "{report}");
+    supervisor.until_lines("lines", 4);
+    assert_eq!(supervisor.lines("lines"), ["one", "two", "three", "four"]);
     supervisor.no_overlap();
 }
 

@@ -372,6 +372,22 @@ os._exit(6)"#;
 }
 
 #[test]
+fn d02_a_task_that_was_not_handed_over_whole_is_not_charged() {
+    let mut supervisor =
+        python(&format!("ready()\nif generation == 1:\n    hear()\n    s.recv(1000)\n    os._exit(7)\n{EXECUTE}"));
+    let mut client = supervisor.client();
+    for text in ["x".repeat(1 << 20), String::new()] {
+        let args = Payload::encode_list(&(text,)).unwrap();
+        client.submit(Call::new("w", "large", args)).unwrap();
+    }
+    client.flush().unwrap();
+    supervisor.until("both are done", |this| this.ledger("done") == 2);
+    assert_eq!(supervisor.lines("ran"), ["large", "large"]);
+    let row = supervisor.ps("w");
+    assert_eq!((&row["generation"], &row["crashes"]), (&json!(2), &json!(1)));
+}
+
+#[test]
 fn a_worker_that_dies_right_after_its_last_line_has_said_it() {
     first_life("done(task, 5)\nos._exit(4)", &json!({"done": {"result": 5}}));
 }

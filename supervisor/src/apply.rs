@@ -65,7 +65,7 @@ impl EventLoop {
             page: spawned.page,
             serial,
             connection: None,
-            lost_output: false,
+            unwritten_task: None,
             reaped: false,
             sweep: None,
         };
@@ -92,7 +92,7 @@ impl EventLoop {
             from: message.from.as_ref().map(|from| Sender { worker: Cow::Borrowed(&from.name), number: from.number.0 }),
             wait: message.reply.is_some(),
         });
-        match self.connections[index].say(&task) {
+        match self.connections[index].say_task(&task, id) {
             Ok(()) => self.mark_dirty(index),
             Err(reason) => {
                 // The arguments do not fit this worker's encoding: it never sees them.

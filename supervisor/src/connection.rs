@@ -1,10 +1,12 @@
 //! One connection: bytes to messages and back, with bounded buffers.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::num::NonZeroU64;
 
 use slab::Slab;
 use workhall_core::{ProcessKey, ReplyTo};
+use workhall_protocol::ids::MessageId;
 use workhall_protocol::messages::{Ref, Reply};
 use workhall_protocol::wire::{Decoder, Encoding, encode};
 
@@ -55,13 +57,16 @@ pub struct Connection {
     pub greeted: bool,
     /// How it is spoken to; JSON until the peer has said its first byte.
     pub encoding: Encoding,
-    /// Something that was said to the peer could not be written any more.
-    pub lost_output: bool,
     /// It stands in the list of connections to be written this turn.
     pub dirty: bool,
     stream: Stream,
     out: Vec<u8>,
     written: usize,
+    /// Tasks that are not written whole, and how many bytes there are to write, from the connection's start,
+    /// until they are.
+    unwritten_tasks: VecDeque<(MessageId, u64)>,
+    /// Bytes written since the connection's start.
+    sent: u64,
     interest: Interest,
     /// References that are no small numbers, while something is to be answered to them.
     refs: Slab<Ref>,
@@ -85,11 +90,12 @@ impl Connection {
             awaited: 0,
             greeted: false,
             encoding: Encoding::Json,
-            lost_output: false,
             dirty: false,
             stream,
             out: Vec::new(),
             written: 0,
+            unwritten_tasks: VecDeque::new(),
+            sent: 0,
             interest: Interest { read: true, write: false },
             refs: Slab::new(),
         }
@@ -121,13 +127,36 @@ impl Connection {
         encode(reply, self.encoding, &mut self.out).map_err(|error| error.to_string())
     }
 
+    /// The same for a task, whose way is followed.
+    pub fn say_task(&mut self, task: &Reply<'_>, id: MessageId) -> Result<(), String> {
+        self.say(task)?;
+        self.unwritten_tasks.push_back((id, self.sent + self.unwritten() as u64));
+        Ok(())
+    }
+
+    /// The first task of which the peer has not been sent all.
+    pub fn first_unwritten_task(&self) -> Option<MessageId> {
+        self.unwritten_tasks.front().map(|(id, _)| *id)
+    }
+
     /// Writes as much as goes. An error means that the peer is gone.
     pub fn flush(&mut self) -> io::Result<()> {
+        let written = self.write();
+        while self.unwritten_tasks.front().is_some_and(|(_, end)| *end <= self.sent) {
+            self.unwritten_tasks.pop_front();
+        }
+        written
+    }
+
+    fn write(&mut self) -> io::Result<()> {
         let mut stream = &self.stream;
         while self.written < self.out.len() {
             match stream.write(&self.out[self.written..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => self.written += count,
+                Ok(count) => {
+                    self.written += count;
+                    self.sent += count as u64;
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if self.unwritten() > OUT_BYTES_MAX {
@@ -152,7 +181,6 @@ impl Connection {
 
     /// Forgets what is not written: nobody will read it.
     pub fn drop_output(&mut self) {
-        self.lost_output |= self.unwritten() > 0;
         self.out = Vec::new();
         self.written = 0;
     }
@@ -207,6 +235,39 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn d02_a_task_is_unwritten_until_its_last_byte_is_written() {
+        use std::borrow::Cow;
+        use workhall_protocol::args::Payload;
+        use workhall_protocol::messages::Task;
+        let (ours, theirs) = crate::sys::stream_pair().unwrap();
+        let mut theirs = Stream::from(theirs);
+        let mut connection = Connection::new(NonZeroU64::MIN, ours, Peer::Client);
+        let text = Payload::encode(&["x".repeat(1 << 20)]).unwrap();
+        for id in 1..=3 {
+            let (method, args) = (Cow::Borrowed("m"), Payload(Cow::Borrowed(&*text.0)));
+            let task = Reply::Task(Task { id, method, args, from: None, wait: false });
+            connection.say_task(&task, MessageId(id)).unwrap();
+        }
+        let mut first = Vec::new();
+        let mut buffer = vec![0; 1 << 16];
+        while connection.unwritten() > 0 {
+            connection.flush().unwrap();
+            first.extend(connection.first_unwritten_task());
+            let _read = theirs.read(&mut buffer).unwrap();
+        }
+        first.dedup();
+        assert_eq!(first, [MessageId(1), MessageId(2), MessageId(3)]);
+        assert_eq!(connection.first_unwritten_task(), None);
+        // What is said beside does not count; what is forgotten was not written.
+        connection.say(&Reply::Kill(Default::default())).unwrap();
+        assert_eq!(connection.first_unwritten_task(), None);
+        let task = Task { id: 4, method: Cow::Borrowed("m"), args: Payload::no_args(), from: None, wait: false };
+        connection.say_task(&Reply::Task(task), MessageId(4)).unwrap();
+        connection.drop_output();
+        assert_eq!(connection.first_unwritten_task(), Some(MessageId(4)));
+    }
 
     #[test]
     fn every_reference_comes_back_and_leaves_nothing_behind() {

@@ -45,8 +45,8 @@ pub(crate) struct Process {
     pub serial: u64,
     /// Its connection, while there is one.
     pub connection: Option<usize>,
-    /// Something that was said to it could not be written.
-    pub lost_output: bool,
+    /// The first task that could not be written to it whole, once the connection is gone.
+    pub unwritten_task: Option<MessageId>,
     /// The exit status was collected: its number may be another's from here on.
     pub reaped: bool,
     /// The hunt for what it left behind.
@@ -346,7 +346,7 @@ impl EventLoop {
                 self.core.forget_waits(connection.key);
                 let ended = &mut self.processes[slot];
                 ended.connection = None;
-                ended.lost_output |= connection.lost_output || connection.unwritten() > 0;
+                ended.unwritten_task = connection.first_unwritten_task();
                 self.core.handle(self.clock.now(), Event::Disconnected { process });
                 self.apply();
             }

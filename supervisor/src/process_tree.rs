@@ -2,14 +2,14 @@
 //! the supervisor because it is a subreaper.
 //!
 //! An orphan belongs to a life if it is in the process group or session of that life's leader, if
-//! its environment names that worker and generation, or if it was seen below such a process. Only
-//! children of ours are killed, so no number can meanwhile be another's; their own children become ours by
-//! that, and the sweep goes on until a whole pass finds none.
+//! its environment names that worker and generation, if it was seen below such a process, or if it is in the
+//! group or session of one. Only children of ours are killed, so no number can meanwhile be another's; their
+//! own children become ours by that, and the sweep goes on until a whole pass finds none.
 //!
-//! The limit: a descendant that left the session, cleared its environment and was orphaned before a sweep
-//! could see it below its parent is not recognised.
+//! The limit: a descendant that made a session of its own, cleared its environment and was orphaned before a
+//! sweep could see it below its parent is not recognised.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs;
 
 use workhall_core::ProcessKey;
@@ -23,7 +23,7 @@ pub struct Sweep {
     /// The environment entries that the whole tree inherits.
     marks: [Vec<u8>; 2],
     /// Known to belong, with their start times: numbers are used again.
-    doomed: HashSet<(i32, u64)>,
+    doomed: HashMap<i32, u64>,
 }
 
 impl Sweep {
@@ -33,7 +33,7 @@ impl Sweep {
             format!("WORKHALL_NUMBER={}", process.number.0).into_bytes(),
             format!("WORKHALL_GENERATION={}", process.generation).into_bytes(),
         ];
-        Sweep { leader, marks, doomed: HashSet::new() }
+        Sweep { leader, marks, doomed: HashMap::new() }
     }
 
     /// Kills what is left. Returns whether nothing was. `is_leader` knows the processes of living workers.
@@ -65,17 +65,25 @@ impl Sweep {
     fn belongs(&self, pid: i32, stat: &Stat) -> bool {
         stat.group == self.leader
             || stat.session == self.leader
-            || self.doomed.contains(&(pid, stat.started))
+            || self.doomed.get(&pid) == Some(&stat.started)
+            || self.led_by_doomed(stat.group)
+            || self.led_by_doomed(stat.session)
             || fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
                 self.marks.iter().all(|mark| environ.split(|byte| *byte == 0).any(|entry| entry == *mark))
             })
+    }
+
+    /// Whether the leader of this group or session is known to belong. As long as a group or session has a
+    /// member its number is given to no other process, so a leader that is gone has not been replaced.
+    fn led_by_doomed(&self, leader: i32) -> bool {
+        self.doomed.get(&leader).is_some_and(|started| Stat::read(leader).is_none_or(|stat| stat.started == *started))
     }
 
     /// Remembers it and all below it, which will be orphaned by its death.
     fn doom(&mut self, pid: i32, started: u64) {
         let mut stack = vec![(pid, started)];
         while let Some((pid, started)) = stack.pop() {
-            if self.doomed.insert((pid, started)) {
+            if self.doomed.insert(pid, started) != Some(started) {
                 let below = children(pid).into_iter();
                 stack.extend(below.filter_map(|child| Stat::read(child).map(|stat| (child, stat.started))));
             }

@@ -21,6 +21,8 @@ impl EventLoop {
             self.apply();
         }
         if let Some(index) = self.processes[slot].connection {
+            // A child that has inherited the connection could else go on writing without an end.
+            sys::end_input(self.connections[index].stream());
             self.read_all(index);
         }
         let exit = match sys::reap(&self.processes[slot].pidfd) {
@@ -37,14 +39,15 @@ impl EventLoop {
             let connection = self.connections.remove(index);
             let _open = self.poller.remove(connection.stream());
             self.core.forget_waits(connection.key);
-            process.lost_output |= connection.lost_output || connection.unwritten() > 0;
+            process.unwritten_task = connection.first_unwritten_task();
         }
         let mark = match process.page.marks() {
             Some((begun, finished)) => Some(Mark { begun, finished }),
-            // A process without marks has one task at a time. If that could not even be written to it
-            // whole, it has not begun.
-            None if process.lost_output => Some(Mark { begun: MessageId(0), finished: MessageId(0) }),
-            None => None,
+            // Without marks it may have begun all that it was sent, but nothing that could not even be written
+            // to it whole.
+            None => process
+                .unwritten_task
+                .map(|first| Mark { begun: MessageId(first.0.saturating_sub(1)), finished: MessageId(0) }),
         };
         self.core.handle(self.clock.now(), Event::Exited { process: key, exit, mark });
         self.apply();

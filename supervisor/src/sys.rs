@@ -16,7 +16,7 @@ use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use workhall_protocol::terms::Exit;
@@ -61,6 +61,11 @@ pub fn connect(path: &Path) -> io::Result<Stream> {
 /// A read that takes longer than this fails with `WouldBlock`; none is for ever.
 pub fn set_read_timeout(stream: &Stream, timeout: Option<Duration>) -> io::Result<()> {
     stream.set_recv_timeout(timeout)
+}
+
+/// From here on nobody can write to it any more; what was written before can still be read.
+pub fn end_input(stream: &Stream) {
+    let _closed = shutdown(stream.as_fd().as_raw_fd(), Shutdown::Read);
 }
 
 /// A connected pair: ours, which does not block, and the one to be inherited, which does.

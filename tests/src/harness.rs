@@ -72,12 +72,19 @@ pub struct Supervisor {
     dir: TempDir,
     socket: PathBuf,
     args: Vec<String>,
+    redirections: &'static str,
 }
 
 impl Supervisor {
     /// With a workers directory that holds `test-worker` under the names `a` and `b` and its own.
     pub fn start() -> Supervisor {
-        let this = Supervisor::prepare();
+        Supervisor::start_with("")
+    }
+
+    /// The same, by a shell that opens more descriptors for it: `7</dev/null`.
+    pub fn start_with(redirections: &'static str) -> Supervisor {
+        let mut this = Supervisor::prepare();
+        this.redirections = redirections;
         let workers = this.path("workers");
         fs::create_dir(&workers).unwrap();
         for name in ["a", "b", "test-worker"] {
@@ -102,7 +109,7 @@ impl Supervisor {
         bin_dir();
         let dir = tempfile::Builder::new().prefix("workhall-").tempdir().unwrap();
         let socket = dir.path().join("socket");
-        Supervisor { child: None, dir, socket, args: Vec::new() }
+        Supervisor { child: None, dir, socket, args: Vec::new(), redirections: "" }
     }
 
     fn run(mut self, args: Vec<String>) -> Supervisor {
@@ -115,7 +122,13 @@ impl Supervisor {
     pub fn restart(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let seen = fs::metadata(self.log_path()).unwrap().len() as usize;
-        let child = Command::new(bin_dir().join("workhall"))
+        let workhall = bin_dir().join("workhall");
+        let mut command = Command::new(if self.redirections.is_empty() { workhall.as_path() } else { Path::new("sh") });
+        if !self.redirections.is_empty() {
+            let script = format!("exec \"$0\" \"$@\" {}", self.redirections);
+            command.args(["-c", &script]).arg(&workhall);
+        }
+        let child = command
             .arg("serve")
             .args(&self.args)
             .arg("--socket")
@@ -253,6 +266,66 @@ impl Supervisor {
     }
 }
 
+/// Helpers for tests that watch a worker from outside.
+impl Supervisor {
+    /// Writes a file into the test's own directory: the `{dir}` of the configuration.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The lines of a file of the test's own directory; none if it is not there.
+    pub fn lines(&self, name: &str) -> Vec<String> {
+        fs::read_to_string(self.path(name)).unwrap_or_default().lines().map(str::to_string).collect()
+    }
+
+    /// Waits until a worker has written so many lines into a file.
+    #[track_caller]
+    pub fn until_lines(&mut self, name: &str, count: usize) {
+        self.until(&format!("{name} has {count} lines"), |this| this.lines(name).len() >= count);
+    }
+
+    /// Starts the command line; [`Running::end`] collects what it prints.
+    pub fn start_cli(&self, args: &[&str]) -> Running {
+        let child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Running(child)
+    }
+
+    /// Kills, waits, and returns the receipt.
+    #[track_caller]
+    pub fn kill(&self, args: &[&str]) -> Value {
+        self.cli(&[&["kill", "--wait", "--json", "--timeout", "60s"], args].concat()).ok().json()
+    }
+
+    /// A term of the ledger.
+    #[track_caller]
+    pub fn ledger(&self, term: &str) -> u64 {
+        self.status()["ledger"][term].as_u64().unwrap()
+    }
+
+    /// No two processes of one name have lived at a time, as far as `test-worker` has seen.
+    #[track_caller]
+    pub fn no_overlap(&self) {
+        assert!(!self.path("OVERLAP").exists(), "{:?}", self.lines("OVERLAP"));
+    }
+}
+
+/// A command line on its way.
+pub struct Running(Child);
+
+impl Running {
+    /// Waits for its end.
+    pub fn end(self) -> Output {
+        Output::from(self.0.wait_with_output().unwrap())
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
 impl Drop for Supervisor {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -279,12 +352,22 @@ impl Drop for Supervisor {
 
 /// Runs a command and collects what it prints.
 pub fn output(command: &mut Command) -> Output {
-    let output = command.output().expect("the command starts");
-    Output {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    Output::from(command.output().expect("the command starts"))
+}
+
+impl From<std::process::Output> for Output {
+    fn from(output: std::process::Output) -> Output {
+        Output {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
     }
+}
+
+/// A Python for workers of the tests: the system's own where there is one, which starts fastest.
+pub fn python() -> &'static str {
+    if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" }
 }
 
 /// Whether a process lives (a zombie does not).

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -90,6 +90,39 @@ fn main() -> worker_host::Result {
                 std::thread::sleep(Duration::from_millis(2));
             }
             Ok(fs::read_to_string(&file)?.trim().parse::<i32>()?)
+        })
+        // Starts a child and does not wait for its end; the child says in `$FILE` whose ids are to be returned.
+        .method("leave", |_, _, (script, file): (String, PathBuf)| {
+            let mut child = Command::new("sh");
+            child.args(["-c", &script]).env("FILE", &file).stdin(Stdio::null()).stdout(Stdio::null());
+            #[allow(clippy::zombie_processes, reason = "left behind on purpose")]
+            child.spawn()?;
+            while !file.exists() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok(fs::read_to_string(&file)?.split_whitespace().map(str::parse).collect::<Result<Vec<i32>, _>>()?)
+        })
+        // Which of these processes live.
+        .method("living", |_, _, (pids,): (Vec<i32>,)| {
+            Ok(pids.into_iter().filter(|pid| workhall_tests::harness::lives(*pid)).collect::<Vec<_>>())
+        })
+        // Runs a program: its exit status, and what it has written on stdout and stderr.
+        .method("program", |_, _, args: Vec<String>| {
+            let output = Command::new(&args[0]).args(&args[1..]).stdin(Stdio::null()).output()?;
+            let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+            Ok((output.status.code(), out, err))
+        })
+        // Says that it has begun, waits until it is let go, then calls its own name; the receipt is noted.
+        .method("block_then_call_self", |_, ctx, (begun, go): (PathBuf, PathBuf)| {
+            append(&begun, "begun")?;
+            while !go.exists() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let own = ctx.worker().to_string();
+            let by_name = receipt(ctx.call(own.as_str(), "count", ())?)?;
+            let number = ctx.number();
+            let by_number = receipt(ctx.call(number, "count", ())?)?;
+            Ok(append(&begun, &format!("{by_name}; {by_number}"))?)
         })
         .method("descriptors", |_, _, ()| {
             let links = fs::read_dir("/proc/self/fd")?.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());

@@ -2,6 +2,7 @@
 //! process outlives it.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -53,6 +54,14 @@ pub struct Output {
 }
 
 impl Output {
+    fn of(output: &std::process::Output) -> Output {
+        Output {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// Standard output as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -64,7 +73,24 @@ impl Output {
         assert_eq!(self.code, 0, "{self:?}");
         self
     }
+
+    /// The same, for a command that must have ended with this status, and said why: in one sentence of
+    /// its own, or in the form in which wrong usage is explained.
+    #[track_caller]
+    pub fn fails(self, code: i32, parts: &[&str]) -> Output {
+        assert_eq!(self.code, code, "{self:?}");
+        let usage = self.err.starts_with("error: ") && self.err.contains("--help");
+        let sentence = self.err.starts_with("workhall: ") && self.err.trim_end().lines().count() == 1;
+        assert!(usage || sentence, "not one sentence: {self:?}");
+        for part in parts {
+            assert!(self.err.contains(part), "stderr lacks `{part}`: {self:?}");
+        }
+        self
+    }
 }
+
+/// Every name is a worker of the tests.
+pub const ANY_NAME: &str = "class.any = { exec = ['{bin}/test-worker'], names = ['**'] }\n";
 
 /// A running supervisor.
 pub struct Supervisor {
@@ -72,6 +98,30 @@ pub struct Supervisor {
     dir: TempDir,
     socket: PathBuf,
     args: Vec<String>,
+    holds: u32,
+}
+
+/// A task that is held; see [`Supervisor::hold`].
+pub struct Held {
+    log: PathBuf,
+    go: PathBuf,
+}
+
+impl Held {
+    /// Whether the task was begun.
+    pub fn has_begun(&self) -> bool {
+        lines(&self.log).first().is_some_and(|line| line == "begun")
+    }
+
+    /// Whether the task has come to its end.
+    pub fn has_ended(&self) -> bool {
+        lines(&self.log).get(1).is_some_and(|line| line == "ended")
+    }
+
+    /// Lets it go.
+    pub fn release(&self) {
+        File::create(&self.go).unwrap();
+    }
 }
 
 impl Supervisor {
@@ -90,9 +140,8 @@ impl Supervisor {
     /// With a configuration; `{bin}` in it is the directory of the executables, `{dir}` the test's own.
     pub fn with_config(config: &str) -> Supervisor {
         let this = Supervisor::prepare();
-        let config = config
-            .replace("{bin}", bin_dir().to_str().unwrap())
-            .replace("{dir}", this.dir.path().to_str().unwrap());
+        let config =
+            config.replace("{bin}", bin_dir().to_str().unwrap()).replace("{dir}", this.dir.path().to_str().unwrap());
         let file = this.path("workhall.toml");
         fs::write(&file, config).unwrap();
         let file = file.to_str().unwrap().to_string();
@@ -103,7 +152,7 @@ impl Supervisor {
         bin_dir();
         let dir = tempfile::Builder::new().prefix("workhall-").tempdir().unwrap();
         let socket = dir.path().join("socket");
-        Supervisor { child: None, dir, socket, args: Vec::new() }
+        Supervisor { child: None, dir, socket, args: Vec::new(), holds: 0 }
     }
 
     fn run(mut self, args: Vec<String>) -> Supervisor {
@@ -192,6 +241,23 @@ impl Supervisor {
         stream
     }
 
+    /// Holds a worker in a task until it is let go; returns when the task has begun.
+    #[track_caller]
+    pub fn hold(&mut self, worker: &str) -> Held {
+        let held = self.post_hold(worker);
+        self.until("the task has begun", |_| held.has_begun());
+        held
+    }
+
+    /// Posts such a task, without waiting until it begins.
+    #[track_caller]
+    pub fn post_hold(&mut self, worker: &str) -> Held {
+        self.holds += 1;
+        let (log, go) = (self.path(&format!("held-{}", self.holds)), self.path(&format!("go-{}", self.holds)));
+        self.cli(&["call", worker, "block", log.to_str().unwrap(), go.to_str().unwrap()]).ok();
+        Held { log, go }
+    }
+
     /// The row of a worker in `ps --json`; null if there is none. The newest one of the name.
     pub fn ps(&self, name: &str) -> Value {
         let list = self.cli(&["ps", "--json"]).ok().json();
@@ -244,7 +310,8 @@ impl Supervisor {
     /// Processes that this supervisor, or one before it on the same socket, has started and that live.
     pub fn processes(&self) -> Vec<i32> {
         let mark = format!("WORKHALL_SOCKET={}", self.socket.display());
-        let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let pids =
+            fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.filter(|pid: &i32| {
             fs::read(format!("/proc/{pid}/environ"))
                 .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
@@ -277,18 +344,43 @@ impl Drop for Supervisor {
     }
 }
 
+/// Waits for a condition where no supervisor is at hand.
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The lines of a file that workers write to; none if it is not there. Whole lines only.
+pub fn lines(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(str::to_string).collect()
+}
+
+/// Runs a command with this text on its stdin, and collects what it prints.
+pub fn output_of(command: &mut Command, stdin: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdin.take().expect("it is piped");
+    let output = std::thread::scope(|scope| {
+        // One that ends without reading all of it is no error here: its status tells.
+        scope.spawn(move || pipe.write_all(stdin).is_ok());
+        child.wait_with_output().expect("the command ends")
+    });
+    Output::of(&output)
+}
+
 /// Runs a command and collects what it prints.
 pub fn output(command: &mut Command) -> Output {
-    let output = command.output().expect("the command starts");
-    Output {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    Output::of(&command.output().expect("the command starts"))
 }
 
 /// Whether a process lives (a zombie does not).
 pub fn lives(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !matches!(stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes()[0]), Some(b'Z' | b'X')))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !matches!(stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes()[0]), Some(b'Z' | b'X'))
+    })
 }

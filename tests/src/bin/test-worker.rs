@@ -28,9 +28,18 @@ fn main() -> worker_host::Result {
             state.count += 1;
             Ok(state.count)
         })
+        // Counts like `count`, and fails unless it is told the number: the order, seen from inside.
+        .method("in_order", |state, _, (number,): (i64,)| match number == state.count {
+            true => Ok(state.count += 1),
+            false => Err(format!("{number} came when {} was due", state.count).into()),
+        })
         .method("pid", |_, _, ()| Ok(std::process::id()))
         .method("who", |_, ctx, ()| Ok((ctx.worker().to_string(), ctx.number(), ctx.generation())))
         .method("sender", |_, ctx, ()| Ok(ctx.sender().map(|sender| (sender.worker.to_string(), sender.number))))
+        .method("sender_to", |_, ctx, (file,): (PathBuf,)| {
+            let sender = ctx.sender().map_or("nobody".to_string(), |from| format!("{} %{}", from.worker, from.number));
+            Ok(append(&file, &sender)?)
+        })
         // Appends a line: the order and number of executions, seen from outside.
         .method("log", |_, _, (file, line): (PathBuf, String)| Ok(append(&file, &line)?))
         .method("sleep", |_, _, (ms,): (u64,)| Ok(std::thread::sleep(Duration::from_millis(ms))))
@@ -81,7 +90,10 @@ fn main() -> worker_host::Result {
         .method("stop", |_, _, ()| Ok(raise(Signal::SIGSTOP)?))
         // Leaves a process behind that has left the group and the session; returns its id.
         .method("orphan", |_, _, (file,): (PathBuf,)| {
-            let script = format!("setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' >/dev/null 2>&1 &", file.display());
+            let script = format!(
+                "setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' >/dev/null 2>&1 &",
+                file.display()
+            );
             Command::new("sh").args(["-c", &script]).status()?;
             while !file.exists() {
                 std::thread::sleep(Duration::from_millis(2));

@@ -1,3 +1,4 @@
 //! The rules, proved with real processes started from the real binary. One file per question.
 
 mod call;
+mod worker;

@@ -1,4 +1,5 @@
 //! The rules, proved with real processes started from the real binary. One file per question.
 
 mod call;
+mod ledger;
 mod worker;

@@ -1,6 +1,7 @@
 //! The way to the supervisor.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,9 @@ pub fn connect(socket: Option<PathBuf>) -> Result<Connection, Failure> {
             io::ErrorKind::NotFound => format!(
                 "no supervisor at {shown}: there is no socket (start one with `workhall serve`, or name its socket with --socket)"
             ),
+            io::ErrorKind::ConnectionRefused if path.metadata().is_ok_and(|meta| !meta.file_type().is_socket()) => {
+                format!("no supervisor at {shown}: it is no socket, name the supervisor's with --socket")
+            }
             io::ErrorKind::ConnectionRefused => {
                 format!("no supervisor at {shown}: the socket is there but nobody listens (start one with `workhall serve`)")
             }

@@ -4,3 +4,4 @@ mod call;
 mod command_line;
 mod ledger;
 mod worker;
+mod wrong_input;

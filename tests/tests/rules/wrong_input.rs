@@ -431,7 +431,7 @@ fn an_executable_that_is_no_program() {
 #[test]
 fn a_directory_to_start_in_that_is_missing() {
     let class = "class.broken = { exec = ['/bin/cat'], directory = '{own}/missing' }";
-    cannot_start(class, |_| (), Some("No such file or directory"), "No such file or directory");
+    cannot_start(class, |_| (), Some("cannot start in"), "missing: No such file or directory");
 }
 
 #[test]

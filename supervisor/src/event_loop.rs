@@ -17,6 +17,7 @@ use workhall_protocol::wire::DecodeError;
 use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer};
+use crate::diagnostics::say;
 use crate::process_tree::{self, Sweep};
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::unix_signals::SignalPipe;
@@ -217,7 +218,7 @@ impl EventLoop {
             }
             Token::ReloadSignal => {
                 self.reload_signal.take();
-                eprintln!("workhall: SIGHUP does nothing yet: restart the supervisor for a new configuration");
+                say("SIGHUP does nothing yet: restart the supervisor for a new configuration");
             }
             Token::Connection { index, serial } => {
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);

@@ -15,6 +15,7 @@ use workhall_protocol::terms::Refusal;
 use super::connect::{Connection, connect};
 use super::output::{print_line, safe};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
+use crate::diagnostics::say;
 
 pub const EXAMPLES: &str = "Examples:
   workhall call counter add 5                 post a message, and that is all
@@ -73,7 +74,7 @@ impl Call {
         let mut connection = connect(socket)?;
         connection.set_timeout(self.timeout);
         let ticket = self.submit(&mut connection, args, false)?;
-        let receipt = connection.ask(|client| client.receipt(ticket))?;
+        let receipt = connection.receipt(ticket)?;
         let mut code = self.show_receipt(&receipt, self.wait)?;
         if self.wait && matches!(receipt, ReceiptBody::Accepted(_)) {
             let outcome = connection.ask(|client| client.outcome(ticket))?;
@@ -190,6 +191,7 @@ impl Call {
         let (mut number, mut posted, mut worst) = (0, 0, ExitCode::Done);
         let mut end: Option<Result<(), Failure>> = None;
         loop {
+            connection.check_time()?;
             // Before a read that may have to wait, all that was sent is seen to its end: so what comes slowly
             // is posted line by line.
             while end.is_none() && sent.len() < LINES_AHEAD && (sent.is_empty() || lines.buffer().contains(&b'\n')) {
@@ -215,7 +217,7 @@ impl Call {
                 }
             }
             let Some(line) = sent.pop_front() else { break };
-            let receipt = connection.ask(|client| client.receipt(line.ticket))?;
+            let receipt = connection.receipt(line.ticket)?;
             if let ReceiptBody::Refused { reason: Refusal::MailboxFull, .. } = receipt
                 && line.refusals < REFUSALS_IN_A_ROW_MAX
             {
@@ -250,7 +252,7 @@ impl Call {
     /// sends them again, in their order.
     fn send_again(&self, connection: &mut Connection, line: Line, sent: &mut VecDeque<Line>) -> Result<(), Failure> {
         for behind in sent.iter() {
-            connection.ask(|client| client.receipt(behind.ticket))?;
+            connection.receipt(behind.ticket)?;
         }
         let room = connection.ask(|client| client.wait(self.worker.address(), Until::Room))?;
         connection.ask(|client| client.outcome(room))?;
@@ -271,7 +273,7 @@ impl Call {
         match self.show_outcome(&outcome) {
             Ok(_) => Ok(worst),
             Err(failure) if matches!(failure.code, ExitCode::Failed | ExitCode::NotExecuted) => {
-                eprintln!("workhall: {}", failure.message);
+                say(&failure.message);
                 Ok(if worst == ExitCode::NotExecuted { worst } else { failure.code })
             }
             Err(failure) => Err(failure),

@@ -99,7 +99,7 @@ pub fn run() -> ExitCode {
     };
     result.unwrap_or_else(|failure| {
         if !failure.is_silent() {
-            eprintln!("workhall: {}", failure.message);
+            crate::diagnostics::say(&failure.message);
         }
         failure.code
     })

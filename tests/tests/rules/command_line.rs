@@ -1,6 +1,6 @@
 //! The command line as people and scripts hold on to it: exit statuses, JSON, arguments, output.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -470,6 +470,23 @@ fn wait_returns_when_it_is_so() {
     assert!(supervisor.ps("a").is_null());
 }
 
+#[test]
+fn a_timeout_of_nothing_asks_and_does_not_wait() {
+    let mut supervisor = Supervisor::start();
+    let held = supervisor.hold("a");
+    supervisor.cli(&["wait", "a", "--idle", "--timeout", "0s"]).fails(5, &["time ran out"]);
+    // The message is posted all the same, as the sentence says.
+    supervisor.cli(&["call", "a", "count", "--wait", "--timeout", "0s"]).fails(5, &["what was asked for goes on"]);
+    assert_eq!(supervisor.ps("a")["pending"], 1);
+    supervisor.cli(&["call", "c", "count", "--wait", "--timeout", "0s"]).fails(3, &["no_class"]);
+    supervisor.cli(&["kill", "a", "--wait", "--timeout", "0s"]).fails(5, &["what was asked for goes on"]);
+    assert_eq!(supervisor.ps("a")["state"], "ending");
+    held.release();
+    supervisor.cli(&["wait", "a", "--gone"]).ok();
+    supervisor.cli(&["wait", "a", "--gone", "--timeout", "0s"]).ok();
+    supervisor.cli(&["kill", "a", "--wait", "--timeout", "0s"]).ok();
+}
+
 // ---- for people -----------------------------------------------------------------------------
 
 /// Runs a command in a terminal; `None`, with the reason, where there is no `script`.
@@ -546,15 +563,41 @@ fn lines_shows_its_progress_on_a_terminal_only() {
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let supervisor = Supervisor::start();
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let quiet = output_status(supervisor.command(&["ps", "--json"]).stdout(writer));
-    assert_eq!(quiet, (Some(0), String::new()));
+    let nobody_reads = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let mut ps = supervisor.command(&["ps", "--json"]);
+    let quiet = ps.stdout(nobody_reads()).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!((quiet.status.code(), &*quiet.stderr), (Some(0), &b""[..]));
+    let mut refused = supervisor.command(&["call", "c", "count"]);
+    assert_eq!(refused.stderr(nobody_reads()).status().unwrap().code(), Some(3));
 }
 
-fn output_status(command: &mut Command) -> (Option<i32>, String) {
-    let output = command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+#[test]
+fn a_supervisor_whose_stderr_nobody_reads_serves_on() {
+    let mut supervisor = Supervisor::start();
+    let socket = supervisor.path("other");
+    let mut serve = supervisor.command(&["serve", "--workers", supervisor.path("workers").to_str().unwrap()]);
+    serve.arg("--socket").arg(&socket).stderr(Stdio::piped());
+    let mut serve = serve.spawn().unwrap();
+    let mut ready = String::new();
+    let mut stderr = BufReader::new(serve.stderr.take().unwrap());
+    stderr.read_line(&mut ready).unwrap();
+    assert!(ready.contains("ready at"), "{ready}");
+    drop(stderr);
+    let pid = nix::unistd::Pid::from_raw(serve.id() as i32);
+    nix::sys::signal::kill(pid, Signal::SIGHUP).unwrap();
+    let status = supervisor.cli(&["status", "--json", "--socket", socket.to_str().unwrap()]);
+    let _ended = nix::sys::signal::kill(pid, Signal::SIGTERM);
+    let mut ended = None;
+    supervisor.until("it has ended", |_| {
+        ended = serve.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(status.ok().json()["pid"], serve.id());
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub fn spawn(class: &Class, name: &str, process: ProcessKey, socket: &Path) -> R
         })?;
         let pid = child.id() as i32;
         match sys::open_pidfd(pid) {
-            Ok(pidfd) => return Ok(Spawned { pid, pidfd, stream, page }),
+            Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page }),
             Err(error) => {
                 // Nobody would notice its end: it must not live.
                 sys::kill_group(pid);

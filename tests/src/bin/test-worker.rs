@@ -33,9 +33,12 @@ fn main() -> worker_host::Result {
             Ok(state.count)
         })
         // Counts like `count`, and fails unless it is told the number: the order, seen from inside.
-        .method("in_order", |state, _, (number,): (i64,)| match number == state.count {
-            true => Ok(state.count += 1),
-            false => Err(format!("{number} came when {} was due", state.count).into()),
+        .method("in_order", |state, _, (number,): (i64,)| {
+            if number != state.count {
+                return Err(format!("{number} came when {} was due", state.count).into());
+            }
+            state.count += 1;
+            Ok(())
         })
         .method("pid", |_, _, ()| Ok(std::process::id()))
         .method("who", |_, ctx, ()| Ok((ctx.worker().to_string(), ctx.number(), ctx.generation())))
@@ -46,7 +49,10 @@ fn main() -> worker_host::Result {
         })
         // Appends a line: the order and number of executions, seen from outside.
         .method("log", |_, _, (file, line): (PathBuf, String)| Ok(append(&file, &line)?))
-        .method("sleep", |_, _, (ms,): (u64,)| Ok(std::thread::sleep(Duration::from_millis(ms))))
+        .method("sleep", |_, _, (ms,): (u64,)| {
+            std::thread::sleep(Duration::from_millis(ms));
+            Ok(())
+        })
         // Says that it has begun, then waits until it is let go.
         .method("block", |_, _, (begun, go): (PathBuf, PathBuf)| {
             append(&begun, "begun")?;

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use slab::Slab;
 use workhall_core::{Core, Event, Instant, ProcessKey};
 use workhall_protocol::MarkPage;
+use workhall_protocol::ids::MessageId;
 use workhall_protocol::messages::{Error, Ref, Reply, ToSupervisor};
 use workhall_protocol::wire::DecodeError;
 
 use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer};
+use crate::diagnostics::say;
 use crate::process_tree::Sweep;
 use crate::requests::Question;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
@@ -184,7 +186,7 @@ impl EventLoop {
             }
             Token::ReloadSignal => {
                 self.reload_signal.take();
-                eprintln!("workhall: SIGHUP does nothing yet: restart the supervisor for a new configuration");
+                say("SIGHUP does nothing yet: restart the supervisor for a new configuration");
             }
             Token::Connection { index, serial } => {
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);

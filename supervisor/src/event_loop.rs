@@ -407,7 +407,12 @@ impl EventLoop {
             if written.is_err() {
                 connection.drop_output();
             }
-            let over = written.is_err() || connection.closing && connection.unwritten() == 0;
+            let over = match &written {
+                Ok(()) => connection.closing && connection.unwritten() == 0,
+                // A client that has left has no answers, but what it had asked for before is still taken in.
+                Err(error) if has_left(error) => connection.closing,
+                Err(_) => true,
+            };
             match connection.peer {
                 Peer::Client if over => self.hang_up(index),
                 // What a worker has written is still read, up to its end; only a stream beyond repair is cut.
@@ -491,6 +496,10 @@ impl EventLoop {
         }
         gone
     }
+}
+
+fn has_left(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset)
 }
 
 #[cfg(test)]

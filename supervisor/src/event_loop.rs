@@ -390,9 +390,15 @@ impl EventLoop {
             if written.is_err() {
                 connection.drop_output();
             }
-            let answered = connection.unwritten() == 0;
-            let nothing_follows = connection.closing || connection.half_closed && connection.awaited == 0;
-            let over = written.is_err() || answered && nothing_follows;
+            let over = match &written {
+                Ok(()) => {
+                    let nothing_follows = connection.closing || connection.half_closed && connection.awaited == 0;
+                    connection.unwritten() == 0 && nothing_follows
+                }
+                // A client that has left has no answers, but what it had asked for before is still taken in.
+                Err(error) if has_left(error) => connection.closing || connection.half_closed,
+                Err(_) => true,
+            };
             match connection.peer {
                 Peer::Client if over => self.hang_up(index),
                 // What a worker has written is still read, up to its end; only a stream beyond repair is cut.
@@ -407,4 +413,8 @@ impl EventLoop {
             }
         }
     }
+}
+
+fn has_left(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset)
 }

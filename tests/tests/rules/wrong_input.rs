@@ -316,6 +316,19 @@ fn half_a_frame_keeps_nobody_waiting() {
 }
 
 #[test]
+fn a_client_that_leaves_before_its_receipts_has_posted_all_the_same() {
+    const CALLS: usize = 2_000;
+    let mut supervisor = Supervisor::start();
+    let mut stream = supervisor.raw();
+    let call = b"{\"call\":{\"worker\":\"a\",\"method\":\"count\",\"ref\":1}}\n";
+    stream.write_all(&call.repeat(CALLS)).unwrap();
+    drop(stream);
+    supervisor.until("the connection is closed", |this| this.status()["counts"]["clients"] == 1);
+    assert_eq!(supervisor.status()["ledger"]["accepted"], CALLS);
+    assert_eq!(supervisor.call(&["a", "count"]), CALLS + 1);
+}
+
+#[test]
 fn what_is_not_understood_is_named_and_the_connection_goes_on() {
     let supervisor = Supervisor::start();
     let mut stream = supervisor.raw();

@@ -1,6 +1,7 @@
 //! Effect to act: one exhaustive match, and nothing is decided here.
 
 use std::borrow::Cow;
+use std::num::NonZeroU64;
 
 use workhall_core::{Effect, Event, KillReport, Mark, Outcome, ProcessKey, ReplyTo};
 use workhall_protocol::args::Payload;
@@ -96,7 +97,7 @@ impl EventLoop {
             Err(reason) => {
                 // The arguments do not fit this worker's encoding: it never sees them.
                 let error = format!("the message cannot be handed to its worker: {reason}");
-                self.core.handle(self.clock.now(), Event::Failed { process: key, id, error: &error });
+                self.core.handle(self.clock.now(), Event::Undeliverable { process: key, id, error: &error });
             }
         }
     }
@@ -151,23 +152,23 @@ impl EventLoop {
     }
 
     fn outcome(&mut self, reply: ReplyTo, body: OutcomeBody<'_>) {
-        let Some(index) = self.connection(reply) else { return };
+        let Some(index) = self.connection(reply.connection) else { return };
         if let Some(reference) = self.connections[index].outcome_reference(reply.token) {
             self.say(index, &Reply::Outcome(messages::Outcome { reference, body }));
         }
     }
 
     fn killed(&mut self, reply: ReplyTo, discarded: u64) {
-        let Some(index) = self.connection(reply) else { return };
+        let Some(index) = self.connection(reply.connection) else { return };
         if let Some(reference) = self.connections[index].receipt_reference(reply.token) {
             self.say(index, &Reply::Receipt(Receipt { reference, body: ReceiptBody::Killed { discarded } }));
         }
     }
 
     /// The connection that is to be answered, if it is still there.
-    fn connection(&self, reply: ReplyTo) -> Option<usize> {
-        let index = (reply.connection.get() & u64::from(u32::MAX)) as usize;
-        self.connections.get(index).is_some_and(|connection| connection.key == reply.connection).then_some(index)
+    pub(crate) fn connection(&self, key: NonZeroU64) -> Option<usize> {
+        let index = (key.get() & u64::from(u32::MAX)) as usize;
+        self.connections.get(index).is_some_and(|connection| connection.key == key).then_some(index)
     }
 
     fn process(&self, key: ProcessKey, slot: u32) -> Option<&Process> {

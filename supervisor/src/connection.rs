@@ -49,6 +49,10 @@ pub struct Connection {
     pub chain_broken: bool,
     /// The stream is beyond repair: it ends once the output is written.
     pub closing: bool,
+    /// The peer will say nothing more, but may still read.
+    pub half_closed: bool,
+    /// How many requests wait for an outcome or a late receipt.
+    pub awaited: usize,
     /// A worker has said `ready`.
     pub greeted: bool,
     /// How it is spoken to; JSON until the peer has said its first byte.
@@ -82,6 +86,8 @@ impl Connection {
             decoder: Decoder::default(),
             chain_broken: false,
             closing: false,
+            half_closed: false,
+            awaited: 0,
             greeted: false,
             encoding: Encoding::Json,
             dirty: false,
@@ -187,7 +193,8 @@ impl Connection {
     /// What it is to be watched for now, if that has changed.
     pub fn new_interest(&mut self) -> Option<Interest> {
         let unwritten = self.unwritten();
-        let wanted = Interest { read: unwritten <= OUT_PAUSE_BYTES && !self.closing, write: unwritten > 0 };
+        let read = unwritten <= OUT_PAUSE_BYTES && !self.closing && !self.half_closed;
+        let wanted = Interest { read, write: unwritten > 0 };
         (wanted != self.interest).then(|| {
             self.interest = wanted;
             wanted
@@ -197,6 +204,7 @@ impl Connection {
     /// Where the answers to a request of this connection go. `more`: a receipt comes this way and an
     /// outcome after it, not just one of them.
     pub fn reply_to(&mut self, reference: &Ref, more: bool) -> ReplyTo {
+        self.awaited += 1;
         let token = match reference {
             Ref::Number(number) if number & (REF_BIT | MORE_BIT) == 0 => *number,
             other => self.refs.insert(other.clone()) as u64 | REF_BIT,
@@ -208,12 +216,14 @@ impl Connection {
     pub fn receipt_reference(&mut self, token: u64) -> Option<Ref> {
         match token & MORE_BIT != 0 && token & REF_BIT != 0 {
             true => self.refs.get((token & !(REF_BIT | MORE_BIT)) as usize).cloned(),
+            false if token & MORE_BIT != 0 => Some(Ref::Number(token & !MORE_BIT)),
             false => self.outcome_reference(token),
         }
     }
 
     /// The reference behind a token, for an outcome: the last that is said to it.
     pub fn outcome_reference(&mut self, token: u64) -> Option<Ref> {
+        self.awaited = self.awaited.saturating_sub(1);
         let number = token & !(REF_BIT | MORE_BIT);
         match token & REF_BIT {
             0 => Some(Ref::Number(number)),
@@ -269,7 +279,7 @@ mod tests {
             let kill = connection.reply_to(&reference, true);
             assert_eq!(connection.receipt_reference(kill.token), Some(reference.clone()));
             assert_eq!(connection.outcome_reference(kill.token), Some(reference.clone()));
-            assert!(connection.refs.is_empty(), "{reference:?}");
+            assert!(connection.refs.is_empty() && connection.awaited == 0, "{reference:?}");
         }
     }
 }

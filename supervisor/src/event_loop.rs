@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use slab::Slab;
-use workhall_core::{Core, Event, Instant, Mark, ProcessKey};
+use workhall_core::{Core, Event, Instant, ProcessKey};
 use workhall_protocol::MarkPage;
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::messages::{Error, Ref, Reply, ToSupervisor};
@@ -17,60 +17,24 @@ use workhall_protocol::wire::DecodeError;
 use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer};
-use crate::process_tree::{self, Sweep};
+use crate::process_tree::Sweep;
+use crate::requests::Question;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
+use crate::token::{SERIAL_MASK, Token};
 use crate::unix_signals::SignalPipe;
 
 /// How many events one wake-up brings at most.
 const EVENTS_MAX: usize = 1024;
 /// How many connections are accepted in one turn at most.
 const ACCEPTS_MAX: usize = 64;
+/// How often the connection of a process is read at most when all that it has written is wanted: more than
+/// its socket can hold.
+const READS_MAX: usize = 64;
 /// How long accepting rests after the kernel had no descriptor for a connection.
 const ACCEPT_REST: std::time::Duration = std::time::Duration::from_millis(500);
 
 const READ: Interest = Interest { read: true, write: false };
 const NOTHING: Interest = Interest { read: false, write: false };
-
-/// What a descriptor in the poller is. The number of the thing is in the low half of the token; of
-/// connections and processes a part of their serial is above, so that an event that was fetched for one is
-/// not taken for its successor in the same place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token {
-    Listener,
-    ChildSignal,
-    StopSignal,
-    ReloadSignal,
-    Connection { index: usize, serial: u64 },
-    Process { slot: usize, serial: u64 },
-}
-
-const SERIAL_MASK: u64 = (1 << 28) - 1;
-
-impl Token {
-    fn pack(self) -> u64 {
-        let place = |kind: u64, index: usize, serial: u64| kind << 60 | (serial & SERIAL_MASK) << 32 | index as u64;
-        match self {
-            Token::Listener => 0,
-            Token::ChildSignal => 1,
-            Token::StopSignal => 2,
-            Token::ReloadSignal => 3,
-            Token::Connection { index, serial } => place(1, index, serial),
-            Token::Process { slot, serial } => place(2, slot, serial),
-        }
-    }
-
-    fn unpack(token: u64) -> Token {
-        let (index, serial) = ((token & u64::from(u32::MAX)) as usize, token >> 32 & SERIAL_MASK);
-        match (token >> 60, token) {
-            (1, _) => Token::Connection { index, serial },
-            (2, _) => Token::Process { slot: index, serial },
-            (_, 0) => Token::Listener,
-            (_, 1) => Token::ChildSignal,
-            (_, 2) => Token::StopSignal,
-            _ => Token::ReloadSignal,
-        }
-    }
-}
 
 /// A process that was started and is not proved gone.
 #[derive(Debug)]
@@ -114,6 +78,8 @@ pub struct EventLoop {
     stop_signal: SignalPipe,
     reload_signal: SignalPipe,
     next_serial: u64,
+    /// Asked in this turn.
+    pub(crate) questions: Vec<(NonZeroU64, Question)>,
     /// Connections with something to write at the end of the turn.
     dirty: Vec<usize>,
     /// Processes that have ended and may have left something behind.
@@ -162,6 +128,7 @@ impl EventLoop {
             stop_signal: SignalPipe::stop()?,
             reload_signal: SignalPipe::reload()?,
             next_serial: 1,
+            questions: Vec::new(),
             dirty: Vec::new(),
             sweeping: Vec::new(),
             _lock: setup.lock,
@@ -189,6 +156,7 @@ impl EventLoop {
             let now = self.clock.now();
             self.core.tick(now);
             self.apply();
+            self.answer_questions();
             if self.accept_again.is_some_and(|at| at <= now) {
                 self.accept_again = None;
                 self.resume_accepting()?;
@@ -222,7 +190,7 @@ impl EventLoop {
             Token::Connection { index, serial } => {
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);
                 if known && event.read {
-                    self.readable(index);
+                    self.readable(index, event.hung_up);
                 }
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);
                 if known && event.write {
@@ -301,14 +269,29 @@ impl EventLoop {
         serial
     }
 
-    fn readable(&mut self, index: usize) {
+    fn readable(&mut self, index: usize, hung_up: bool) {
         let ended = match self.connections[index].read() {
             Ok(count) => count == 0,
             Err(e) => e.kind() != std::io::ErrorKind::WouldBlock,
         };
         self.handle_input(index);
-        if ended && self.connections.contains(index) {
-            self.hang_up(index);
+        let connection = &mut self.connections[index];
+        match (ended, connection.peer) {
+            (false, _) => {}
+            // It has said all that it wants, and may still read the answers: `… | socat - UNIX:…`.
+            (true, Peer::Client) if !hung_up => connection.half_closed = true,
+            (true, _) => self.hang_up(index),
+        }
+    }
+
+    /// Reads and handles all that a process has written so far. Bounded: a child that it left behind may have
+    /// inherited the connection, and write without end. The end itself is left for the event that tells it.
+    pub(crate) fn read_all(&mut self, index: usize) {
+        for _ in 0..READS_MAX {
+            match self.connections[index].read() {
+                Ok(count) if count > 0 => self.handle_input(index),
+                _ => break,
+            }
         }
     }
 
@@ -406,7 +389,9 @@ impl EventLoop {
             if written.is_err() {
                 connection.drop_output();
             }
-            let over = written.is_err() || connection.closing && connection.unwritten() == 0;
+            let answered = connection.unwritten() == 0;
+            let nothing_follows = connection.closing || connection.half_closed && connection.awaited == 0;
+            let over = written.is_err() || answered && nothing_follows;
             match connection.peer {
                 Peer::Client if over => self.hang_up(index),
                 // What a worker has written is still read, up to its end; only a stream beyond repair is cut.
@@ -419,101 +404,6 @@ impl EventLoop {
                     }
                 }
             }
-        }
-    }
-
-    // ---- processes --------------------------------------------------------------------------
-
-    /// The kernel says that a process has ended. First everything that it had written is taken in: so no
-    /// settlement is lost, and the charge falls on the right message.
-    fn process_ended(&mut self, slot: usize) {
-        let process = &self.processes[slot];
-        let (key, pid) = (process.key, process.pid);
-        // It is not reaped yet, so the number of its group cannot be another's.
-        sys::kill_group(pid);
-        let now = self.clock.now();
-        if process.connection.is_some() {
-            // From here on it is given nothing more, whatever it still has to say.
-            self.core.handle(now, Event::Disconnected { process: key });
-            self.apply();
-        }
-        if let Some(index) = self.processes[slot].connection {
-            // A child that has inherited the connection could else go on writing without an end.
-            sys::end_input(self.connections[index].stream());
-        }
-        while let Some(index) = self.processes[slot].connection {
-            match self.connections[index].read() {
-                Ok(count) if count > 0 => self.handle_input(index),
-                _ => break,
-            }
-        }
-        let exit = match sys::reap(&self.processes[slot].pidfd) {
-            Ok(Some(exit)) => exit,
-            Ok(None) => return,
-            // Nobody else reaps our children; should it happen the status is unknown, but not the end.
-            Err(_) => workhall_protocol::terms::Exit::Signal(0),
-        };
-        let process = &mut self.processes[slot];
-        process.reaped = true;
-        self.leaders.remove(&pid);
-        let _open = self.poller.remove(&process.pidfd);
-        if let Some(index) = process.connection.take() {
-            let connection = self.connections.remove(index);
-            let _open = self.poller.remove(connection.stream());
-            self.core.forget_waits(connection.key);
-            process.unwritten_task = connection.first_unwritten_task();
-        }
-        let mark = match process.page.marks() {
-            Some((begun, finished)) => Some(Mark { begun, finished }),
-            // Without marks it may have begun all that it was sent, but nothing that could not even be written
-            // to it whole.
-            None => process
-                .unwritten_task
-                .map(|first| Mark { begun: MessageId(first.0.saturating_sub(1)), finished: MessageId(0) }),
-        };
-        self.core.handle(self.clock.now(), Event::Exited { process: key, exit, mark });
-        self.apply();
-    }
-
-    /// Looks again for what ended processes left behind, and reaps what was adopted.
-    pub(crate) fn sweep(&mut self) {
-        let mut sweeping = std::mem::take(&mut self.sweeping);
-        sweeping.retain(|slot| !self.sweep_pass(*slot));
-        self.sweeping.append(&mut sweeping);
-        process_tree::reap_adopted(|pid| self.leaders.contains(&pid));
-        self.apply();
-    }
-
-    /// One pass for one process. Returns whether nothing is left of it.
-    pub(crate) fn sweep_pass(&mut self, slot: usize) -> bool {
-        let Some(mut sweep) = self.processes[slot].sweep.take() else { return false };
-        let gone = sweep.pass(|pid| self.leaders.contains(&pid));
-        self.processes[slot].sweep = Some(sweep);
-        if gone {
-            let process = self.processes.remove(slot);
-            self.core.handle(self.clock.now(), Event::TreeGone { process: process.key });
-        }
-        gone
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_come_back_as_they_went() {
-        let large = Token::Connection { index: u32::MAX as usize, serial: SERIAL_MASK };
-        for token in [
-            Token::Listener,
-            Token::ChildSignal,
-            Token::StopSignal,
-            Token::ReloadSignal,
-            Token::Connection { index: 0, serial: 1 },
-            large,
-            Token::Process { slot: 7, serial: 9 },
-        ] {
-            assert_eq!(Token::unpack(token.pack()), token);
         }
     }
 }

@@ -8,10 +8,12 @@ mod connection;
 mod event_loop;
 mod exit_code;
 mod process_tree;
+mod reaper;
 mod report;
 mod requests;
 mod spawner;
 mod sys;
+mod token;
 mod unix_signals;
 
 fn main() -> std::process::ExitCode {

@@ -20,6 +20,14 @@ use crate::report::{
     Counts, ExitReport, LedgerReport, LimitsReport, MailboxReport, StatusReport, WorkerInfo, WorkerRow,
 };
 
+/// What is asked of the supervisor as a whole, answered at the end of the turn.
+#[derive(Debug)]
+pub(crate) enum Question {
+    List(Ref),
+    Info(Ref, messages::Address<'static>),
+    Status(Ref),
+}
+
 impl EventLoop {
     /// One message of a peer.
     pub(crate) fn request(&mut self, now: Instant, index: usize, request: Request<'_>) {
@@ -38,11 +46,12 @@ impl EventLoop {
             }
             (Request::Call(call), _) => self.call(now, index, call),
             (Request::Kill(kill), _) => self.kill(now, index, kill),
-            (Request::List(list), _) => self.list(now, index, list.reference),
-            (Request::Info(info), _) => self.info(now, index, info.reference, info.worker.target()),
-            (Request::Status(status), _) => self.status(now, index, status.reference),
+            (Request::List(list), _) => self.ask_later(index, Question::List(list.reference)),
+            (Request::Info(info), _) => {
+                self.ask_later(index, Question::Info(info.reference, info.worker.into_owned()));
+            }
+            (Request::Status(status), _) => self.ask_later(index, Question::Status(status.reference)),
             (Request::Wait(wait), _) => {
-                self.learn_marks(now);
                 let reply = self.connections[index].reply_to(&wait.reference, false);
                 self.receipt(index, wait.reference, ReceiptBody::Waiting {});
                 self.core.wait(wait.worker.target(), wait.until, reply);
@@ -67,7 +76,10 @@ impl EventLoop {
             };
             self.say(index, &Reply::Welcome(welcome));
         }
-        self.core.handle(now, Event::Ready { process, window: ready.window });
+        // Without the marks nobody knows how far it has come with what was sent ahead (rules K1, D2).
+        let marked = matches!(self.connections[index].peer, Peer::Worker { slot, .. } if self.processes[slot].page.marks().is_some());
+        let window = if marked { ready.window } else { 1 };
+        self.core.handle(now, Event::Ready { process, window });
     }
 
     fn call(&mut self, now: Instant, index: usize, call: messages::Call<'_>) {
@@ -164,7 +176,6 @@ impl EventLoop {
     }
 
     fn list(&mut self, now: Instant, index: usize, reference: Ref) {
-        self.learn_marks(now);
         let mut rows: Vec<WorkerRow> =
             self.core.workers(now).map(|view| WorkerRow::new(&view, self.pid(&view))).collect();
         rows.sort_unstable_by(|a, b| (&a.name, a.number).cmp(&(&b.name, b.number)));
@@ -172,7 +183,6 @@ impl EventLoop {
     }
 
     fn info(&mut self, now: Instant, index: usize, reference: Ref, target: Target<'_>) {
-        self.learn_marks(now);
         let Some(view) = self.core.worker(now, target) else {
             return self.receipt(index, reference, ReceiptBody::Ignored { reason: Ignored::NoWorker });
         };
@@ -200,7 +210,6 @@ impl EventLoop {
     }
 
     fn status(&mut self, now: Instant, index: usize, reference: Ref) {
-        self.learn_marks(now);
         let (ledger, counters) = (self.core.ledger(), self.core.counters());
         let (limits, total_bytes_used) = self.core.limits();
         let status = StatusReport {
@@ -244,14 +253,41 @@ impl EventLoop {
         self.report(index, reference, &status);
     }
 
-    /// Before a question is answered: how far the processes have come beyond what they have said.
-    fn learn_marks(&mut self, now: Instant) {
-        let busy = self.processes.iter().filter(|(_, process)| !process.reaped);
-        let marks: Vec<_> = busy.filter_map(|(_, process)| Some((process.key, process.page.marks()?))).collect();
-        for (process, (begun, finished)) in marks {
-            self.core.handle(now, Event::Marked { process, mark: Mark { begun, finished } });
+    fn ask_later(&mut self, index: usize, question: Question) {
+        let connection = &mut self.connections[index];
+        connection.awaited += 1;
+        self.questions.push((connection.key, question));
+    }
+
+    /// Answers the questions of this turn, once everything else that it brought is done.
+    pub(crate) fn answer_questions(&mut self) {
+        if self.questions.is_empty() {
+            return;
         }
-        self.apply();
+        self.learn_marks();
+        let now = self.clock.now();
+        for (key, question) in std::mem::take(&mut self.questions) {
+            let Some(index) = self.connection(key) else { continue };
+            self.connections[index].awaited -= 1;
+            match question {
+                Question::List(reference) => self.list(now, index, reference),
+                Question::Info(reference, worker) => self.info(now, index, reference, worker.target()),
+                Question::Status(reference) => self.status(now, index, reference),
+            }
+        }
+    }
+
+    /// How far the processes have come beyond what they have said. What they wrote before they set their
+    /// marks is read after these were, and handled before they count: so a failure is not taken for done.
+    fn learn_marks(&mut self) {
+        let living = self.processes.iter().filter(|(_, process)| !process.reaped);
+        let marks: Vec<_> =
+            living.filter_map(|(_, process)| Some((process.key, process.connection?, process.page.marks()?))).collect();
+        for (process, index, (begun, finished)) in marks {
+            self.read_all(index);
+            self.core.handle(self.clock.now(), Event::Marked { process, mark: Mark { begun, finished } });
+            self.apply();
+        }
     }
 
     fn pid(&self, view: &WorkerView<'_>) -> Option<i32> {

@@ -51,17 +51,13 @@ pub fn spawn(class: &Class, name: &str, process: ProcessKey, socket: &Path) -> R
             command.current_dir(directory);
         }
         #[allow(clippy::zombie_processes, reason = "the event loop reaps it through its pidfd")]
-        let child = command.spawn().map_err(|error| format!("cannot execute {}: {error}", class.exec[0]))?;
+        let mut child = command.spawn().map_err(|error| format!("cannot execute {}: {error}", class.exec[0]))?;
         let pid = child.id() as i32;
-        match sys::open_pidfd(pid) {
-            Ok(pidfd) => return Ok(Spawned { pid, pidfd, stream, page }),
-            Err(error) => {
-                // Nobody would notice its end: it must not live.
-                sys::kill_group(pid);
-                let mut child = child;
-                let _collected = child.wait();
-                Err(format!("cannot watch process {pid}: {error}"))
-            }
-        }
+        sys::open_pidfd(pid).map(|pidfd| Spawned { pid, pidfd, stream, page }).map_err(|error| {
+            // Nobody would notice its end: it must not live.
+            sys::kill_group(pid);
+            let _collected = child.wait();
+            format!("cannot watch process {pid}: {error}")
+        })
     }
 }

@@ -96,6 +96,8 @@ pub struct Ready {
     pub read: bool,
     /// Room to write, or an error.
     pub write: bool,
+    /// Both directions are closed, or broken.
+    pub hung_up: bool,
 }
 
 /// The one thing that waits: epoll, level-triggered.
@@ -150,6 +152,7 @@ impl Poller {
                 token: event.data(),
                 read: broken || flags.contains(EpollFlags::EPOLLIN),
                 write: broken || flags.contains(EpollFlags::EPOLLOUT),
+                hung_up: broken,
             }
         }));
         Ok(())

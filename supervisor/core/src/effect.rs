@@ -25,7 +25,7 @@ pub enum Effect {
         /// Which message.
         id: MessageId,
     },
-    /// Ask it to end; see that it begins no further task. Answered at once by `Asked`.
+    /// Ask it to end; see that it begins no further task. Answered at once by `Asked`. May come again.
     Ask {
         /// Whom.
         process: ProcessKey,

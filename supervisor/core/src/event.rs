@@ -150,7 +150,17 @@ pub enum Event<'a> {
         /// For people.
         error: &'a str,
     },
-    /// How far it has come; at any time.
+    /// The message of a `Deliver` cannot be said to this process, and was not.
+    Undeliverable {
+        /// Which.
+        process: ProcessKey,
+        /// The message.
+        id: MessageId,
+        /// For people.
+        error: &'a str,
+    },
+    /// How far it has come; at any time. Settles what nobody waits for as done, so a failure that was written
+    /// before the mark must have been read before.
     Marked {
         /// Which.
         process: ProcessKey,

@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use workhall_protocol::ids::Target;
+use workhall_protocol::ids::{MessageId, Target};
 use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored};
 
 use crate::deadlines::Due;
@@ -260,10 +260,11 @@ impl Core {
     }
 
     /// The answer to Ask has come, or never will: now it is known what ran at the kill, and what it discarded.
-    pub(crate) fn release_held(&mut self, index: u32) {
+    pub(crate) fn release_held(&mut self, index: u32, finished: MessageId) {
         let worker = &mut self.workers[index as usize];
         let Some(life) = &mut worker.life else { return };
-        let (held, running) = (core::mem::take(&mut life.held), life.running());
+        let held = core::mem::take(&mut life.held);
+        let running = life.in_flight.iter().map(|message| message.id).find(|id| *id > finished);
         for killer in held {
             for waiting in worker.killers.iter_mut().filter(|waiting| waiting.reply == killer.reply) {
                 waiting.task = running;

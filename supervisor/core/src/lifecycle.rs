@@ -47,9 +47,10 @@ impl Core {
                     error: if wanted { error.into() } else { Box::default() },
                 });
             }
+            Event::Undeliverable { process, id, error } => self.undeliverable(now, process, id, error),
             Event::Marked { process, mark } => {
                 if self.life(process).is_some() {
-                    self.finish_through(now, process.index, mark.finished);
+                    self.finish_through(now, process.index, mark.finished, |message| message.reply.is_none());
                     self.pump(now, process.index);
                 }
             }
@@ -164,12 +165,28 @@ impl Core {
         }
     }
 
-    /// All tasks up to `finished` have ended; whatever else is to be said of them has been said.
-    fn finish_through(&mut self, now: Instant, index: u32, finished: MessageId) {
+    /// The process never sees this message: it has failed, wherever it stood among those sent ahead.
+    fn undeliverable(&mut self, now: Instant, process: ProcessKey, id: MessageId, error: &str) {
+        let Some(life) = self.life(process) else { return };
+        let Ok(at) = life.in_flight.binary_search_by_key(&id, |message| message.id) else { return };
+        let message = life.in_flight.remove(at).expect("was found there");
+        let another = !life.in_flight.is_empty();
+        life.running_since = if at == 0 { now } else { life.running_since };
+        let error = if message.reply.is_some() { error.into() } else { Box::default() };
+        let place = if at == 0 { Place::Running } else { Place::Pending };
+        self.settle(process.index, message, place, Outcome::Failed { error });
+        if at == 0 && another {
+            self.ledger.begin();
+        }
+        self.pump(now, process.index);
+    }
+
+    /// All tasks up to `finished` have ended: those at the front that are `tacit` need no other word.
+    fn finish_through(&mut self, now: Instant, index: u32, finished: MessageId, tacit: fn(&Message) -> bool) {
         loop {
             let life = self.workers[index as usize].life.as_ref();
             match life.and_then(|life| life.in_flight.front()) {
-                Some(front) if front.id <= finished => {
+                Some(front) if front.id <= finished && tacit(front) => {
                     self.settle_front(now, index, Outcome::Done { result: Box::default() });
                 }
                 _ => return,
@@ -200,15 +217,14 @@ impl Core {
         }
     }
 
-    /// The answer to Ask: what has not begun will not begin.
+    /// The answer to Ask: what has not begun will not begin. What has ended is not settled by it: the words
+    /// for it, with a result or an error, may have been written and not read yet.
     fn asked(&mut self, now: Instant, process: ProcessKey, mark: Option<Mark>) {
         if self.life(process).is_none() {
             return;
         }
         let index = process.index;
-        if let Some(mark) = mark {
-            self.finish_through(now, index, mark.finished);
-        }
+        let finished = mark.unwrap_or_default().finished;
         let worker = &mut self.workers[index as usize];
         let killed = worker.goal == Goal::Down;
         let life = worker.life.as_mut().expect("was there above");
@@ -220,13 +236,16 @@ impl Core {
                 self.ledger.unbegin();
             }
         }
-        if life.in_flight.is_empty()
-            && let Some(stop) = &mut life.stop
-        {
+        let idle = life.in_flight.back().is_none_or(|last| last.id <= finished);
+        if idle && let Some(stop) = &mut life.stop {
             stop.idle_since.get_or_insert(now);
         }
+        life.ask_again = Instant::NEVER;
+        if killed && mark.is_some() && !idle {
+            life.ask_again = now.after(life.ask_again_after);
+        }
         self.discard(index, discarded);
-        self.release_held(index);
+        self.release_held(index, finished);
         self.arm(index);
         self.touch(index);
     }
@@ -237,7 +256,7 @@ impl Core {
         }
         let index = process.index;
         if let Some(mark) = mark {
-            self.finish_through(now, index, mark.finished);
+            self.finish_through(now, index, mark.finished, |_| true);
         }
         let worker = &mut self.workers[index as usize];
         let killed = worker.goal == Goal::Down;
@@ -270,7 +289,7 @@ impl Core {
                 self.workers[index as usize].mailbox.put_back(rest);
             }
         }
-        self.release_held(index);
+        self.release_held(index, MessageId(0));
         self.emit(Effect::Sweep { process, slot });
         self.arm(index);
         self.touch(index);

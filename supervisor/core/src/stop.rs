@@ -53,6 +53,11 @@ impl Stop {
         self.step
     }
 
+    /// Asked, and the current task still runs.
+    pub fn waits_for_task(&self) -> bool {
+        self.step == Step::Ask && self.idle_since.is_none()
+    }
+
     /// Goes to `step`, or repeats it. Never goes back.
     pub fn enter(&mut self, now: Instant, step: Step) {
         debug_assert!(step >= self.step);

@@ -63,6 +63,13 @@ impl Core {
         if life.exit.is_some() {
             life.swept = now;
             self.emit(Effect::Sweep { process, slot });
+        } else if life.ask_again <= now {
+            life.ask_again = Instant::NEVER;
+            life.ask_again_after = life.ask_again_after.saturating_mul(2);
+            // A later step, or a task that has ended, needs no answer any more.
+            if life.connected && life.stop.as_ref().is_some_and(Stop::waits_for_task) {
+                self.emit(Effect::Ask { process, slot });
+            }
         } else if let Some(stop) = &mut life.stop {
             let step = stop.next_step();
             if !life.connected && step == Step::Term {
@@ -131,5 +138,48 @@ impl Core {
             }
             Due::Shutdown => self.stopping == Some(at),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::sync::Arc;
+    use core::time::Duration;
+
+    use workhall_protocol::ids::{MessageId, Target};
+
+    use super::*;
+    use crate::event::{Call, Event};
+    use crate::policy::{Limits, Policy};
+    use crate::time::Instant;
+
+    #[test]
+    fn c13_deadlines_of_messages_that_were_executed_do_not_pile_up() {
+        let mut core = Core::new(Limits { message_bytes: 1000, total_bytes: 1 << 20, workers: 10 }, 1);
+        let grace = Duration::from_secs(1);
+        let policy = Arc::new(Policy {
+            class: "c".into(),
+            startup_method: None,
+            mailbox_messages: 10,
+            mailbox_bytes: 1 << 20,
+            start_timeout: grace,
+            task_grace: None,
+            exit_grace: grace,
+            term_grace: grace,
+        });
+        let now = Instant(0);
+        let expires = Some(Duration::from_secs(3600));
+        let target = Target::Name("a");
+        for id in 1..=10_000 {
+            let call = Call { target, method: "m", args: b"", from: None, existing: false, expires, reply: None };
+            core.call(now, call, |_| Ok(policy.clone()));
+            let process = core.workers[0].key(0);
+            if id == 1 {
+                core.handle(now, Event::Ready { process, window: 1 });
+            }
+            core.handle(now, Event::Done { process, id: MessageId(id), result: b"" });
+        }
+        assert_eq!(core.ledger().done, 10_000);
+        assert!(core.deadlines.len() < 200, "{} entries", core.deadlines.len());
     }
 }

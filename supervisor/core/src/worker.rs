@@ -16,6 +16,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use workhall_protocol::ids::{Generation, MessageId};
 use workhall_protocol::terms::{Current, Exit};
@@ -171,6 +172,10 @@ pub(crate) struct Life {
     /// Receipts of kills that wait for the answer to Ask.
     pub held: Vec<Killer>,
     pub ask_pending: bool,
+    /// The answer to Ask named a task as begun that the process may yet drop, because it saw the stop
+    /// flag just then: it is asked again here. Each time is twice as long, so that a long task costs little.
+    pub ask_again: Instant,
+    pub ask_again_after: Duration,
     /// The first of the two facts that end a life.
     pub exit: Option<(Exit, Instant)>,
     pub swept: Instant,
@@ -195,6 +200,8 @@ impl Life {
             stop: None,
             held: Vec::new(),
             ask_pending: false,
+            ask_again: Instant::NEVER,
+            ask_again_after: REPEAT,
             exit: None,
             swept: now,
             charged: false,
@@ -223,7 +230,7 @@ impl Life {
             return self.swept.after(REPEAT);
         }
         match (&self.stop, self.ready) {
-            (Some(stop), _) => stop.deadline(policy),
+            (Some(stop), _) => stop.deadline(policy).min(self.ask_again),
             (None, None) => self.started.after(policy.start_timeout),
             (None, Some(_)) => Instant::NEVER,
         }

@@ -29,7 +29,7 @@ pub struct Serve {
 impl Serve {
     /// Serves until SIGTERM or SIGINT.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let config = self.configuration()?;
+        let mut config = self.configuration()?;
         let socket = socket.or_else(|| config.socket.clone()).unwrap_or_else(default_socket);
         let socket = std::path::absolute(&socket)?;
         check_socket_path(&socket)?;
@@ -41,6 +41,9 @@ impl Serve {
         sys::become_subreaper().context("cannot become the reaper of orphans")?;
         let descriptors = sys::raise_descriptor_limit().context("cannot raise the limit of descriptors")?;
         crate::process_tree::check_kernel().context("cannot watch process trees")?;
+        // A worker takes two descriptors, its connection and its pidfd: clients leave it half of them.
+        let for_clients = usize::try_from(descriptors.saturating_sub(64) / 2).unwrap_or(usize::MAX).max(16);
+        config.connections = config.connections.min(for_clients);
         let lock = claim(&socket)?;
         let listener =
             sys::listen(&socket, SOCKET_MODE).with_context(|| format!("cannot listen at {}", socket.display()))?;

@@ -5,9 +5,9 @@
 //! shell would. It gives the guarantees that the shell gives, and no others:
 //!
 //! - Spawn is answered at once, by Spawned or SpawnFailed;
-//! - Ask is answered at once; before the answer only what the process had written by then is read;
-//! - a mark is fed after everything that was written before it was stored;
-//! - the exit and the disconnection are fed after everything that the process had written.
+//! - Ask is answered at once, before anything else is fed;
+//! - any other mark is fed after everything that was written before it was stored;
+//! - the exit is fed after everything that the process had written.
 //!
 //! Everything else comes in any order and late: the exit before or after the disconnection, timers after
 //! their time, facts after the end of the life they are about.
@@ -57,6 +57,8 @@ pub struct Report {
 pub struct Violation {
     /// Of which run.
     pub seed: u64,
+    /// Of a core that was broken on purpose.
+    pub broken_gate: bool,
     /// At which step.
     pub step: u64,
     /// Which rule, in a word.
@@ -71,9 +73,10 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Violation { seed, step, rule, detail, .. } = self;
         writeln!(f, "seed {seed}, step {step}: [{rule}] {detail}")?;
+        let canary = if self.broken_gate { "WORKHALL_BROKEN_GATE=1 " } else { "" };
         write!(
             f,
-            "replay: WORKHALL_SEED={seed} cargo test -p workhall-tests --test simulator replay -- --nocapture --include-ignored"
+            "replay: {canary}WORKHALL_SEED={seed} cargo test -p workhall-tests --test simulator replay -- --nocapture"
         )
     }
 }
@@ -83,7 +86,14 @@ pub fn run(seed: u64, options: Options) -> Result<Report, Violation> {
     let notes = Arc::new(Mutex::new(world::Notes::default()));
     let result = catch_unwind(AssertUnwindSafe(|| world::World::new(seed, options, notes.clone()).run()));
     let notes = notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let failed = |rule, detail| Violation { seed, step: notes.steps, rule, detail, trace: notes.trace.clone() };
+    let failed = |rule, detail| Violation {
+        seed,
+        broken_gate: options.broken_gate,
+        step: notes.steps,
+        rule,
+        detail,
+        trace: notes.trace.clone(),
+    };
     match result {
         Ok(Ok(coverage)) => Ok(Report { steps: notes.steps, coverage, trace: notes.trace.clone() }),
         Ok(Err((rule, detail))) => Err(failed(rule, detail)),

@@ -62,7 +62,6 @@ pub struct World {
     awaited_percent: u64,
     /// How late the next tick is.
     lateness: Duration,
-    reading_at_ask: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +128,6 @@ impl World {
             wait_tokens: Vec::new(),
             awaited_percent,
             lateness: Duration::ZERO,
-            reading_at_ask: 0,
         }
     }
 
@@ -167,6 +165,11 @@ impl World {
             true => None,
         };
         match (planned, tick) {
+            (None, None) if self.phase != Phase::Stopping => {
+                let detail = format!("nothing will ever happen again: {:?}", self.core.ledger());
+                self.checker.violation.get_or_insert(("liveness", detail));
+                return true;
+            }
             (None, None) => return false,
             (planned, Some(at)) if planned.is_none_or(|planned| at < planned) => {
                 self.now = self.now.max(at);
@@ -488,6 +491,7 @@ impl World {
             Event::Ready { .. } => "event Ready",
             Event::Done { .. } => "event Done",
             Event::Failed { .. } => "event Failed",
+            Event::Undeliverable { .. } => "event Undeliverable",
             Event::Marked { .. } => "event Marked",
             Event::Asked { .. } => "event Asked",
             Event::Violation { .. } => "event Violation",
@@ -533,9 +537,6 @@ impl World {
                 Effect::Stopped => self.stopped = true,
             }
         }
-        if self.reading_at_ask == 0 {
-            self.checker.outrun = false;
-        }
     }
 
     fn spawn(&mut self, key: ProcessKey) {
@@ -573,17 +574,18 @@ impl World {
         let message = self.core.task(process, id);
         self.checker.content(id, message);
         let awaited = message.is_some_and(|message| message.reply.is_some());
+        if self.rng.percent(1) {
+            let error = error_of(id);
+            return self.feed(Event::Undeliverable { process, id, error: &error });
+        }
         self.send(slot, ToProcess::Task { id, awaited });
     }
 
-    /// Sets the flag, reads the page, reads what was written before it was read, and answers.
+    /// Sets the flag, reads the page, and answers: what was written before is still unread.
     fn ask(&mut self, process: ProcessKey, slot: usize) {
         self.processes[slot].stop_flag = true;
         let mark = self.processes[slot].page();
         self.send(slot, ToProcess::Ask);
-        if mark.is_some() {
-            self.read_all_at_once(slot);
-        }
         self.feed(Event::Asked { process, mark });
     }
 
@@ -591,16 +593,9 @@ impl World {
         let process = &self.processes[slot];
         if let (Some(mark), false) = (process.page(), process.exit_fed) {
             let key = process.key;
-            self.read_all_at_once(slot);
+            self.shell_reads(slot, usize::MAX);
             self.feed(Event::Marked { process: key, mark });
         }
-    }
-
-    fn read_all_at_once(&mut self, slot: usize) {
-        self.reading_at_ask += 1;
-        self.checker.outrun |= !self.processes[slot].outbox.is_empty();
-        self.shell_reads(slot, usize::MAX);
-        self.reading_at_ask -= 1;
     }
 
     fn shell_reads(&mut self, slot: usize, frames: usize) {
@@ -671,8 +666,13 @@ impl World {
         }
     }
 
-    /// Reads all that it had written, then feeds the exit. The kernel may say first that the tree is gone.
+    /// Reads all that it had written, then feeds the exit. The kernel may say first that the tree is gone, and
+    /// the shell that nothing more can be given to the process.
     fn exited(&mut self, slot: usize) {
+        if self.rng.percent(30) {
+            let process = self.processes[slot].key;
+            self.feed(Event::Disconnected { process });
+        }
         self.shell_reads(slot, usize::MAX);
         let process = &mut self.processes[slot];
         let (key, exit, mark) = (process.key, process.exit.expect("it has died"), process.page());
@@ -803,7 +803,7 @@ impl World {
         process.mark.begun = id;
         let epoch = process.epoch;
         let key = process.key;
-        self.checker.half_begins(key, true);
+        self.checker.page_differs(key, true);
         match self.rng.percent(20) {
             true => {
                 let after = self.rng.up_to_ms(3);
@@ -821,7 +821,7 @@ impl World {
     fn look_at_the_flag(&mut self, slot: usize) {
         let process = &mut self.processes[slot];
         let Beginning { id, awaited, previous } = process.beginning.take().expect("the caller has set it");
-        self.checker.half_begins(process.key, false);
+        self.checker.page_differs(process.key, false);
         if process.stop_flag && process.nature.has_page {
             process.mark.begun = previous;
             process.stops = true;
@@ -907,6 +907,7 @@ impl World {
         if let Ending::SettledThenCrash(exit) = ending
             && !collected
         {
+            self.checker.page_differs(key, true);
             return self.dies(slot, exit);
         }
         if lost {

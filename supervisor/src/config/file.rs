@@ -1,0 +1,215 @@
+//! The configuration as it is written: keys, types, defaults, and how single values are read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+use workhall_core::Policy;
+use workhall_protocol::limits::{FRAME_BYTES_MAX, METHOD_BYTES_MAX};
+
+/// Message and envelope share a frame; this much is left for the envelope.
+const ENVELOPE_BYTES: u64 = 4096;
+const MESSAGE_BYTES_MAX: u64 = FRAME_BYTES_MAX as u64 - ENVELOPE_BYTES;
+/// No duration of a configuration is longer than this: thirty days.
+const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    pub supervisor: SupervisorFile,
+    #[serde(default)]
+    pub class: BTreeMap<String, ClassFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SupervisorFile {
+    pub socket: Option<PathBuf>,
+    pub workers: Option<PathBuf>,
+    #[serde(deserialize_with = "duration")]
+    pub shutdown_grace: Duration,
+    #[serde(deserialize_with = "message_bytes")]
+    pub message_bytes: u64,
+    #[serde(deserialize_with = "bytes")]
+    pub total_bytes: u64,
+    #[serde(deserialize_with = "count")]
+    pub max_workers: u64,
+    #[serde(deserialize_with = "count")]
+    pub max_connections: u64,
+}
+
+impl Default for SupervisorFile {
+    fn default() -> Self {
+        SupervisorFile {
+            socket: None,
+            workers: None,
+            shutdown_grace: Duration::from_secs(10),
+            message_bytes: 4 << 20,
+            total_bytes: 1 << 30,
+            max_workers: 1_000_000,
+            max_connections: 10_000,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ClassFile {
+    #[serde(deserialize_with = "exec")]
+    pub exec: Vec<String>,
+    pub names: Option<Vec<String>>,
+    pub directory: Option<PathBuf>,
+    pub main: bool,
+    #[serde(deserialize_with = "method")]
+    pub startup_method: Option<String>,
+    pub on_crash: OnCrash,
+    pub mailbox: MailboxFile,
+    #[serde(deserialize_with = "duration")]
+    pub start_timeout: Duration,
+    #[serde(deserialize_with = "some_duration")]
+    pub task_grace: Option<Duration>,
+    #[serde(deserialize_with = "duration")]
+    pub exit_grace: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub term_grace: Duration,
+}
+
+impl Default for ClassFile {
+    fn default() -> Self {
+        ClassFile {
+            exec: Vec::new(),
+            names: None,
+            directory: None,
+            main: false,
+            startup_method: None,
+            on_crash: OnCrash::Drop,
+            mailbox: MailboxFile::default(),
+            start_timeout: Duration::from_secs(30),
+            task_grace: None,
+            exit_grace: Duration::from_secs(5),
+            term_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OnCrash {
+    Drop,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct MailboxFile {
+    #[serde(deserialize_with = "count")]
+    pub messages: u64,
+    #[serde(deserialize_with = "bytes")]
+    pub bytes: u64,
+}
+
+impl Default for MailboxFile {
+    fn default() -> Self {
+        MailboxFile { messages: 10_000, bytes: 16 << 20 }
+    }
+}
+
+impl ClassFile {
+    pub fn policy(&self, class: &str) -> Policy {
+        Policy {
+            class: class.into(),
+            startup_method: self.startup_method.as_deref().map(Arc::from),
+            mailbox_messages: self.mailbox.messages,
+            mailbox_bytes: self.mailbox.bytes,
+            start_timeout: self.start_timeout,
+            task_grace: self.task_grace,
+            exit_grace: self.exit_grace,
+            term_grace: self.term_grace,
+        }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map_err(de::Error::custom)
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+/// A duration as people write it, at most thirty days.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("`{text}` is no duration ({error}); write it like \"250ms\", \"5s\" or \"2m\""))?;
+    match duration <= DURATION_MAX {
+        true => Ok(duration),
+        false => Err(format!("`{text}` is too long: at most 30d")),
+    }
+}
+
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    struct Bytes;
+    impl de::Visitor<'_> for Bytes {
+        type Value = u64;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number of bytes of at least 1, like 65536, \"64KiB\" or \"16MiB\"")
+        }
+        fn visit_i64<E: de::Error>(self, v: i64) -> Result<u64, E> {
+            u64::try_from(v).ok().filter(|v| *v > 0).ok_or_else(|| E::invalid_value(de::Unexpected::Signed(v), &self))
+        }
+        fn visit_str<E: de::Error>(self, v: &str) -> Result<u64, E> {
+            parse_bytes(v).ok_or_else(|| E::invalid_value(de::Unexpected::Str(v), &self))
+        }
+    }
+    deserializer.deserialize_any(Bytes)
+}
+
+pub(super) fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let shift = match text[digits..].trim_start() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    text[..digits].parse::<u64>().ok()?.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+}
+
+fn message_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let bytes = bytes(deserializer)?;
+    match bytes <= MESSAGE_BYTES_MAX {
+        true => Ok(bytes),
+        false => {
+            Err(de::Error::custom(format_args!("at most {MESSAGE_BYTES_MAX} bytes: that is what the wire carries")))
+        }
+    }
+}
+
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        0 => Err(de::Error::custom("0 is out of range: at least 1 (zero never means unlimited)")),
+        count => Ok(count),
+    }
+}
+
+fn exec<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let exec = Vec::<String>::deserialize(deserializer)?;
+    match exec.first().is_some_and(|program| !program.is_empty()) {
+        true => Ok(exec),
+        false => Err(de::Error::custom("`exec` needs at least the program")),
+    }
+}
+
+fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let method = String::deserialize(deserializer)?;
+    match (1..=METHOD_BYTES_MAX).contains(&method.len()) {
+        true => Ok(Some(method)),
+        false => Err(de::Error::custom(format_args!("a method's name has 1 to {METHOD_BYTES_MAX} bytes"))),
+    }
+}

@@ -1,0 +1,64 @@
+//! What the poller gives back with an event.
+
+/// What a descriptor in the poller is. The number of the thing is in the low half of the token; of
+/// connections and processes a part of their serial is above, so that an event that was fetched for one is
+/// not taken for its successor in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    Listener,
+    ChildSignal,
+    StopSignal,
+    ReloadSignal,
+    Connection { index: usize, serial: u64 },
+    Process { slot: usize, serial: u64 },
+}
+
+/// The part of a serial number that fits into a token.
+pub(crate) const SERIAL_MASK: u64 = (1 << 28) - 1;
+
+impl Token {
+    pub fn pack(self) -> u64 {
+        let place = |kind: u64, index: usize, serial: u64| kind << 60 | (serial & SERIAL_MASK) << 32 | index as u64;
+        match self {
+            Token::Listener => 0,
+            Token::ChildSignal => 1,
+            Token::StopSignal => 2,
+            Token::ReloadSignal => 3,
+            Token::Connection { index, serial } => place(1, index, serial),
+            Token::Process { slot, serial } => place(2, slot, serial),
+        }
+    }
+
+    pub fn unpack(token: u64) -> Token {
+        let (index, serial) = ((token & u64::from(u32::MAX)) as usize, token >> 32 & SERIAL_MASK);
+        match (token >> 60, token) {
+            (1, _) => Token::Connection { index, serial },
+            (2, _) => Token::Process { slot: index, serial },
+            (_, 0) => Token::Listener,
+            (_, 1) => Token::ChildSignal,
+            (_, 2) => Token::StopSignal,
+            _ => Token::ReloadSignal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_as_they_went() {
+        let large = Token::Connection { index: u32::MAX as usize, serial: SERIAL_MASK };
+        for token in [
+            Token::Listener,
+            Token::ChildSignal,
+            Token::StopSignal,
+            Token::ReloadSignal,
+            Token::Connection { index: 0, serial: 1 },
+            large,
+            Token::Process { slot: 7, serial: 9 },
+        ] {
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+    }
+}

@@ -2,6 +2,10 @@
 
 mod call;
 mod death;
+mod examples;
 mod kill;
+mod kill_ladder;
+mod left_behind;
 mod overlap;
-mod raw_protocol;
+mod raw_client;
+mod raw_worker;

@@ -33,7 +33,10 @@ fn main() -> worker_host::Result {
         .method("sender", |_, ctx, ()| Ok(ctx.sender().map(|sender| (sender.worker.to_string(), sender.number))))
         // Appends a line: the order and number of executions, seen from outside.
         .method("log", |_, _, (file, line): (PathBuf, String)| Ok(append(&file, &line)?))
-        .method("sleep", |_, _, (ms,): (u64,)| Ok(std::thread::sleep(Duration::from_millis(ms))))
+        .method("sleep", |_, _, (ms,): (u64,)| {
+            std::thread::sleep(Duration::from_millis(ms));
+            Ok(())
+        })
         // Says that it has begun, then waits until it is let go.
         .method("block", |_, _, (begun, go): (PathBuf, PathBuf)| {
             append(&begun, "begun")?;

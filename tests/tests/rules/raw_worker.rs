@@ -111,6 +111,25 @@ while True:
 }
 
 #[test]
+fn k01_a_kill_of_a_json_worker_in_full_run_counts_exactly_what_it_took() {
+    let mut supervisor = python(&format!("ready()\n{EXECUTE}"));
+    const TASKS: usize = 200;
+    let methods: Vec<String> = (0..TASKS).map(|number| number.to_string()).collect();
+    let methods: Vec<&str> = methods.iter().map(String::as_str).collect();
+    let mut executed = 0;
+    for round in 0..5 {
+        call_all(&supervisor, "w", &methods);
+        supervisor.until_lines("ran", executed + 1 + 20 * round);
+        let report = supervisor.kill(&["w"]);
+        let ran = supervisor.lines("ran")[executed..].to_vec();
+        assert_eq!(ran.len() as u64 + report["discarded"].as_u64().unwrap(), TASKS as u64, "{report}");
+        assert_eq!(ran, methods[..ran.len()]);
+        executed += ran.len();
+        assert_eq!(supervisor.ledger("done"), executed as u64);
+    }
+}
+
+#[test]
 fn a_worker_in_bash_has_its_tasks_in_order_and_obeys_a_kill() {
     let mut supervisor = python("");
     supervisor.file(
@@ -442,6 +461,27 @@ fn rubbish_instead_of_ready_is_a_failed_start() {
         let row = supervisor.ps("w");
         assert_eq!((&row["generation"], &row["crashes"]), (&json!(2), &json!(1)), "{rubbish}: {row}");
     }
+}
+
+#[test]
+fn a_worker_that_does_not_read_its_answers_harms_nobody_else() {
+    let mut supervisor = python(
+        r#"
+ready()
+task = until("task")
+note("ran", "begun")
+while True: s.sendall(b'{"list":{"ref":1}}\n' * 1000)
+"#,
+    );
+    let task = supervisor.start_cli(&["call", "w", "m", "--wait", "--json"]);
+    supervisor.until_lines("ran", 1);
+    supervisor.cli(&["call", "w", "never"]).ok();
+    assert_eq!(supervisor.call(&["b", "count"]), 1);
+    let report = supervisor.kill(&["w", "--within", "200ms"]);
+    assert_eq!((&report["ended_by"], &report["current"]), (&json!("term"), &json!("interrupted")), "{report}");
+    assert_eq!(report["discarded"], 1, "{report}");
+    assert_eq!(task.end().json(), json!({"discarded": {"may_have_run": true}}));
+    assert_eq!(supervisor.call(&["b", "count"]), 2);
 }
 
 // ---- what a worker is handed ----------------------------------------------------------------

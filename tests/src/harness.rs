@@ -365,6 +365,20 @@ impl Supervisor {
         self.cli(&[&["kill", "--wait", "--json", "--timeout", "60s"], args].concat()).ok().json()
     }
 
+    /// A worker executes `block`, which has begun and said so in the file `begun`.
+    #[track_caller]
+    pub fn block(&mut self, worker: &str) {
+        let lines = self.lines("begun").len();
+        let (begun, go) = (self.path("begun"), self.path("go"));
+        self.cli(&["call", worker, "block", begun.to_str().unwrap(), go.to_str().unwrap()]).ok();
+        self.until_lines("begun", lines + 1);
+    }
+
+    /// Lets all end that execute `block`.
+    pub fn let_go(&self) {
+        self.file("go", "");
+    }
+
     /// A term of the ledger.
     #[track_caller]
     pub fn ledger(&self, term: &str) -> u64 {

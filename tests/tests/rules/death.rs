@@ -299,13 +299,6 @@ fn stopping(grace: &str) -> Supervisor {
     Supervisor::with_config(&STOPPING.replace("{grace}", grace))
 }
 
-fn block(supervisor: &mut Supervisor, worker: &str) {
-    let lines = supervisor.lines("begun").len();
-    let (begun, go) = (supervisor.path("begun"), supervisor.path("go"));
-    supervisor.cli(&["call", worker, "block", text(&begun), text(&go)]).ok();
-    supervisor.until_lines("begun", lines + 1);
-}
-
 /// It has ended well, and left nothing.
 fn ended(supervisor: &mut Supervisor) {
     let status = supervisor.ended();
@@ -335,7 +328,7 @@ fn d08_idle_workers_end_at_once_and_nothing_is_left() {
 #[test]
 fn d08_a_task_may_end_within_the_grace_and_what_waits_is_abandoned() {
     let mut supervisor = stopping("60s");
-    block(&mut supervisor, "a");
+    supervisor.block("a");
     let (begun, go) = (supervisor.path("begun"), supervisor.path("go"));
     let task = supervisor.start_cli(&["call", "a/1", "block", text(&begun), text(&go), "--wait", "--json"]);
     supervisor.until_lines("begun", 2);
@@ -363,7 +356,7 @@ fn d08_a_task_may_end_within_the_grace_and_what_waits_is_abandoned() {
         (&json!(true), &json!(2), &json!(2))
     );
     assert!(!kill.has_ended());
-    supervisor.file("go", "");
+    supervisor.let_go();
     let done = task.end();
     assert_eq!((done.code, done.json()), (0, json!({"done": {"result": null}})));
     let report = kill.end().ok().json();
@@ -394,10 +387,10 @@ fn d08_stopped_processes_are_continued() {
     supervisor.call(&["a", "count"]);
     kill(Pid::from_raw(supervisor.worker_pid("a")), Signal::SIGSTOP).unwrap();
     // One that was killed already, and is stopped in its task.
-    block(&mut supervisor, "a/1");
+    supervisor.block("a/1");
     supervisor.cli(&["kill", "a/1"]).ok();
     kill(Pid::from_raw(supervisor.worker_pid("a/1")), Signal::SIGSTOP).unwrap();
-    supervisor.file("go", "");
+    supervisor.let_go();
     supervisor.signal(Signal::SIGTERM);
     ended(&mut supervisor);
     assert_eq!(supervisor.lines("begun"), ["begun", "ended"]);
@@ -421,7 +414,7 @@ fn d08_the_ladder_of_the_class_goes_on_within_the_grace() {
 fn d08_a_second_signal_does_not_wait() {
     for (first, second) in [(Signal::SIGTERM, Signal::SIGTERM), (Signal::SIGINT, Signal::SIGTERM)] {
         let mut supervisor = stopping("1h");
-        block(&mut supervisor, "a");
+        supervisor.block("a");
         supervisor.signal(first);
         supervisor.until("it stops", |this| this.status()["stopping"] == true);
         assert!(lives(supervisor.worker_pid("a")));

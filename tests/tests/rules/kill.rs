@@ -1,63 +1,15 @@
-//! Kill: what it empties, what it lets finish, and how it ends a process (rules K1–K13).
+//! Kill: what it empties, what it lets finish, and what its receipt says (rules K1–K13; the ladder and what is
+//! left behind have files of their own).
 
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{Call, Current, EndedBy, Kill, OutcomeBody, ReceiptBody};
-use workhall_tests::harness::{self, Supervisor, bin_dir, lives};
+use workhall_tests::harness::{Supervisor, bin_dir, lives};
 
-/// Workers that are asked, and get SIGTERM and SIGKILL soon after. `deaf` reads no `kill`, `stubborn` ignores
-/// SIGTERM too; the current task of a `hasty` one has little time.
-const SHORT: &str = r#"
-    [class.a]
-    exec = ["{bin}/test-worker"]
-    exit_grace = "150ms"
-    term_grace = "150ms"
-    [class.patient]
-    exec = ["{bin}/test-worker"]
-    exit_grace = "30s"
-    term_grace = "30s"
-    [class.hasty]
-    exec = ["{bin}/test-worker"]
-    task_grace = "100ms"
-    exit_grace = "150ms"
-    term_grace = "150ms"
-    [class.deaf]
-    exec = ["bash", "{dir}/deaf"]
-    exit_grace = "150ms"
-    term_grace = "10s"
-    [class.stubborn]
-    exec = ["bash", "{dir}/stubborn"]
-    exit_grace = "150ms"
-    term_grace = "150ms"
-"#;
-
-/// Says that it is done with everything, and lives on whatever else it hears.
-const DEAF: &str = r#"
-    exec 3<>"/proc/self/fd/$WORKHALL_FD" 2>/dev/null || eval "exec 3<&$WORKHALL_FD 4>&$WORKHALL_FD"
-    printf '{"ready":{"protocol":1,"window":1}}\n' >&$WORKHALL_FD
-    while :; do
-        if IFS= read -r line <&$WORKHALL_FD; then
-            case "$line" in
-                *'"task"'*) id=${line#*'"id":'}; printf '{"done":{"id":%s}}\n' "${id%%[,\}]*}" >&$WORKHALL_FD;;
-            esac
-        else
-            read -t 1000 <> <(:)
-        fi
-    done
-"#;
-
-fn short() -> Supervisor {
-    let supervisor = Supervisor::with_config(SHORT);
-    let deaf = DEAF.lines().filter(|line| !line.contains("exec 3")).collect::<Vec<_>>().join("\n");
-    supervisor.file("deaf", &deaf);
-    supervisor.file("stubborn", &format!("trap '' TERM\n{deaf}"));
-    supervisor
-}
+use crate::kill_ladder::{short, way};
 
 fn with_window(window: u32) -> Supervisor {
     Supervisor::with_config(&format!("class.a.exec = ['{{bin}}/test-worker', '{window}']"))
@@ -65,22 +17,6 @@ fn with_window(window: u32) -> Supervisor {
 
 fn log<'a>(worker: &'a str, file: &Path, line: &str) -> Call<'a> {
     Call::new(worker, "log", Payload::encode_list(&(file, line)).unwrap())
-}
-
-/// The worker `a` executes `block`, which has begun; the file `go` lets it end.
-fn block(supervisor: &mut Supervisor) {
-    block_in(supervisor, "a");
-}
-
-fn block_in(supervisor: &mut Supervisor, worker: &str) {
-    let lines = supervisor.lines("begun").len();
-    let (begun, go) = (supervisor.path("begun"), supervisor.path("go"));
-    supervisor.cli(&["call", worker, "block", begun.to_str().unwrap(), go.to_str().unwrap()]).ok();
-    supervisor.until_lines("begun", lines + 1);
-}
-
-fn go(supervisor: &Supervisor) {
-    supervisor.file("go", "");
 }
 
 fn gone(supervisor: &Supervisor, worker: &str) {
@@ -111,7 +47,7 @@ fn k01_of_what_was_sent_ahead_nothing_is_executed_and_the_count_is_exact() {
         assert_eq!(client.receipt(killed).unwrap(), ReceiptBody::Killed { discarded: 65 }, "window {window}");
         assert_eq!(supervisor.ledger("running"), 1);
         assert_eq!(supervisor.ledger("discarded"), 65, "the mailbox is emptied at once (rule K2)");
-        self::go(&supervisor);
+        supervisor.let_go();
         assert!(matches!(client.outcome(current).unwrap(), OutcomeBody::Done { .. }), "window {window}");
         let OutcomeBody::Killed(report) = client.outcome(killed).unwrap() else { panic!() };
         assert_eq!((report.discarded, report.current), (65, Current::Finished), "window {window}");
@@ -155,7 +91,7 @@ fn k01_a_kill_in_full_run_counts_exactly_what_it_took() {
 #[test]
 fn k02_every_emptied_message_has_its_outcome_at_once() {
     let mut supervisor = Supervisor::start();
-    block(&mut supervisor);
+    supervisor.block("a");
     let waiting = supervisor.start_cli(&["call", "a", "count", "--wait", "--json"]);
     supervisor.until("it is pending", |this| this.ps("a")["pending"] == 1);
     let receipt = supervisor.cli(&["kill", "a", "--json"]).ok().json();
@@ -163,7 +99,7 @@ fn k02_every_emptied_message_has_its_outcome_at_once() {
     let outcome = waiting.end();
     assert_eq!((outcome.code, outcome.json()), (6, json!({"discarded": {"may_have_run": false}})));
     assert_eq!(supervisor.ps("a")["state"], "ending", "the current task still runs");
-    go(&supervisor);
+    supervisor.let_go();
     gone(&supervisor, "a");
 }
 
@@ -196,7 +132,7 @@ fn k03_an_idle_worker_ends_at_once() {
 #[test]
 fn k03_a_running_task_has_all_the_time_it_wants() {
     let mut supervisor = short();
-    block(&mut supervisor);
+    supervisor.block("a");
     let pid = supervisor.worker_pid("a");
     let kill = supervisor.start_cli(&["kill", "a", "--wait", "--json"]);
     supervisor.until("the kill is known", |this| this.ps("a")["closed"] == true);
@@ -204,173 +140,10 @@ fn k03_a_running_task_has_all_the_time_it_wants() {
     std::thread::sleep(Duration::from_millis(500));
     assert!(lives(pid));
     assert_eq!(supervisor.ps("a")["state"], "ending");
-    go(&supervisor);
+    supervisor.let_go();
     let report = kill.end().ok().json();
     assert_eq!((&report["ended_by"], &report["current"]), (&json!("ask"), &json!("finished")), "{report}");
     assert_eq!(supervisor.lines("begun"), ["begun", "ended"]);
-}
-
-// ---- K4: the ladder -------------------------------------------------------------------------
-
-/// What a receipt says of the way down.
-fn way(report: &Value) -> (&str, &str, Value) {
-    (report["ended_by"].as_str().unwrap(), report["current"].as_str().unwrap(), report["exit"].clone())
-}
-
-#[test]
-fn k04_who_does_not_hear_the_request_gets_sigterm() {
-    let supervisor = short();
-    assert_eq!(supervisor.call(&["deaf", "x"]), Value::Null);
-    let report = supervisor.kill(&["deaf"]);
-    assert_eq!(way(&report), ("term", "none", json!({"signal": 15})), "{report}");
-    assert!(report["steps"]["ask_ms"].as_u64().unwrap() >= 150, "{report}");
-    assert!(report["steps"]["kill_ms"].is_null(), "{report}");
-}
-
-#[test]
-fn k04_who_ignores_sigterm_gets_sigkill() {
-    let supervisor = short();
-    supervisor.call(&["stubborn", "x"]);
-    let report = supervisor.kill(&["stubborn"]);
-    assert_eq!(way(&report), ("kill", "none", json!({"signal": 9})), "{report}");
-    for step in ["ask_ms", "term_ms"] {
-        assert!(report["steps"][step].as_u64().unwrap() >= 150, "{report}");
-    }
-    assert!(report["took_ms"].as_u64().unwrap() >= 300, "{report}");
-}
-
-#[test]
-fn k04_a_stopped_process_is_continued_with_sigterm() {
-    let supervisor = short();
-    supervisor.call(&["a", "count"]);
-    kill(Pid::from_raw(supervisor.worker_pid("a")), Signal::SIGSTOP).unwrap();
-    let report = supervisor.kill(&["a"]);
-    assert_eq!(way(&report), ("term", "none", json!({"signal": 15})), "{report}");
-}
-
-#[test]
-fn k04_a_stopped_process_that_ignores_sigterm_notices_the_request_when_continued() {
-    let supervisor = short();
-    supervisor.call(&["a", "ignore_term"]);
-    kill(Pid::from_raw(supervisor.worker_pid("a")), Signal::SIGSTOP).unwrap();
-    let report = supervisor.kill(&["a"]);
-    assert_eq!(way(&report), ("term", "none", json!({"code": 0})), "it was asked, and reads it now: {report}");
-}
-
-#[test]
-fn k04_a_class_or_a_killer_can_cut_the_task_short() {
-    let mut supervisor = short();
-    let (begun, go) = (supervisor.path("begun"), supervisor.path("go"));
-    for (round, (worker, flags)) in
-        [("hasty", &[][..]), ("a", &["--within", "100ms"]), ("a", &["--within", "0s"])].into_iter().enumerate()
-    {
-        let call = ["call", worker, "block", begun.to_str().unwrap(), go.to_str().unwrap(), "--wait", "--json"];
-        let task = supervisor.start_cli(&call);
-        supervisor.until_lines("begun", round + 1);
-        let report = supervisor.kill(&[&[worker], flags].concat());
-        assert_eq!(way(&report), ("term", "interrupted", json!({"signal": 15})), "{report}");
-        let outcome = task.end();
-        assert_eq!((outcome.code, outcome.json()), (6, json!({"discarded": {"may_have_run": true}})));
-    }
-    assert_eq!(supervisor.ledger("discarded"), 3);
-}
-
-#[test]
-fn k04_the_shorter_of_two_limits_counts_also_in_a_second_kill() {
-    let mut supervisor = short();
-    block(&mut supervisor);
-    let first = supervisor.start_cli(&["kill", "a", "--wait", "--json"]);
-    supervisor.until("the kill is known", |this| this.ps("a")["closed"] == true);
-    let second = supervisor.start_cli(&["kill", "a", "--within", "100ms", "--wait", "--json"]);
-    for report in [first.end().ok().json(), second.end().ok().json()] {
-        assert_eq!(way(&report), ("term", "interrupted", json!({"signal": 15})), "{report}");
-    }
-}
-
-#[test]
-fn k04_a_task_that_ignores_sigterm_is_killed_after_the_grace() {
-    let mut supervisor = short();
-    supervisor.call(&["a", "ignore_term"]);
-    block(&mut supervisor);
-    let report = supervisor.kill(&["a", "--within", "50ms"]);
-    assert_eq!(way(&report), ("kill", "interrupted", json!({"signal": 9})), "{report}");
-}
-
-#[test]
-fn k04_now_starts_at_sigkill() {
-    let mut supervisor = short();
-    block_in(&mut supervisor, "patient");
-    supervisor.cli(&["call", "patient", "count"]).ok();
-    let report = supervisor.kill(&["patient", "--now"]);
-    assert_eq!(way(&report), ("kill", "interrupted", json!({"signal": 9})), "{report}");
-    assert_eq!(report["discarded"], 1, "{report}");
-    // Also after a kill that is under way, and for a stopped process.
-    block_in(&mut supervisor, "patient");
-    kill(Pid::from_raw(supervisor.worker_pid("patient")), Signal::SIGSTOP).unwrap();
-    supervisor.cli(&["kill", "patient"]).ok();
-    let report = supervisor.kill(&["patient", "--now"]);
-    assert_eq!(way(&report), ("kill", "interrupted", json!({"signal": 9})), "{report}");
-}
-
-#[test]
-fn k04_a_worker_that_is_not_ready_yet_is_killed_too() {
-    let mut supervisor = Supervisor::with_config(
-        r#"
-        class.slow = { exec = ["sh", "-c", "exec sleep 1000"], exit_grace = "100ms", term_grace = "100ms" }
-        "#,
-    );
-    let call = supervisor.start_cli(&["call", "slow", "x", "--wait", "--json"]);
-    supervisor.until("it has a process", |this| this.ps("slow")["state"] == "starting");
-    let report = supervisor.kill(&["slow"]);
-    assert_eq!(way(&report), ("term", "none", json!({"signal": 15})), "{report}");
-    assert_eq!(report["discarded"], 1);
-    assert_eq!(call.end().json(), json!({"discarded": {"may_have_run": false}}));
-}
-
-#[test]
-fn k04_a_process_that_has_left_its_group_gets_the_signals_all_the_same() {
-    let supervisor = short();
-    let join = "import os, time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(1000)";
-    supervisor.file("deserter", join);
-    supervisor.file("deaf", &format!("exec {} -S '{}'", harness::python(), supervisor.path("deserter").display()));
-    supervisor.cli(&["call", "deaf", "x"]).ok();
-    let group = || std::fs::read_to_string(format!("/proc/{}/stat", supervisor.worker_pid("deaf"))).unwrap();
-    let pid = supervisor.worker_pid("deaf").to_string();
-    let left = || group().rsplit(')').next().unwrap().split_whitespace().nth(2) != Some(&pid);
-    let start = std::time::Instant::now();
-    while !left() {
-        assert!(start.elapsed() < harness::PATIENCE);
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let report = supervisor.kill(&["deaf"]);
-    assert_eq!(way(&report), ("term", "none", json!({"signal": 15})), "{report}");
-}
-
-#[test]
-fn k04_a_worker_that_cannot_start_is_killed_at_once() {
-    let mut supervisor = Supervisor::with_config(
-        "class.missing.exec = ['{dir}/missing']\nclass.failing.exec = ['false']\nclass.b.exec = ['{bin}/test-worker']",
-    );
-    for worker in ["missing", "failing"] {
-        for _ in 0..3 {
-            supervisor.cli(&["call", worker, "x"]).ok();
-        }
-        supervisor.until("it has failed twice", |this| this.ps(worker)["crashes"].as_u64() >= Some(2));
-        supervisor.until("it waits", |this| this.ps(worker)["state"] == "backoff");
-        let report = supervisor.kill(&[worker]);
-        assert_eq!(report["discarded"], 3, "{report}");
-        assert!(supervisor.ps(worker).is_null());
-    }
-    // One that dies again and again while others are called.
-    let mut client = supervisor.client();
-    for _ in 0..8 {
-        client.submit(Call::new("b", "die", Payload::no_args())).unwrap();
-    }
-    client.flush().unwrap();
-    supervisor.until("it waits", |this| this.ps("b")["state"] == "backoff" && this.ps("b")["crashes"] == 4);
-    let report = supervisor.kill(&["b"]);
-    assert_eq!((way(&report), &report["discarded"]), (("already_gone", "none", Value::Null), &json!(4)), "{report}");
-    assert_eq!(supervisor.call(&["b", "count"]), 1, "a new worker has no failures");
 }
 
 // ---- K5, K6 ---------------------------------------------------------------------------------
@@ -391,13 +164,13 @@ fn k05_by_name_and_by_number() {
 #[test]
 fn k05_by_number_only_that_worker_and_not_its_successor() {
     let mut supervisor = Supervisor::start();
-    block(&mut supervisor);
+    supervisor.block("a");
     let first = supervisor.ps("a")["number"].as_u64().unwrap();
     supervisor.cli(&["kill", "a"]).ok();
     supervisor.cli(&["call", "a", "count"]).ok();
     let second = supervisor.cli(&["kill", &format!("%{first}"), "--json"]).ok().json();
     assert_eq!(second["killed"]["discarded"], 0);
-    go(&supervisor);
+    supervisor.let_go();
     supervisor.until("the successor has executed it", |this| this.ps("a")["executed"] == 1);
     assert_ne!(supervisor.ps("a")["number"], first);
     assert_eq!(supervisor.ledger("discarded"), 0);
@@ -438,13 +211,13 @@ fn k06_a_kill_of_nobody_does_nothing_and_creates_nothing() {
     assert_eq!(supervisor.ps("a")["number"], 2, "a kill uses up no number");
 }
 
-// ---- K7, K8 ---------------------------------------------------------------------------------
+// ---- K7 -------------------------------------------------------------------------------------
 
 #[test]
 fn k07_a_call_to_a_just_killed_worker_waits_for_the_old_process() {
     let mut supervisor = Supervisor::start();
     supervisor.call(&["a", "count"]);
-    block(&mut supervisor);
+    supervisor.block("a");
     let (old, pid) = (supervisor.ps("a"), supervisor.worker_pid("a"));
     supervisor.cli(&["kill", "a"]).ok();
     let new = supervisor.cli(&["call", "a", "who", "--json"]).ok().json();
@@ -452,82 +225,12 @@ fn k07_a_call_to_a_just_killed_worker_waits_for_the_old_process() {
     assert!(number > old["number"].as_u64().unwrap(), "a new worker has a new number");
     assert_eq!(supervisor.ps("a")["state"], "absent", "its turn has not come");
     assert_eq!(supervisor.processes(), [pid]);
-    go(&supervisor);
+    supervisor.let_go();
     // An empty method is the new worker's first one; what the old one had counted is gone.
     assert_eq!(supervisor.call(&["a"]), json!(["a", number, 1]));
     assert_eq!(supervisor.call(&["a", "count"]), 1);
     assert!(!lives(pid));
     supervisor.no_overlap();
-}
-
-/// Scripts that leave a process behind, which says its id in `$FILE`.
-const LEFT_BEHIND: [(&str, &str); 7] = [
-    ("a child", "echo $$ > $FILE.new; mv $FILE.new $FILE; exec sleep 1000"),
-    ("that ignores SIGTERM", "trap '' TERM; echo $$ > $FILE.new; mv $FILE.new $FILE; while :; do sleep 1000; done"),
-    (
-        "an orphan in a session of its own",
-        "(setsid sh -c 'echo $$ > $FILE.new; mv $FILE.new $FILE; exec sleep 1000' &)",
-    ),
-    (
-        "that ignores SIGTERM and has children",
-        "(setsid sh -c 'trap \"\" TERM; sleep 1000 & (setsid sleep 1000 & echo $! >> $FILE.new); \
-          echo $$ $! >> $FILE.new; mv $FILE.new $FILE; wait' &)",
-    ),
-    ("a stopped one", "(setsid sh -c 'echo $$ > $FILE.new; mv $FILE.new $FILE; kill -STOP $$; sleep 1000' &)"),
-    (
-        "with a cleared environment, in the session of the worker's child",
-        "setsid sh -c '(env -i sleep 1000 & echo $! > $FILE.new); mv $FILE.new $FILE; exec sleep 1000'",
-    ),
-    ("with a file of its own name", "(exec setsid sh -c 'echo $$ > $FILE.new; mv $FILE.new $FILE; sleep 1000; :') &"),
-];
-
-#[test]
-fn k08_what_a_process_left_behind_is_dead_before_its_successor_starts() {
-    let mut supervisor = Supervisor::start();
-    for (index, (what, script)) in LEFT_BEHIND.into_iter().enumerate() {
-        let file = supervisor.path(&format!("left-{index}"));
-        let left = supervisor.call(&["a", "leave", script, file.to_str().unwrap()]);
-        assert!(left.as_array().unwrap().iter().all(|pid| lives(pid.as_i64().unwrap() as i32)), "{what}: {left}");
-        let end: &[&str] = match index % 3 {
-            0 => &["kill", "a"],
-            1 => &["kill", "a", "--now"],
-            _ => &["call", "a", "die"],
-        };
-        supervisor.cli(end).ok();
-        let living = supervisor.call(&["a", "living", &left.to_string()]);
-        assert_eq!(living, json!([]), "{what}");
-    }
-    supervisor.until("only the worker lives", |this| this.processes().len() == 1);
-    supervisor.no_overlap();
-}
-
-#[test]
-fn k08_all_that_many_methods_left_behind_is_dead_when_the_receipt_comes() {
-    let supervisor = Supervisor::start();
-    let mut left = Vec::new();
-    for (index, (_, script)) in LEFT_BEHIND.into_iter().enumerate() {
-        let file = supervisor.path(&format!("left-{index}"));
-        let pids = supervisor.call(&["a", "leave", script, file.to_str().unwrap()]);
-        left.extend(pids.as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap() as i32));
-    }
-    supervisor.call(&["b", "count"]);
-    let report = supervisor.kill(&["a"]);
-    assert_eq!(report["ended_by"], "ask");
-    assert_eq!(left.into_iter().filter(|pid| lives(*pid)).collect::<Vec<_>>(), [0_i32; 0]);
-    assert_eq!(supervisor.processes(), [supervisor.worker_pid("b")], "another worker is left alone");
-}
-
-#[test]
-fn k08_children_live_as_long_as_their_worker() {
-    let supervisor = Supervisor::start();
-    let file = supervisor.path("orphan");
-    let orphan = supervisor.call(&["a", "orphan", file.to_str().unwrap()]).as_i64().unwrap() as i32;
-    supervisor.call(&["b", "count"]);
-    supervisor.kill(&["b"]);
-    supervisor.call(&["a", "count"]);
-    assert!(lives(orphan), "the end of another worker is not its end");
-    supervisor.kill(&["a"]);
-    assert!(!lives(orphan));
 }
 
 // ---- K9 -------------------------------------------------------------------------------------
@@ -540,7 +243,7 @@ fn k09_a_killed_worker_cannot_call_itself_even_if_a_successor_waits() {
     supervisor.until_lines("begun", 1);
     supervisor.cli(&["kill", "a"]).ok();
     supervisor.cli(&["call", "a", "count"]).ok();
-    self::go(&supervisor);
+    supervisor.let_go();
     supervisor.until_lines("begun", 2);
     assert_eq!(supervisor.lines("begun")[1], "ignored: OwnKilledWorker; ignored: OwnKilledWorker");
     assert_eq!(supervisor.call(&["a", "count"]), 2, "the successor was called by the client alone");
@@ -563,10 +266,10 @@ fn k09_who_calls_is_known_from_the_connection() {
 #[test]
 fn k09_others_may_call_a_killed_worker() {
     let mut supervisor = Supervisor::start();
-    block(&mut supervisor);
+    supervisor.block("a");
     supervisor.cli(&["kill", "a"]).ok();
     assert_eq!(supervisor.call(&["b", "call", "a", "count", "[]"]), "accepted by a");
-    go(&supervisor);
+    supervisor.let_go();
     assert_eq!(supervisor.call(&["a", "count"]), 2);
 }
 
@@ -578,7 +281,7 @@ fn k10_a_kill_of_the_main_worker_only_empties_its_mailbox() {
     supervisor.until("the main worker is idle", |this| this.ps("a")["state"] == "idle");
     assert_eq!(supervisor.ps("a")["number"], 1);
     let pid = supervisor.worker_pid("a");
-    block(&mut supervisor);
+    supervisor.block("a");
     for (round, flags) in [&[][..], &["--now"], &["--within", "0s"]].into_iter().enumerate() {
         for _ in 0..3 {
             supervisor.cli(&["call", "a", "count"]).ok();
@@ -590,7 +293,7 @@ fn k10_a_kill_of_the_main_worker_only_empties_its_mailbox() {
     }
     let report = supervisor.kill(&["a", "--drain"]);
     assert_eq!((&report["ended_by"], &report["discarded"]), (&json!("only_emptied"), &json!(0)), "{report}");
-    go(&supervisor);
+    supervisor.let_go();
     assert_eq!(supervisor.call(&["%1", "count"]), 1);
     // A kill of itself neither: it may go on calling itself.
     let file = supervisor.path("file");
@@ -602,7 +305,7 @@ fn k10_a_kill_of_the_main_worker_only_empties_its_mailbox() {
 #[test]
 fn k11_a_second_kill_takes_what_was_posted_for_the_successor() {
     let mut supervisor = Supervisor::start();
-    block(&mut supervisor);
+    supervisor.block("a");
     let pid = supervisor.worker_pid("a");
     supervisor.cli(&["call", "a", "count"]).ok();
     let first = supervisor.start_cli(&["kill", "a", "--wait", "--json"]);
@@ -615,7 +318,7 @@ fn k11_a_second_kill_takes_what_was_posted_for_the_successor() {
     let third = supervisor.cli(&["kill", "a", "--json"]).ok().json();
     assert_eq!(third["killed"]["discarded"], 0, "there is nothing left to discard");
     assert_eq!(supervisor.ledger("discarded"), 3);
-    go(&supervisor);
+    supervisor.let_go();
     let (first, second) = (first.end().ok().json(), second.end().ok().json());
     assert_eq!((&first["discarded"], &first["ended_by"]), (&json!(1), &json!("ask")), "{first}");
     assert_eq!((&second["discarded"], &second["ended_by"]), (&json!(2), &json!("ask")), "{second}");
@@ -651,13 +354,13 @@ fn k12_the_receipt_says_what_happened() {
     assert_eq!(way(&report), ("ask", "none", json!({"code": 0})), "{report}");
     assert!(report["steps"]["ask_ms"].is_u64() && report["steps"]["term_ms"].is_null(), "{report}");
     // A task that finishes.
-    block(&mut supervisor);
+    supervisor.block("a");
     for _ in 0..4 {
         supervisor.cli(&["call", "a", "count"]).ok();
     }
     let kill = supervisor.start_cli(&["kill", "a", "--wait", "--json"]);
     supervisor.until("the kill is known", |this| this.ps("a")["closed"] == true);
-    go(&supervisor);
+    supervisor.let_go();
     let report = kill.end().ok().json();
     assert_eq!(way(&report), ("ask", "finished", json!({"code": 0})), "{report}");
     assert_eq!(report["discarded"], 4);
@@ -687,7 +390,7 @@ fn k12_a_task_that_exits_by_itself_after_the_kill_was_interrupted() {
     supervisor.until_lines("begun.2", 1);
     let kill = supervisor.start_cli(&["kill", "a", "--wait", "--json"]);
     supervisor.until("the kill is known", |this| this.ps("a")["closed"] == true);
-    self::go(&supervisor);
+    supervisor.let_go();
     let report = kill.end().ok().json();
     assert_eq!(way(&report), ("ask", "interrupted", json!({"signal": 9})), "{report}");
 }
@@ -695,11 +398,11 @@ fn k12_a_task_that_exits_by_itself_after_the_kill_was_interrupted() {
 #[test]
 fn k12_who_does_not_want_to_wait_longer_does_not_take_the_kill_back() {
     let mut supervisor = Supervisor::start();
-    block(&mut supervisor);
+    supervisor.block("a");
     let output = supervisor.cli(&["kill", "a", "--wait", "--timeout", "50ms"]);
     assert_eq!(output.code, 5, "{output:?}");
     assert_eq!(supervisor.ps("a")["closed"], true);
-    go(&supervisor);
+    supervisor.let_go();
     gone(&supervisor, "a");
 }
 
@@ -709,7 +412,7 @@ fn k12_who_does_not_want_to_wait_longer_does_not_take_the_kill_back() {
 fn k13_a_drain_executes_what_is_pending_and_newer_calls_go_to_the_successor() {
     let mut supervisor = Supervisor::start();
     let (old, new) = (supervisor.path("old"), supervisor.path("new"));
-    block(&mut supervisor);
+    supervisor.block("a");
     let number = supervisor.ps("a")["number"].clone();
     for line in ["one", "two", "three"] {
         supervisor.cli(&["call", "a", "log", old.to_str().unwrap(), line]).ok();
@@ -719,7 +422,7 @@ fn k13_a_drain_executes_what_is_pending_and_newer_calls_go_to_the_successor() {
     let newer = supervisor.cli(&["call", "a", "log", new.to_str().unwrap(), "four", "--json"]).ok().json();
     assert_ne!(newer["accepted"]["number"], number);
     assert!(!new.exists());
-    go(&supervisor);
+    supervisor.let_go();
     let report = drain.end().ok().json();
     assert_eq!(way(&report), ("ask", "finished", json!({"code": 0})), "{report}");
     assert_eq!((&report["discarded"], &report["number"]), (&json!(0), &number), "{report}");
@@ -734,7 +437,7 @@ fn k13_a_drain_executes_what_is_pending_and_newer_calls_go_to_the_successor() {
 fn k13_a_crash_does_not_end_a_drain() {
     let mut supervisor = Supervisor::start();
     let file = supervisor.path("lines");
-    block(&mut supervisor);
+    supervisor.block("a");
     for line in ["one", "", "two", "three"] {
         match line {
             "" => supervisor.cli(&["call", "a", "die"]).ok(),
@@ -744,7 +447,7 @@ fn k13_a_crash_does_not_end_a_drain() {
     let drain = supervisor.start_cli(&["kill", "a", "--drain", "--wait", "--json"]);
     supervisor.until("the drain is known", |this| this.ps("a")["closed"] == true);
     supervisor.cli(&["call", "a", "log", file.to_str().unwrap(), "four"]).ok();
-    go(&supervisor);
+    supervisor.let_go();
     let report = drain.end().ok().json();
     assert_eq!((&report["generation"], &report["ended_by"]), (&json!(2), &json!("ask")), "{report}");
     supervisor.until_lines("lines", 4);
@@ -755,7 +458,7 @@ fn k13_a_crash_does_not_end_a_drain() {
 #[test]
 fn k13_a_drain_has_no_more_time_than_it_is_given() {
     let mut supervisor = short();
-    block(&mut supervisor);
+    supervisor.block("a");
     for _ in 0..3 {
         supervisor.cli(&["call", "a", "count"]).ok();
     }
@@ -771,12 +474,12 @@ fn k13_a_drain_of_an_idle_worker_is_a_kill_and_a_kill_ends_a_drain() {
     supervisor.call(&["a", "count"]);
     let report = supervisor.kill(&["a", "--drain"]);
     assert_eq!(way(&report), ("ask", "none", json!({"code": 0})), "{report}");
-    block(&mut supervisor);
+    supervisor.block("a");
     supervisor.cli(&["call", "a", "count"]).ok();
     let drain = supervisor.start_cli(&["kill", "a", "--drain", "--wait", "--json"]);
     supervisor.until("the drain is known", |this| this.ps("a")["closed"] == true);
     assert_eq!(supervisor.cli(&["kill", "a", "--json"]).ok().json()["killed"]["discarded"], 1);
-    go(&supervisor);
+    supervisor.let_go();
     let report = drain.end().ok().json();
     assert_eq!((&report["discarded"], &report["current"]), (&json!(1), &json!("finished")), "{report}");
 }
@@ -785,13 +488,13 @@ fn k13_a_drain_of_an_idle_worker_is_a_kill_and_a_kill_ends_a_drain() {
 fn k13_the_method_that_ends_its_worker_is_an_ordinary_message() {
     let mut supervisor = Supervisor::start();
     let (log, end) = (supervisor.path("lines"), supervisor.path("end"));
-    block(&mut supervisor);
+    supervisor.block("a");
     for line in ["one", "two", "three"] {
         supervisor.cli(&["call", "a", "log", log.to_str().unwrap(), line]).ok();
     }
     supervisor.cli(&["call", "a", "suicide", end.to_str().unwrap()]).ok();
     supervisor.cli(&["call", "a", "log", log.to_str().unwrap(), "too late"]).ok();
-    go(&supervisor);
+    supervisor.let_go();
     gone(&supervisor, "a");
     assert_eq!(supervisor.lines("lines"), ["one", "two", "three"]);
     assert_eq!(supervisor.lines("end"), ["still here"]);

@@ -1,13 +1,11 @@
-//! Workers and clients that write their own bytes: JSON lines from other languages, peers that break the
-//! rules, and what a worker is handed.
+//! Workers that write their own bytes: JSON lines from other languages, those that break the rules or their
+//! connection, and what a worker is handed.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 use workhall_protocol::args::Payload;
-use workhall_protocol::messages::{Call, ReceiptBody};
+use workhall_protocol::messages::Call;
 use workhall_tests::harness::{self, Supervisor, lives};
 
 const CONFIG: &str = r#"
@@ -110,6 +108,25 @@ while True:
     let heard = heard(&supervisor);
     assert_eq!(heard[0], json!({"welcome": {"protocol": 1, "worker": "w", "number": 2, "generation": 1}}));
     assert_eq!(heard[1]["task"], json!({"id": heard[1]["task"]["id"], "method": "m0", "args": [], "from": null}));
+}
+
+#[test]
+fn k01_a_kill_of_a_json_worker_in_full_run_counts_exactly_what_it_took() {
+    let mut supervisor = python(&format!("ready()\n{EXECUTE}"));
+    const TASKS: usize = 200;
+    let methods: Vec<String> = (0..TASKS).map(|number| number.to_string()).collect();
+    let methods: Vec<&str> = methods.iter().map(String::as_str).collect();
+    let mut executed = 0;
+    for round in 0..5 {
+        call_all(&supervisor, "w", &methods);
+        supervisor.until_lines("ran", executed + 1 + 20 * round);
+        let report = supervisor.kill(&["w"]);
+        let ran = supervisor.lines("ran")[executed..].to_vec();
+        assert_eq!(ran.len() as u64 + report["discarded"].as_u64().unwrap(), TASKS as u64, "{report}");
+        assert_eq!(ran, methods[..ran.len()]);
+        executed += ran.len();
+        assert_eq!(supervisor.ledger("done"), executed as u64);
+    }
 }
 
 #[test]
@@ -446,6 +463,27 @@ fn rubbish_instead_of_ready_is_a_failed_start() {
     }
 }
 
+#[test]
+fn a_worker_that_does_not_read_its_answers_harms_nobody_else() {
+    let mut supervisor = python(
+        r#"
+ready()
+task = until("task")
+note("ran", "begun")
+while True: s.sendall(b'{"list":{"ref":1}}\n' * 1000)
+"#,
+    );
+    let task = supervisor.start_cli(&["call", "w", "m", "--wait", "--json"]);
+    supervisor.until_lines("ran", 1);
+    supervisor.cli(&["call", "w", "never"]).ok();
+    assert_eq!(supervisor.call(&["b", "count"]), 1);
+    let report = supervisor.kill(&["w", "--within", "200ms"]);
+    assert_eq!((&report["ended_by"], &report["current"]), (&json!("term"), &json!("interrupted")), "{report}");
+    assert_eq!(report["discarded"], 1, "{report}");
+    assert_eq!(task.end().json(), json!({"discarded": {"may_have_run": true}}));
+    assert_eq!(supervisor.call(&["b", "count"]), 2);
+}
+
 // ---- what a worker is handed ----------------------------------------------------------------
 
 #[test]
@@ -487,253 +525,6 @@ fn check_descriptors(supervisor: &Supervisor) {
     for name in ["WORKHALL_FD=", "WORKHALL_MARK_FD=", "WORKHALL_WORKER=a\0", "WORKHALL_GENERATION=1\0"] {
         assert!(environment.contains(name), "{name} in {environment}");
     }
-}
-
-// ---- clients --------------------------------------------------------------------------------
-
-/// A client in JSON lines.
-struct Json {
-    lines: BufReader<UnixStream>,
-}
-
-impl Json {
-    fn connect(supervisor: &Supervisor) -> Json {
-        Json { lines: BufReader::new(supervisor.raw()) }
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.lines.get_mut().write_all(bytes).unwrap();
-    }
-
-    fn say(&mut self, message: &Value) {
-        self.write(format!("{message}\n").as_bytes());
-    }
-
-    #[track_caller]
-    fn hear(&mut self) -> Value {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
-    }
-
-    #[track_caller]
-    fn ask(&mut self, message: &Value) -> Value {
-        self.say(message);
-        self.hear()
-    }
-
-    /// Nothing more comes: the supervisor has closed the connection.
-    #[track_caller]
-    fn ended(mut self) {
-        let mut rest = String::new();
-        let _reset = self.lines.read_to_string(&mut rest);
-        assert_eq!(rest, "");
-    }
-}
-
-#[test]
-fn a_client_in_json_can_ask_everything() {
-    let mut supervisor = Supervisor::start();
-    let mut client = Json::connect(&supervisor);
-    let receipt = client
-        .ask(&json!({"call": {"worker": "a", "method": "echo", "args": [1, "x", null], "ref": "r", "wait": true}}));
-    assert_eq!(receipt, json!({"receipt": {"ref": "r", "accepted": {"worker": "a", "number": 2, "message": 1}}}));
-    assert_eq!(client.hear(), json!({"outcome": {"ref": "r", "done": {"result": [1, "x", null]}}}));
-    // By number, without a receipt, and with one that refers to a text of the longest length.
-    client.say(&json!({"call": {"worker": 2, "method": "count"}}));
-    let long = "é".repeat(32);
-    let receipt = client.ask(&json!({"call": {"worker": 2, "method": "count", "ref": long, "wait": true}}));
-    assert_eq!(receipt["receipt"]["ref"], long);
-    assert_eq!(client.hear(), json!({"outcome": {"ref": long, "done": {"result": 2}}}));
-    let failed =
-        client.ask(&json!({"call": {"worker": "a", "method": "fail", "args": ["no"], "ref": 0, "wait": true}}));
-    assert!(failed["receipt"]["accepted"].is_object());
-    assert_eq!(client.hear(), json!({"outcome": {"ref": 0, "failed": {"error": "no"}}}));
-    // `"2"` is a name, which has no class.
-    let refused = client.ask(&json!({"call": {"worker": "2", "method": "count", "ref": 1}}));
-    assert_eq!(refused["receipt"]["refused"]["reason"], "no_class");
-    assert_eq!(
-        client.ask(&json!({"call": {"worker": 77, "ref": 2}})),
-        json!({"receipt": {"ref": 2, "ignored": {"reason": "no_worker"}}})
-    );
-    // The questions.
-    let list = client.ask(&json!({"list": {"ref": "l"}}));
-    assert_eq!((&list["receipt"]["ref"], &list["receipt"]["report"][0]["name"]), (&json!("l"), &json!("a")));
-    let info = client.ask(&json!({"info": {"ref": 3, "worker": "a"}}));
-    assert_eq!(
-        (&info["receipt"]["report"]["number"], &info["receipt"]["report"]["startup_method"]),
-        (&json!(2), &json!("echo"))
-    );
-    assert_eq!(
-        client.ask(&json!({"info": {"ref": 3, "worker": "b"}})),
-        json!({"receipt": {"ref": 3, "ignored": {"reason": "no_worker"}}})
-    );
-    let status = client.ask(&json!({"status": {"ref": 4}}));
-    assert_eq!(status["receipt"]["report"]["ledger"]["done"], 3);
-    // To wait, for what is and for what is not yet.
-    assert_eq!(
-        client.ask(&json!({"wait": {"ref": "w", "worker": "a", "until": "idle"}})),
-        json!({"receipt": {"ref": "w", "waiting": {}}})
-    );
-    assert_eq!(client.hear(), json!({"outcome": {"ref": "w", "reached": {}}}));
-    assert_eq!(
-        client.ask(&json!({"wait": {"ref": "g", "worker": "a", "until": "gone"}})),
-        json!({"receipt": {"ref": "g", "waiting": {}}})
-    );
-    let mut other = Json::connect(&supervisor);
-    assert_eq!(
-        other.ask(&json!({"kill": {"worker": "a", "ref": "k", "wait": true}})),
-        json!({"receipt": {"ref": "k", "killed": {"discarded": 0}}})
-    );
-    assert_eq!(client.hear(), json!({"outcome": {"ref": "g", "reached": {}}}));
-    let mut report = other.hear()["outcome"].clone();
-    assert_eq!((&report["ref"], &report["killed"]["ended_by"]), (&json!("k"), &json!("ask")));
-    assert_eq!(report["killed"]["exit"].take(), json!({"code": 0}));
-    assert_eq!(
-        other.ask(&json!({"kill": {"worker": "a", "ref": "k"}})),
-        json!({"receipt": {"ref": "k", "ignored": {"reason": "no_worker"}}})
-    );
-    supervisor.until("only this client is left", |this| this.status()["counts"]["clients"] == 3);
-}
-
-#[test]
-fn requests_may_come_all_in_one_write_or_byte_by_byte() {
-    let supervisor = Supervisor::start();
-    let mut client = Json::connect(&supervisor);
-    let mut all = String::new();
-    for number in 0..100 {
-        let call = json!({"call": {"worker": "a", "method": "echo", "args": [number], "ref": number, "wait": true}});
-        all += &format!("{call}\n\n");
-    }
-    client.write(all.as_bytes());
-    let (mut receipts, mut results) = (Vec::new(), Vec::new());
-    for _ in 0..200 {
-        let line = client.hear();
-        match line["outcome"].is_object() {
-            false => receipts.push(line["receipt"]["ref"].as_u64().unwrap()),
-            true => results.push(line["outcome"]["done"]["result"][0].as_u64().unwrap()),
-        }
-    }
-    assert_eq!(receipts, (0..100).collect::<Vec<_>>());
-    assert_eq!(results, (0..100).collect::<Vec<_>>());
-    // A byte at a time; the last line's end comes after the connection's.
-    for byte in r#"{"call":{"worker":"a","method":"echo","args":["é"],"ref":"é","wait":true}}"#.bytes().chain(*b"\n")
-    {
-        client.write(&[byte]);
-        std::thread::yield_now();
-    }
-    assert_eq!(client.hear()["receipt"]["ref"], "é");
-    assert_eq!(client.hear(), json!({"outcome": {"ref": "é", "done": {"result": ["é"]}}}));
-    client.write(br#"{"call":{"worker":"a","method":"count"}}"#);
-    client.lines.get_ref().shutdown(Shutdown::Write).unwrap();
-    client.ended();
-    assert_eq!(supervisor.call(&["a", "count"]), 1, "half a line is no request");
-}
-
-#[test]
-fn clients_of_both_encodings_stand_side_by_side() {
-    let supervisor = Supervisor::start();
-    let (mut text, mut binary) = (Json::connect(&supervisor), supervisor.client());
-    for round in 1..=20 {
-        let counted = text.ask(&json!({"call": {"worker": "a", "method": "count", "ref": round, "wait": true}}));
-        assert!(counted["receipt"]["accepted"].is_object());
-        assert_eq!(text.hear()["outcome"]["done"]["result"], 2 * round - 1);
-        let call = Call::new("a", "count", Payload::no_args());
-        let (receipt, outcome) = binary.call_and_wait(call).unwrap();
-        assert!(matches!(receipt, ReceiptBody::Accepted(_)));
-        let workhall_protocol::messages::OutcomeBody::Done { result } = outcome.unwrap() else { panic!() };
-        assert_eq!(result.to_json().unwrap(), 2 * round);
-    }
-}
-
-#[test]
-fn a_client_is_told_what_is_not_understood() {
-    let supervisor = Supervisor::start();
-    let mut client = Json::connect(&supervisor);
-    for (line, reference, part) in [
-        (r#"{"sing":{"ref":7}}"#, json!(7), "sing"),
-        (r#"{"sing":{"ref":"x","deep":{"ref":9}}}"#, json!("x"), "sing"),
-        (r#"{"call":{"ref":8}}"#, json!(8), "worker"),
-        (r#"{"call":{"worker":"a","method":5,"ref":9}}"#, json!(9), "string"),
-        (r#"{"call":{"worker":"a","method":"m","wait":true}}"#, json!(null), "ref"),
-        (r#"{"kill":{"ref":10}}"#, json!(10), "name one"),
-        (r#"{"kill":{"worker":"a","drain":true,"now":true,"ref":11}}"#, json!(11), "exclude"),
-        (r#"{"wait":{"ref":12,"worker":"a","until":"tired"}}"#, json!(12), "tired"),
-        ("nonsense", json!(null), ""),
-        ("{}", json!(null), ""),
-        (r#"{"list":{"ref":1},"status":{"ref":2}}"#, json!(null), ""),
-    ] {
-        client.write(format!("{line}\n").as_bytes());
-        let error = client.hear();
-        assert_eq!(error["error"]["ref"], reference, "{line} -> {error}");
-        assert!(error["error"]["detail"].as_str().unwrap().contains(part), "{line} -> {error}");
-    }
-    // Unknown fields are ignored, and the connection is as good as before.
-    let answer = client.ask(&json!({"call": {"worker": "a", "method": "count", "ref": 13, "colour": {"ref": 14}}}));
-    assert!(answer["receipt"]["accepted"].is_object(), "{answer}");
-    assert_eq!(supervisor.call(&["a", "count"]), 2);
-}
-
-#[test]
-fn a_broken_stream_ends_and_harms_nobody_else() {
-    let mut supervisor = Supervisor::start();
-    let mut other = Json::connect(&supervisor);
-    supervisor.call(&["a", "count"]);
-    let endless = [b"{\"call\":\"".as_slice(), &vec![b'x'; 17 << 20]].concat();
-    for rubbish in [
-        b" {}\n".as_slice(),
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"\0\0\0\0\0\0\0\0\0",
-        &[0xb1, 1, 9, 9, 0, 0, 0, 0],
-        &[0xb1, 4, 0, 0, 255, 255, 255, 255],
-        &endless,
-    ] {
-        let mut stream = supervisor.raw();
-        // It may be closed before all is written.
-        let _closed = stream.write_all(rubbish);
-        let mut rest = Vec::new();
-        let _reset = stream.read_to_end(&mut rest);
-        assert!(rest.len() < 1000, "an error at most");
-        assert_eq!(other.ask(&json!({"status": {"ref": 1}}))["receipt"]["ref"], 1);
-    }
-    supervisor.until("they are gone", |this| this.status()["counts"]["clients"] == 2);
-    assert_eq!(supervisor.call(&["a", "count"]), 2);
-}
-
-#[test]
-fn no_worker_can_pretend_to_be_another() {
-    let mut supervisor = Supervisor::start();
-    let (begun, go) = (supervisor.path("begun"), supervisor.path("go"));
-    let task = supervisor.start_cli(&[
-        "call",
-        "a",
-        "block",
-        begun.to_str().unwrap(),
-        go.to_str().unwrap(),
-        "--wait",
-        "--json",
-    ]);
-    supervisor.until_lines("begun", 1);
-    let message = supervisor.ps("a")["running"]["message"].clone();
-    // A client says what only workers say.
-    let mut client = Json::connect(&supervisor);
-    for pretence in [
-        json!({"ready": {"protocol": 1, "window": 1}}),
-        json!({"done": {"id": message, "result": "forged"}}),
-        json!({"failed": {"id": message, "error": "forged"}}),
-    ] {
-        let answer = client.ask(&pretence);
-        assert!(answer["error"]["detail"].as_str().unwrap().contains("only a worker"), "{answer}");
-    }
-    // What it says of itself is not believed.
-    let from = json!({"worker": "a", "number": 2});
-    client.ask(&json!({"call": {"worker": "b", "method": "sender", "ref": 1, "wait": true, "from": from}}));
-    assert_eq!(client.hear()["outcome"]["done"]["result"], Value::Null);
-    // Nor can another worker settle its task.
-    assert_eq!(supervisor.ps("a")["state"], "busy");
-    supervisor.file("go", "");
-    assert_eq!(task.end().ok().json(), json!({"done": {"result": null}}));
-    assert_eq!(violations(&supervisor, "a"), 0);
 }
 
 #[test]

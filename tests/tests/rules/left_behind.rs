@@ -1,0 +1,88 @@
+//! What a process leaves behind is gone before its successor starts (rule K8).
+
+use serde_json::json;
+use workhall_tests::harness::{Supervisor, lives};
+
+/// Scripts that leave a process behind, which says its id in `$FILE`.
+const LEFT_BEHIND: [(&str, &str); 7] = [
+    ("a child", "echo $$ > $FILE.new; mv $FILE.new $FILE; exec sleep 1000"),
+    ("that ignores SIGTERM", "trap '' TERM; echo $$ > $FILE.new; mv $FILE.new $FILE; while :; do sleep 1000; done"),
+    (
+        "an orphan in a session of its own",
+        "(setsid sh -c 'echo $$ > $FILE.new; mv $FILE.new $FILE; exec sleep 1000' &)",
+    ),
+    (
+        "that ignores SIGTERM and has children",
+        "(setsid sh -c 'trap \"\" TERM; sleep 1000 & (setsid sleep 1000 & echo $! >> $FILE.new); \
+          echo $$ $! >> $FILE.new; mv $FILE.new $FILE; wait' &)",
+    ),
+    ("a stopped one", "(setsid sh -c 'echo $$ > $FILE.new; mv $FILE.new $FILE; kill -STOP $$; sleep 1000' &)"),
+    (
+        "with a cleared environment, in the session of the worker's child",
+        "setsid sh -c '(env -i sleep 1000 & echo $! > $FILE.new); mv $FILE.new $FILE; exec sleep 1000'",
+    ),
+    ("with a file of its own name", "(exec setsid sh -c 'echo $$ > $FILE.new; mv $FILE.new $FILE; sleep 1000; :') &"),
+];
+
+#[test]
+fn k08_what_a_process_left_behind_is_dead_before_its_successor_starts() {
+    let mut supervisor = Supervisor::start();
+    for (index, (what, script)) in LEFT_BEHIND.into_iter().enumerate() {
+        let file = supervisor.path(&format!("left-{index}"));
+        let left = supervisor.call(&["a", "leave", script, file.to_str().unwrap()]);
+        assert!(left.as_array().unwrap().iter().all(|pid| lives(pid.as_i64().unwrap() as i32)), "{what}: {left}");
+        let end: &[&str] = match index % 3 {
+            0 => &["kill", "a"],
+            1 => &["kill", "a", "--now"],
+            _ => &["call", "a", "die"],
+        };
+        supervisor.cli(end).ok();
+        let living = supervisor.call(&["a", "living", &left.to_string()]);
+        assert_eq!(living, json!([]), "{what}");
+    }
+    supervisor.until("only the worker lives", |this| this.processes().len() == 1);
+    supervisor.no_overlap();
+}
+
+#[test]
+fn k08_all_that_many_methods_left_behind_is_dead_when_the_receipt_comes() {
+    let supervisor = Supervisor::start();
+    let mut left = Vec::new();
+    for (index, (_, script)) in LEFT_BEHIND.into_iter().enumerate() {
+        let file = supervisor.path(&format!("left-{index}"));
+        let pids = supervisor.call(&["a", "leave", script, file.to_str().unwrap()]);
+        left.extend(pids.as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap() as i32));
+    }
+    supervisor.call(&["b", "count"]);
+    let report = supervisor.kill(&["a"]);
+    assert_eq!(report["ended_by"], "ask");
+    assert_eq!(left.into_iter().filter(|pid| lives(*pid)).collect::<Vec<_>>(), [0_i32; 0]);
+    assert_eq!(supervisor.processes(), [supervisor.worker_pid("b")], "another worker is left alone");
+}
+
+#[test]
+fn k08_children_live_as_long_as_their_worker() {
+    let supervisor = Supervisor::start();
+    let file = supervisor.path("orphan");
+    let orphan = supervisor.call(&["a", "orphan", file.to_str().unwrap()]).as_i64().unwrap() as i32;
+    supervisor.call(&["b", "count"]);
+    supervisor.kill(&["b"]);
+    supervisor.call(&["a", "count"]);
+    assert!(lives(orphan), "the end of another worker is not its end");
+    supervisor.kill(&["a"]);
+    assert!(!lives(orphan));
+}
+
+#[test]
+fn k08_one_that_forks_and_leaves_again_and_again_is_caught() {
+    let supervisor = Supervisor::start();
+    supervisor.file("hop", "setsid sh \"$0\" &\n");
+    for round in 0..3 {
+        let file = supervisor.path(&format!("left-{round}"));
+        let script = format!("echo $$ > $FILE; exec setsid sh {}", supervisor.path("hop").display());
+        supervisor.call(&["a", "leave", &script, file.to_str().unwrap()]);
+        assert_eq!(supervisor.kill(&["a"])["ended_by"], "ask");
+        assert_eq!(supervisor.processes(), [0_i32; 0]);
+    }
+    supervisor.no_overlap();
+}

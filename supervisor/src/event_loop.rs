@@ -327,8 +327,10 @@ impl EventLoop {
     /// Answers what cannot be understood.
     pub(crate) fn misunderstood(&mut self, now: Instant, index: usize, reference: Option<Ref>, reason: &str) {
         if let Peer::Worker { process, .. } = self.connections[index].peer {
-            self.core.handle(now, Event::Violation { process });
+            self.core.handle(now, Event::Violation { process, detail: reason });
         }
+        // Who chains calls must not have one overtake another that was not understood.
+        self.connections[index].chain_broken = true;
         self.say(index, &Reply::Error(Error { reference, detail: reason.into() }));
     }
 

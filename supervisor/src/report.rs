@@ -65,6 +65,8 @@ pub struct WorkerInfo {
     pub next_start_in_ms: Option<u64>,
     /// Things the current process said that it must not say.
     pub violations: u64,
+    /// The last of them.
+    pub last_violation: Option<String>,
     /// The program and its arguments.
     pub exec: Vec<String>,
     /// Workers of the same name that wait behind this one or end before it, by number.

@@ -206,6 +206,7 @@ impl EventLoop {
             failures_in_a_row: view.failures_in_a_row,
             next_start_in_ms: view.next_start_in.map(|wait| wait.as_millis() as u64),
             violations: view.violations,
+            last_violation: view.last_violation.map(str::to_string),
             exec: class.map(|class| class.exec.clone()).unwrap_or_default(),
             line: self.core.workers(now).filter(same_name).map(|other| other.identity.number.0).collect(),
         };

@@ -179,6 +179,8 @@ pub enum Event<'a> {
     Violation {
         /// Which.
         process: ProcessKey,
+        /// What, for people.
+        detail: &'a str,
     },
     /// Its connection has ended; everything that it had written was read before.
     Disconnected {

@@ -55,9 +55,9 @@ impl Core {
                 }
             }
             Event::Asked { process, mark } => self.asked(now, process, mark),
-            Event::Violation { process } => {
+            Event::Violation { process, detail } => {
                 if let Some(life) = self.life(process) {
-                    life.violations += 1;
+                    life.violated(detail);
                 }
             }
             Event::Disconnected { process } => {
@@ -103,8 +103,7 @@ impl Core {
     fn ready(&mut self, now: Instant, process: ProcessKey, window: u32) {
         let Some(life) = self.life(process) else { return };
         if life.ready.is_some() {
-            life.violations += 1;
-            return;
+            return life.violated("it said `ready` twice");
         }
         life.ready = Some(now);
         life.window = window.clamp(1, WINDOW_MAX);
@@ -161,7 +160,7 @@ impl Core {
             }
             // The mark page was faster than the words.
             _ if id <= life.settled => {}
-            _ => life.violations += 1,
+            _ => life.violated("it settled a task that it was not given, or not in order"),
         }
     }
 
@@ -263,6 +262,9 @@ impl Core {
         let life = worker.life.as_mut().expect("was there above");
         life.exit = Some((exit, now));
         life.swept = now;
+        if life.ready.is_none() && life.stop.as_ref().is_none_or(|stop| stop.step() == Step::Ask) {
+            life.failure.get_or_insert_with(|| "it ended before it was ready".into());
+        }
         let slot = life.slot;
         let mut rest = core::mem::take(&mut life.in_flight);
         // Without a mark nobody knows whether the first had begun: it is charged, and not executed again.
@@ -303,7 +305,7 @@ impl Core {
     fn end_life(&mut self, now: Instant, index: u32) {
         let jitter = self.random();
         let worker = &mut self.workers[index as usize];
-        let life = *worker.life.take().expect("the caller has seen it");
+        let mut life = *worker.life.take().expect("the caller has seen it");
         debug_assert!(life.in_flight.is_empty(), "the exit has decided on all");
         let exit = life.exit.map(|(exit, _)| exit);
         if worker.goal == Goal::Down || self.stopping.is_some() {
@@ -312,11 +314,12 @@ impl Core {
         if worker.goal == Goal::Drain && worker.mailbox.is_empty() {
             return self.remove(now, index, Some(life));
         }
-        let crash = life.charged || life.failure.is_some() || exit != Some(Exit::Code(0));
+        let failure = life.told_failure();
+        let crash = life.charged || failure.is_some() || exit != Some(Exit::Code(0));
         worker.crashes += u64::from(crash);
         worker.backoff_until = now.after(worker.failures.count(life.healthy(now), jitter));
         let generation = worker.generation;
-        worker.last_exit = Some(Box::new(LastExit { generation, exit, failure: life.failure, at: now }));
+        worker.last_exit = Some(Box::new(LastExit { generation, exit, failure, at: now }));
         self.touch(index);
         self.try_start(now, index);
     }

@@ -96,7 +96,8 @@ impl Core {
                 self.check_room(0, 0, &policy, method, &call)?;
                 if self.workers.len() >= self.limits.workers as usize {
                     let limit = self.limits.workers;
-                    let detail = format!("there are {limit} workers, which is the limit (`workers` in [supervisor])");
+                    let detail =
+                        format!("there are {limit} workers, which is the limit (`max_workers` in [supervisor])");
                     return Err(Refused::new(Refusal::MailboxFull, detail));
                 }
                 let name = WorkerName::new(name).expect("was checked above");
@@ -164,6 +165,15 @@ impl Core {
     ) -> Result<(), Refused> {
         let full = |detail| Err(Refused::new(Refusal::MailboxFull, detail));
         let charge = (method.len() + call.args.len()) as u64 + MESSAGE_OVERHEAD_BYTES;
+        let most = policy.mailbox_bytes.min(self.limits.total_bytes);
+        if charge > most {
+            let class = &policy.class;
+            let detail = format!(
+                "the message counts {charge} bytes, and all messages of a worker together have at most {most} \
+                 (`mailbox.bytes` of class `{class}`, `total_bytes` in [supervisor])"
+            );
+            return Err(Refused::new(Refusal::TooLarge, detail));
+        }
         if messages >= policy.mailbox_messages {
             let (target, class) = (call.target, &policy.class);
             return full(format!(

@@ -87,6 +87,8 @@ pub struct WorkerView<'a> {
     pub next_start_in: Option<Duration>,
     /// Things the current process said that it must not say.
     pub violations: u64,
+    /// The last of them, for people.
+    pub last_violation: Option<&'a str>,
     /// How the last life ended.
     pub last_exit: Option<&'a LastExit>,
     /// Its startup method.
@@ -135,6 +137,7 @@ pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
         failures_in_a_row: worker.failures.in_a_row(),
         next_start_in: (waits_for_start && now < worker.backoff_until).then(|| worker.backoff_until.since(now)),
         violations: life.map_or(0, |life| life.violations),
+        last_violation: life.and_then(|life| life.last_violation.as_deref()),
         last_exit: worker.last_exit.as_deref(),
         startup_method: worker.startup.as_deref(),
         age: now.since(worker.created),

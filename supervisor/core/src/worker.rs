@@ -14,6 +14,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -27,6 +28,9 @@ use crate::policy::Policy;
 use crate::restart::{Failures, HEALTHY_AFTER};
 use crate::stop::{REPEAT, Stop};
 use crate::time::Instant;
+
+/// How much is kept of the words for a violation, in bytes.
+const VIOLATION_BYTES_MAX: usize = 200;
 
 /// What is wished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,6 +186,8 @@ pub(crate) struct Life {
     /// A task was charged at the exit.
     pub charged: bool,
     pub violations: u64,
+    /// The last of them, for people.
+    pub last_violation: Option<Box<str>>,
     /// The stage at which the start failed, for people.
     pub failure: Option<Box<str>>,
 }
@@ -206,6 +212,7 @@ impl Life {
             swept: now,
             charged: false,
             violations: 0,
+            last_violation: None,
             failure: None,
         }
     }
@@ -218,6 +225,23 @@ impl Life {
     /// Whether it may be given messages.
     pub fn accepts(&self) -> bool {
         self.ready.is_some() && self.connected && self.stop.is_none() && self.exit.is_none()
+    }
+
+    /// Counts something that it must not say, and keeps the words for people.
+    pub fn violated(&mut self, detail: &str) {
+        self.violations += 1;
+        let end = detail.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= VIOLATION_BYTES_MAX);
+        self.last_violation = Some(detail[..end.last().unwrap_or(0)].into());
+    }
+
+    /// Why the start or the life failed, with what it said wrong before.
+    pub fn told_failure(&mut self) -> Option<Box<str>> {
+        match (self.failure.take(), &self.last_violation) {
+            (Some(failure), Some(violation)) => {
+                Some(format!("{failure}; the last thing it said wrong: {violation}").into())
+            }
+            (failure, _) => failure,
+        }
     }
 
     /// Whether it did anything that speaks against delaying its successor.

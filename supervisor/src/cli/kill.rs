@@ -54,6 +54,9 @@ impl Kill {
         if self.workers.is_empty() {
             self.workers.push(current_worker()?);
         }
+        for worker in &self.workers {
+            worker.check()?;
+        }
         let mut connection = connect(socket)?;
         connection.set_timeout(self.timeout);
         let several = self.workers.len() > 1 || self.workers.iter().any(is_pattern);

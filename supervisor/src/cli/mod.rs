@@ -150,6 +150,15 @@ enum WorkerArgument {
 }
 
 impl WorkerArgument {
+    /// Refuses what is no name, where the supervisor would only say that there is no such worker.
+    fn check(&self) -> Result<(), Failure> {
+        match self {
+            WorkerArgument::Name(name) => WorkerName::check(name)
+                .map_err(|error| Failure::new(ExitCode::Refused, format!("refused: bad_name: {error}"))),
+            WorkerArgument::Number(_) => Ok(()),
+        }
+    }
+
     fn address(&self) -> Address<'_> {
         match self {
             WorkerArgument::Name(name) => Address::from(name.as_str()),
@@ -159,12 +168,12 @@ impl WorkerArgument {
 }
 
 impl std::str::FromStr for WorkerArgument {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(number) = text.strip_prefix('%').and_then(|digits| digits.parse().ok()) {
             return Ok(WorkerArgument::Number(WorkerNumber(number)));
         }
-        WorkerName::check(text).map_err(|error| error.to_string())?;
+        // Whether it is a name is said where it is used: refused is not wrong usage (rules W2, C4).
         Ok(WorkerArgument::Name(text.to_string()))
     }
 }

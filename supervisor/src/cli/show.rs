@@ -76,6 +76,7 @@ impl Info {
     /// Shows one.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         let worker = &self.worker;
+        worker.check()?;
         let Some(report) = connect(socket)?.report(|client| client.info(worker.address()))? else {
             return Err(Failure::new(
                 ExitCode::Failed,
@@ -154,7 +155,8 @@ fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
         lines.push(("last exit", format!("generation {}, {} ago: {how}", last.generation, age(last.ago_ms))));
     }
     if info.violations > 0 {
-        lines.push(("violations", format!("{}: it said things that the protocol forbids", count(info.violations))));
+        let last = info.last_violation.as_deref().map(safe).unwrap_or_default();
+        lines.push(("violations", format!("{}, the last: {last}", count(info.violations))));
     }
     if let Some(method) = &info.startup_method {
         lines.push(("startup", safe(method)));

@@ -36,6 +36,7 @@ impl Wait {
             (_, true) => Until::Gone,
             _ => Until::Empty,
         };
+        self.worker.check()?;
         let mut connection = connect(socket)?;
         connection.set_timeout(self.timeout);
         let ticket = connection.ask(|client| client.wait(self.worker.address(), until))?;

@@ -823,7 +823,7 @@ pub fn key_of(event: &Event<'_>) -> ProcessKey {
         | Event::Undeliverable { process, .. }
         | Event::Marked { process, .. }
         | Event::Asked { process, .. }
-        | Event::Violation { process }
+        | Event::Violation { process, .. }
         | Event::Disconnected { process }
         | Event::Exited { process, .. }
         | Event::TreeGone { process } => *process,

@@ -709,7 +709,7 @@ impl World {
             2 => self.feed(Event::Marked { process, mark: Mark { begun: id, finished: id } }),
             3 => self.feed(Event::Ready { process, window: 3 }),
             4 => self.feed(Event::Exited { process, exit: Exit::Code(0), mark: None }),
-            5 => self.feed(Event::Violation { process }),
+            5 => self.feed(Event::Violation { process, detail: "é".repeat(150).as_str() }),
             _ => self.feed(Event::TreeGone { process }),
         }
     }

@@ -44,7 +44,7 @@ fn a_bad_name_is_refused_with_the_reason() {
     ];
     for (name, reason) in names {
         for args in [&["call", name, "count"][..], &["kill", name], &["info", name], &["wait", name, "--idle"]] {
-            let output = supervisor.cli(args).fails(2, &[reason]);
+            let output = supervisor.cli(args).fails(3, &["bad_name", reason]);
             assert!(!output.err.contains('\u{1b}'), "{output:?}");
         }
         let receipt = supervisor.client().call(Call::new(name, "count", Payload::no_args())).unwrap();

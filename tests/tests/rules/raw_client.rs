@@ -253,3 +253,33 @@ fn no_worker_can_pretend_to_be_another() {
     assert_eq!(task.end().ok().json(), json!({"done": {"result": null}}));
     assert_eq!(supervisor.cli(&["info", "a", "--json"]).ok().json()["violations"], 0);
 }
+
+#[test]
+fn who_closes_its_sending_side_still_hears_the_outcome_and_then_the_end() {
+    let supervisor = Supervisor::start();
+    let mut client = Json::connect(&supervisor);
+    client.say(&json!({"call": {"worker": "a", "method": "sleep", "args": [50], "ref": 1, "wait": true}}));
+    client.say(&json!({"status": {"ref": 2}}));
+    client.lines.get_ref().shutdown(Shutdown::Write).unwrap();
+    let mut said: Vec<Value> = (0..3).map(|_| client.hear()).collect();
+    said.retain(|message| message["receipt"]["ref"] != 2);
+    assert_eq!(said[0]["receipt"]["accepted"]["worker"], "a");
+    assert_eq!(said[1], json!({"outcome": {"ref": 1, "done": {"result": null}}}));
+    client.ended();
+}
+
+#[test]
+fn a_chain_breaks_at_what_is_not_understood() {
+    let supervisor = Supervisor::start();
+    let mut client = Json::connect(&supervisor);
+    let call = |reference: u32, args: Value, chain: bool| json!({"call": {"worker": "a", "method": "echo", "args": args, "ref": reference, "chain": chain}});
+    for (reference, args, chain) in
+        [(1, json!([1]), true), (2, json!(5), true), (3, json!([3]), true), (4, json!([4]), false)]
+    {
+        client.say(&call(reference, args, chain));
+    }
+    assert!(client.hear()["receipt"]["accepted"].is_object());
+    assert_eq!(client.hear()["error"]["ref"], 2);
+    assert!(client.hear()["receipt"]["refused"].is_object(), "it must not overtake the second");
+    assert!(client.hear()["receipt"]["accepted"].is_object(), "a new chain begins");
+}

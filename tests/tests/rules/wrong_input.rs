@@ -133,6 +133,18 @@ fn a_full_mailbox_refuses_and_keeps_what_it_has() {
 }
 
 #[test]
+fn a_message_that_can_never_fit_is_too_large_and_not_refused_for_now() {
+    let class = "class.a = { exec = ['{bin}/test-worker'], mailbox = { bytes = 1000 } }";
+    let supervisor = Supervisor::with_config(class);
+    let text = "x".repeat(1000);
+    supervisor.cli(&["call", "a", "echo", &text]).fails(3, &["too_large", "`mailbox.bytes` of class `a`", "1000"]);
+    // `--lines` does not wait for room that will never be.
+    let lines = format!("[1]\n[\"{text}\"]\n[2]\n");
+    let output = output_of(&mut supervisor.command(&["call", "a", "echo", "--lines"]), lines.as_bytes());
+    output.fails(3, &["line 2", "too_large", "1 lines before it were posted"]);
+}
+
+#[test]
 fn the_memory_of_all_mailboxes_is_bounded_too() {
     let mut supervisor =
         Supervisor::with_config("supervisor.total_bytes = '4KiB'\nclass.a.exec = ['{bin}/test-worker']");
@@ -455,11 +467,18 @@ fn a_process_that_is_never_ready() {
 
 #[test]
 fn a_process_that_exits_before_it_is_ready() {
-    cannot_start("class.broken.exec = ['sh', '-c', 'exit 3']", |_| (), None, "exit status 3");
+    let failure = "it ended before it was ready";
+    cannot_start("class.broken.exec = ['sh', '-c', 'exit 3']", |_| (), Some(failure), "ready; exit status 3");
+    cannot_start("class.broken.exec = ['true']", |_| (), Some(failure), "ready; exit status 0");
 }
 
 #[test]
 fn a_process_that_speaks_something_else() {
     let class = "class.broken = { exec = ['{bin}/test-worker', 'garbage'], exit_grace = '1ms' }";
-    cannot_start(class, |_| (), None, "its connection ended while the process lived");
+    cannot_start(
+        class,
+        |_| (),
+        None,
+        "its connection ended while the process lived; the last thing it said wrong: the first byte is",
+    );
 }

@@ -44,9 +44,14 @@ impl Payload<'_> {
         let payload = Self::encode(args)?;
         match payload.0.first() {
             Some(0xc0) if payload.0.len() == 1 => Ok(Payload::no_args()),
-            Some(0x90..=0x9f | 0xdc | 0xdd) => Ok(payload),
+            _ if payload.is_list() => Ok(payload),
             _ => Err(ArgsError("arguments are a tuple or a list: for a single one write (value,)".into())),
         }
+    }
+
+    /// Whether it begins as a list, as arguments must. What is in the list is for its reader to find out.
+    pub fn is_list(&self) -> bool {
+        matches!(self.0.first(), Some(0x90..=0x9f | 0xdc | 0xdd))
     }
 
     /// Translates a JSON value; `{"$bytes":"base64"}` becomes bytes.

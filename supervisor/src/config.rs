@@ -133,7 +133,7 @@ impl Config {
     }
 
     fn no_class(&self, name: &str) -> String {
-        let mut known: Vec<String> = self.classes.iter().map(|class| format!("`{}`", class.policy.class)).collect();
+        let mut known: Vec<String> = self.classes.iter().map(|class| self.shown(class)).collect();
         let mut sentence = format!("no class matches `{name}`: ");
         match (known.is_empty(), &self.workers_dir) {
             (false, _) => sentence += &format!("the configuration has {}", list(&mut known)),
@@ -155,6 +155,17 @@ impl Config {
             };
         }
         sentence
+    }
+
+    /// A class with the patterns of its names, where it has any.
+    fn shown(&self, class: &Arc<Class>) -> String {
+        let patterns = self.patterns.iter().filter(|pattern| Arc::ptr_eq(&pattern.class, class));
+        let globs: Vec<String> = patterns.filter_map(Pattern::glob).map(|glob| format!("`{glob}`")).collect();
+        let name = &class.policy.class;
+        match globs.is_empty() {
+            true => format!("`{name}`"),
+            false => format!("`{name}` for {}", globs.join(" and ")),
+        }
     }
 
     fn class_of_program(&self, name: &str, program: &Path) -> Class {
@@ -207,6 +218,14 @@ enum PatternKind {
 }
 
 impl Pattern {
+    /// As it is written; none for the family of the class's own name.
+    fn glob(&self) -> Option<&str> {
+        match &self.kind {
+            PatternKind::Family(_) => None,
+            PatternKind::Glob(matcher) => Some(matcher.glob().glob()),
+        }
+    }
+
     fn matches(&self, name: &str) -> bool {
         match &self.kind {
             PatternKind::Family(class) => first_part(name) == class,
@@ -244,6 +263,10 @@ impl File {
                     class: built,
                 }),
                 Some(names) => {
+                    anyhow::ensure!(
+                        !names.is_empty(),
+                        "class `{name}`: `names` is empty: leave it out for `{name}` and all behind `{name}/`"
+                    );
                     for pattern in names {
                         patterns.push(glob(name, pattern, &built)?);
                     }
@@ -372,6 +395,9 @@ mod tests {
         let config = read("class.counter.exec = ['c']\nclass.ledger.exec = ['l']").unwrap();
         let refused = config.class_of("foo").unwrap_err();
         assert_eq!(refused.detail, "no class matches `foo`: the configuration has `counter`, `ledger`");
+        let config = read("class.thumb = { exec = ['t'], names = ['thumb-*', 'icon'] }").unwrap();
+        let refused = config.class_of("thumb").unwrap_err();
+        assert_eq!(refused.detail, "no class matches `thumb`: the configuration has `thumb` for `icon` and `thumb-*`");
     }
 
     #[test]
@@ -393,6 +419,7 @@ mod tests {
                 &["only one", "a and b"],
             ),
             ("class.a = { exec = ['x'], names = ['a[']}", &["class `a`", "names"]),
+            ("class.a = { exec = ['x'], names = [] }", &["class `a`", "`names` is empty"]),
         ] {
             let error = error(text);
             for part in parts {

@@ -17,6 +17,7 @@ use workhall_protocol::wire::DecodeError;
 use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer};
+use crate::diagnostics::say;
 use crate::process_tree::Sweep;
 use crate::requests::Question;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
@@ -185,7 +186,7 @@ impl EventLoop {
             }
             Token::ReloadSignal => {
                 self.reload_signal.take();
-                eprintln!("workhall: SIGHUP does nothing yet: restart the supervisor for a new configuration");
+                say("SIGHUP does nothing yet: restart the supervisor for a new configuration");
             }
             Token::Connection { index, serial } => {
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);
@@ -389,9 +390,15 @@ impl EventLoop {
             if written.is_err() {
                 connection.drop_output();
             }
-            let answered = connection.unwritten() == 0;
-            let nothing_follows = connection.closing || connection.half_closed && connection.awaited == 0;
-            let over = written.is_err() || answered && nothing_follows;
+            let over = match &written {
+                Ok(()) => {
+                    let nothing_follows = connection.closing || connection.half_closed && connection.awaited == 0;
+                    connection.unwritten() == 0 && nothing_follows
+                }
+                // A client that has left has no answers, but what it had asked for before is still taken in.
+                Err(error) if has_left(error) => connection.closing || connection.half_closed,
+                Err(_) => true,
+            };
             match connection.peer {
                 Peer::Client if over => self.hang_up(index),
                 // What a worker has written is still read, up to its end; only a stream beyond repair is cut.
@@ -406,4 +413,8 @@ impl EventLoop {
             }
         }
     }
+}
+
+fn has_left(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset)
 }

@@ -5,6 +5,7 @@ mod cli;
 mod clock;
 mod config;
 mod connection;
+mod diagnostics;
 mod event_loop;
 mod exit_code;
 mod process_tree;

@@ -95,6 +95,9 @@ impl EventLoop {
         if call.wait && call.reference.is_none() {
             return self.misunderstood(now, index, None, "a call with `wait` needs a `ref` for its outcome");
         }
+        if !call.args.is_list() {
+            return self.misunderstood(now, index, call.reference, "`args` is a list: a single argument is `[5]`");
+        }
         let reply =
             call.reference.as_ref().filter(|_| call.wait).map(|reference| connection.reply_to(reference, false));
         let receipt = match chained_behind_refused {

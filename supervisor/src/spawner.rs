@@ -51,7 +51,11 @@ pub fn spawn(class: &Class, name: &str, process: ProcessKey, socket: &Path) -> R
             command.current_dir(directory);
         }
         #[allow(clippy::zombie_processes, reason = "the event loop reaps it through its pidfd")]
-        let mut child = command.spawn().map_err(|error| format!("cannot execute {}: {error}", class.exec[0]))?;
+        let mut child = command.spawn().map_err(|error| match &class.directory {
+            // The kernel has one error for both.
+            Some(directory) if !directory.is_dir() => format!("cannot start in {}: {error}", directory.display()),
+            _ => format!("cannot execute {}: {error}", class.exec[0]),
+        })?;
         let pid = child.id() as i32;
         sys::open_pidfd(pid).map(|pidfd| Spawned { pid, pidfd, stream, page }).map_err(|error| {
             // Nobody would notice its end: it must not live.

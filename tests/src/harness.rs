@@ -2,6 +2,7 @@
 //! process outlives it.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -53,6 +54,14 @@ pub struct Output {
 }
 
 impl Output {
+    fn of(output: &std::process::Output) -> Output {
+        Output {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// Standard output as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -64,7 +73,24 @@ impl Output {
         assert_eq!(self.code, 0, "{self:?}");
         self
     }
+
+    /// The same, for a command that must have ended with this status, and said why: in one sentence of
+    /// its own, or in the form in which wrong usage is explained.
+    #[track_caller]
+    pub fn fails(self, code: i32, parts: &[&str]) -> Output {
+        assert_eq!(self.code, code, "{self:?}");
+        let usage = self.err.starts_with("error: ") && self.err.contains("--help");
+        let sentence = self.err.starts_with("workhall: ") && self.err.trim_end().lines().count() == 1;
+        assert!(usage || sentence, "not one sentence: {self:?}");
+        for part in parts {
+            assert!(self.err.contains(part), "stderr lacks `{part}`: {self:?}");
+        }
+        self
+    }
 }
+
+/// Every name is a worker of the tests.
+pub const ANY_NAME: &str = "class.any = { exec = ['{bin}/test-worker'], names = ['**'] }\n";
 
 /// A running supervisor.
 pub struct Supervisor {
@@ -73,6 +99,30 @@ pub struct Supervisor {
     socket: PathBuf,
     args: Vec<String>,
     redirections: &'static str,
+    holds: u32,
+}
+
+/// A task that is held; see [`Supervisor::hold`].
+pub struct Held {
+    log: PathBuf,
+    go: PathBuf,
+}
+
+impl Held {
+    /// Whether the task was begun.
+    pub fn has_begun(&self) -> bool {
+        lines(&self.log).first().is_some_and(|line| line == "begun")
+    }
+
+    /// Whether the task has come to its end.
+    pub fn has_ended(&self) -> bool {
+        lines(&self.log).get(1).is_some_and(|line| line == "ended")
+    }
+
+    /// Lets it go.
+    pub fn release(&self) {
+        File::create(&self.go).unwrap();
+    }
 }
 
 impl Supervisor {
@@ -109,7 +159,7 @@ impl Supervisor {
         bin_dir();
         let dir = tempfile::Builder::new().prefix("workhall-").tempdir().unwrap();
         let socket = dir.path().join("socket");
-        Supervisor { child: None, dir, socket, args: Vec::new(), redirections: "" }
+        Supervisor { child: None, dir, socket, args: Vec::new(), redirections: "", holds: 0 }
     }
 
     fn run(mut self, args: Vec<String>) -> Supervisor {
@@ -202,6 +252,23 @@ impl Supervisor {
         let stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
+    }
+
+    /// Holds a worker in a task until it is let go; returns when the task has begun.
+    #[track_caller]
+    pub fn hold(&mut self, worker: &str) -> Held {
+        let held = self.post_hold(worker);
+        self.until("the task has begun", |_| held.has_begun());
+        held
+    }
+
+    /// Posts such a task, without waiting until it begins.
+    #[track_caller]
+    pub fn post_hold(&mut self, worker: &str) -> Held {
+        self.holds += 1;
+        let (log, go) = (self.path(&format!("held-{}", self.holds)), self.path(&format!("go-{}", self.holds)));
+        self.cli(&["call", worker, "block", log.to_str().unwrap(), go.to_str().unwrap()]).ok();
+        Held { log, go }
     }
 
     /// The row of a worker in `ps --json`; null if there is none. The newest one of the name.
@@ -331,7 +398,7 @@ pub struct Running(Child);
 impl Running {
     /// Waits for its end.
     pub fn end(self) -> Output {
-        Output::from(self.0.wait_with_output().unwrap())
+        Output::of(&self.0.wait_with_output().unwrap())
     }
 
     /// Whether it has ended.
@@ -364,19 +431,38 @@ impl Drop for Supervisor {
     }
 }
 
-/// Runs a command and collects what it prints.
-pub fn output(command: &mut Command) -> Output {
-    Output::from(command.output().expect("the command starts"))
+/// Waits for a condition where no supervisor is at hand.
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
-impl From<std::process::Output> for Output {
-    fn from(output: std::process::Output) -> Output {
-        Output {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
+/// The lines of a file that workers write to; none if it is not there. Whole lines only.
+pub fn lines(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(str::to_string).collect()
+}
+
+/// Runs a command with this text on its stdin, and collects what it prints.
+pub fn output_of(command: &mut Command, stdin: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdin.take().expect("it is piped");
+    let output = std::thread::scope(|scope| {
+        // One that ends without reading all of it is no error here: its status tells.
+        scope.spawn(move || pipe.write_all(stdin).is_ok());
+        child.wait_with_output().expect("the command ends")
+    });
+    Output::of(&output)
+}
+
+/// Runs a command and collects what it prints.
+pub fn output(command: &mut Command) -> Output {
+    Output::of(&command.output().expect("the command starts"))
 }
 
 /// A Python for workers of the tests: the system's own where there is one, which starts fastest.

@@ -1,20 +1,21 @@
 //! `workhall call`: posts messages.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, IsTerminal as _, Read as _};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use workhall_protocol::args::Payload;
-use workhall_protocol::client::Ticket;
+use workhall_protocol::client::{ClientError, Ticket};
 use workhall_protocol::messages::{Call as CallMessage, OutcomeBody, ReceiptBody, Until};
 use workhall_protocol::terms::Refusal;
 
 use super::connect::{Connection, connect};
 use super::output::{print_line, safe};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
+use crate::diagnostics::say;
 
 pub const EXAMPLES: &str = "Examples:
   workhall call counter add 5                 post a message, and that is all
@@ -24,6 +25,8 @@ pub const EXAMPLES: &str = "Examples:
 
 /// How many messages of `--lines` are on their way at once.
 const LINES_AHEAD: usize = 256;
+/// How much of stdin is read at once, in bytes.
+const LINES_BUFFER_BYTES: usize = 64 << 10;
 /// How often in a row a full mailbox may refuse although it had room: others may have filled it first.
 const REFUSALS_IN_A_ROW_MAX: u32 = 1000;
 
@@ -71,7 +74,7 @@ impl Call {
         let mut connection = connect(socket)?;
         connection.set_timeout(self.timeout);
         let ticket = self.submit(&mut connection, args, false)?;
-        let receipt = connection.ask(|client| client.receipt(ticket))?;
+        let receipt = connection.receipt(ticket)?;
         let mut code = self.show_receipt(&receipt, self.wait)?;
         if self.wait && matches!(receipt, ReceiptBody::Accepted(_)) {
             let outcome = connection.ask(|client| client.outcome(ticket))?;
@@ -84,11 +87,11 @@ impl Call {
         let values = match self.args.as_deref() {
             None => self.arguments.iter().map(|text| one_argument(text)).collect(),
             Some("-") => {
-                let mut text = String::new();
-                io::stdin().lock().read_to_string(&mut text)?;
+                let mut text = Vec::new();
+                io::stdin().lock().read_to_end(&mut text)?;
                 array(&text).map_err(|error| Failure::usage(format!("stdin is {error}")))?
             }
-            Some(text) => array(text).map_err(|error| Failure::usage(format!("--args is {error}")))?,
+            Some(text) => array(text.as_bytes()).map_err(|error| Failure::usage(format!("--args is {error}")))?,
         };
         encode(values)
     }
@@ -101,7 +104,15 @@ impl Call {
             chain,
             ..CallMessage::new(self.worker.address(), &self.method, args)
         };
-        connection.ask(|client| client.submit(call))
+        let submitted = connection.ask(|client| match client.submit(call) {
+            Err(ClientError::Encode(error)) => Ok(Err(error)),
+            other => other.map(Ok),
+        })?;
+        submitted.map_err(|error| {
+            // What the wire cannot carry is refused here as the supervisor refuses what is too large.
+            let refused = ReceiptBody::Refused { reason: Refusal::TooLarge, detail: error.to_string().into() };
+            self.show_receipt(&refused, false).expect_err("a refusal is a failure")
+        })
     }
 
     /// `outcome_follows`: an accepted call is shown by its outcome.
@@ -138,7 +149,8 @@ impl Call {
                 Ok(ExitCode::Done)
             }
             OutcomeBody::Failed { error } => {
-                Err(Failure::new(ExitCode::Failed, format!("{} failed: {error}", self.worker)))
+                let error: Vec<String> = error.lines().map(safe).collect();
+                Err(Failure::new(ExitCode::Failed, format!("{} failed: {}", self.worker, error.join("\n"))))
             }
             OutcomeBody::Discarded { may_have_run } => {
                 not_executed(format!("discarded by kill: {}", ran(*may_have_run)))
@@ -172,61 +184,67 @@ impl Call {
     }
 
     fn post_lines(&self, connection: &mut Connection, progress: &ProgressBar) -> Result<(u64, ExitCode), Failure> {
-        let mut lines = io::stdin().lock();
+        // Unlike stdin's own, this buffer says whether the next line is there already.
+        let mut lines = BufReader::with_capacity(LINES_BUFFER_BYTES, io::stdin().lock());
         let mut sent: VecDeque<Line> = VecDeque::new();
         let mut outcomes: VecDeque<Ticket> = VecDeque::new();
         let (mut number, mut posted, mut worst) = (0, 0, ExitCode::Done);
-        let mut broken = None;
+        let mut end: Option<Result<(), Failure>> = None;
         loop {
-            while sent.len() < LINES_AHEAD && broken.is_none() {
-                let mut text = String::new();
-                let bytes = lines.read_line(&mut text)?;
+            connection.check_time()?;
+            // Before a read that may have to wait, all that was sent is seen to its end: so what comes slowly
+            // is posted line by line.
+            while end.is_none() && sent.len() < LINES_AHEAD && (sent.is_empty() || lines.buffer().contains(&b'\n')) {
+                let mut text = Vec::new();
+                let bytes = lines.read_until(b'\n', &mut text)?;
                 if bytes == 0 {
-                    broken = Some(None);
+                    end = Some(Ok(()));
                     break;
                 }
                 number += 1;
-                if text.trim().is_empty() {
+                if text.trim_ascii().is_empty() {
                     continue;
                 }
-                match array(&text).map_err(Failure::usage).and_then(encode) {
-                    Ok(args) => {
-                        let ticket = self.submit(connection, args.clone(), true)?;
-                        sent.push_back(Line { number, bytes: bytes as u64, args, ticket, refusals: 0 });
-                    }
-                    Err(error) => broken = Some(Some(format!("line {number} is {}", error.message))),
+                let args = array(&text).map_err(Failure::usage).and_then(encode);
+                let args = args.map_err(|error| Failure::usage(format!("line {number} is {}", error.message)));
+                let line = args.and_then(|args| match self.submit(connection, args.clone(), true) {
+                    Ok(ticket) => Ok(Line { number, bytes: bytes as u64, args, ticket, refusals: 0 }),
+                    Err(error) => Err(Failure::new(error.code, format!("line {number}: {}", error.message))),
+                });
+                match line {
+                    Ok(line) => sent.push_back(line),
+                    Err(failure) => end = Some(Err(failure)),
                 }
             }
             let Some(line) = sent.pop_front() else { break };
-            let receipt = connection.ask(|client| client.receipt(line.ticket))?;
+            let receipt = connection.receipt(line.ticket)?;
             if let ReceiptBody::Refused { reason: Refusal::MailboxFull, .. } = receipt
                 && line.refusals < REFUSALS_IN_A_ROW_MAX
             {
                 self.send_again(connection, line, &mut sent)?;
                 continue;
             }
-            let at = line.number;
-            let shown = self.show_receipt(&receipt, self.wait);
-            shown.map_err(|failure| {
-                Failure::new(
-                    failure.code,
-                    format!("line {at}: {}; {posted} lines before it were posted", failure.message),
-                )
-            })?;
+            if let Err(Failure { code, message }) = self.show_receipt(&receipt, self.wait) {
+                end = Some(Err(Failure::new(code, format!("line {}: {message}", line.number))));
+                // Those behind it in the chain were refused with it.
+                sent.clear();
+            }
             posted += u64::from(matches!(receipt, ReceiptBody::Accepted(_)));
             if self.wait && matches!(receipt, ReceiptBody::Accepted(_)) {
                 outcomes.push_back(line.ticket);
             }
-            while outcomes.len() > if sent.is_empty() && broken.is_some() { 0 } else { LINES_AHEAD } {
+            while outcomes.len() > if sent.is_empty() { 0 } else { LINES_AHEAD } {
                 let Some(ticket) = outcomes.pop_front() else { break };
                 worst = self.line_outcome(connection, ticket, worst)?;
             }
             progress.inc(line.bytes);
             progress.set_message(format!("{posted} posted"));
         }
-        match broken.flatten() {
-            Some(message) => Err(Failure::usage(format!("{message}; the {posted} lines before it were posted"))),
-            None => Ok((posted, worst)),
+        match end {
+            Some(Err(Failure { code, message })) => {
+                Err(Failure::new(code, format!("{message}; {posted} lines before it were posted")))
+            }
+            _ => Ok((posted, worst)),
         }
     }
 
@@ -234,7 +252,7 @@ impl Call {
     /// sends them again, in their order.
     fn send_again(&self, connection: &mut Connection, line: Line, sent: &mut VecDeque<Line>) -> Result<(), Failure> {
         for behind in sent.iter() {
-            connection.ask(|client| client.receipt(behind.ticket))?;
+            connection.receipt(behind.ticket)?;
         }
         let room = connection.ask(|client| client.wait(self.worker.address(), Until::Room))?;
         connection.ask(|client| client.outcome(room))?;
@@ -255,7 +273,7 @@ impl Call {
         match self.show_outcome(&outcome) {
             Ok(_) => Ok(worst),
             Err(failure) if matches!(failure.code, ExitCode::Failed | ExitCode::NotExecuted) => {
-                eprintln!("workhall: {}", failure.message);
+                say(&failure.message);
                 Ok(if worst == ExitCode::NotExecuted { worst } else { failure.code })
             }
             Err(failure) => Err(failure),
@@ -276,8 +294,8 @@ fn one_argument(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| json!(text))
 }
 
-fn array(text: &str) -> Result<Vec<Value>, String> {
-    match serde_json::from_str(text) {
+fn array(text: &[u8]) -> Result<Vec<Value>, String> {
+    match serde_json::from_slice(text) {
         Ok(Value::Array(values)) => Ok(values),
         Ok(_) => Err("not a JSON array: write [1, \"a\"]".to_string()),
         Err(error) => Err(format!("not JSON: {error}")),

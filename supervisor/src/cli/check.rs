@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::output::print_line;
 use super::{ExitCode, Failure};
 use crate::config::Config;
+use crate::diagnostics::say;
 
 /// The arguments of `workhall check`.
 #[derive(Debug, clap::Args)]
@@ -18,7 +19,7 @@ impl Check {
     pub fn run(self) -> Result<ExitCode, Failure> {
         let config = Config::read(&self.file).map_err(|error| Failure::usage(format!("{error:#}")))?;
         for warning in config.warnings() {
-            eprintln!("workhall: warning: {warning}");
+            say(format_args!("warning: {warning}"));
         }
         let classes: Vec<&str> = config.classes().iter().map(|class| &*class.policy.class).collect();
         let shown = match classes.is_empty() {

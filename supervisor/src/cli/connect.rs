@@ -1,16 +1,22 @@
 //! The way to the supervisor.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use workhall_protocol::Client;
-use workhall_protocol::client::ClientError;
+use workhall_protocol::client::{ClientError, Ticket};
 use workhall_protocol::messages::ReceiptBody;
 
 use super::Failure;
 use crate::exit_code::ExitCode;
 use crate::sys::{self, Stream};
+
+/// The shortest time-out of a read: zero would be none.
+const READ_TIMEOUT_MIN: Duration = Duration::from_millis(1);
+/// So long is waited for a receipt, however short the time-out is.
+const RECEIPT_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// Where the supervisor is looked for, if nobody says where.
 pub fn default_socket() -> PathBuf {
@@ -49,6 +55,9 @@ pub fn connect(socket: Option<PathBuf>) -> Result<Connection, Failure> {
             io::ErrorKind::NotFound => format!(
                 "no supervisor at {shown}: there is no socket (start one with `workhall serve`, or name its socket with --socket)"
             ),
+            io::ErrorKind::ConnectionRefused if path.metadata().is_ok_and(|meta| !meta.file_type().is_socket()) => {
+                format!("no supervisor at {shown}: it is no socket, name the supervisor's with --socket")
+            }
             io::ErrorKind::ConnectionRefused => {
                 format!("no supervisor at {shown}: the socket is there but nobody listens (start one with `workhall serve`)")
             }
@@ -61,9 +70,18 @@ pub fn connect(socket: Option<PathBuf>) -> Result<Connection, Failure> {
 }
 
 impl Connection {
-    /// From here on everything together takes at most this long.
+    /// From here on everything together takes at most this long. What was asked for is posted however short
+    /// that is, and its receipt taken: so who runs out of time knows that it goes on.
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         self.deadline = timeout.map(|timeout| Instant::now() + timeout);
+    }
+
+    /// An error if the time is over: for those who would ask again and again.
+    pub fn check_time(&self) -> Result<(), Failure> {
+        match self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            true => Err(timed_out()),
+            false => Ok(()),
+        }
     }
 
     /// Asks something, within the deadline.
@@ -71,12 +89,22 @@ impl Connection {
         &mut self,
         question: impl FnOnce(&mut Client<Stream>) -> Result<T, ClientError>,
     ) -> Result<T, Failure> {
+        self.ask_within(READ_TIMEOUT_MIN, question)
+    }
+
+    /// The receipt of a request, which comes at once, whatever is waited for behind it.
+    pub fn receipt(&mut self, ticket: Ticket) -> Result<ReceiptBody<'static>, Failure> {
+        self.ask_within(RECEIPT_TIMEOUT_MIN, |client| client.receipt(ticket))
+    }
+
+    fn ask_within<T>(
+        &mut self,
+        least: Duration,
+        question: impl FnOnce(&mut Client<Stream>) -> Result<T, ClientError>,
+    ) -> Result<T, Failure> {
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(timed_out());
-            }
-            sys::set_read_timeout(self.client.stream(), Some(left))?;
+            sys::set_read_timeout(self.client.stream(), Some(left.max(least)))?;
         }
         question(&mut self.client).map_err(|error| match error {
             ClientError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => timed_out(),
@@ -93,7 +121,7 @@ impl Connection {
         &mut self,
         question: impl FnOnce(&mut Client<Stream>) -> Result<ReceiptBody<'static>, ClientError>,
     ) -> Result<Option<serde_json::Value>, Failure> {
-        match self.ask(question)? {
+        match self.ask_within(RECEIPT_TIMEOUT_MIN, question)? {
             ReceiptBody::Report(payload) => payload
                 .to_json()
                 .map(Some)

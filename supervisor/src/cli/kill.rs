@@ -88,7 +88,7 @@ impl Kill {
 
     /// The receipt, and with `--wait` the full one; for people it is printed here.
     fn answer(&self, connection: &mut Connection, target: &WorkerArgument, ticket: Ticket) -> Result<Value, Failure> {
-        let receipt = connection.ask(|client| client.receipt(ticket))?;
+        let receipt = connection.receipt(ticket)?;
         if !self.wait || !matches!(receipt, ReceiptBody::Killed { .. }) {
             if let (true, false, ReceiptBody::Ignored { .. }) = (self.wait, self.json, &receipt) {
                 print_line(format_args!("{target}: there is no such worker, nothing to do"))?;

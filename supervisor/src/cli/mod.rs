@@ -19,9 +19,16 @@ use workhall_protocol::messages::Address;
 
 use crate::exit_code::ExitCode;
 
+const EXAMPLES: &str = "Examples:
+  workhall serve --workers ./workers          the supervisor, in the foreground
+  workhall call counter add 5                 post a message to the worker `counter`
+  workhall call counter total --wait          wait for the result and print it
+  workhall ps                                 see who is there
+  workhall kill counter --wait                end it, and say how it ended";
+
 /// Named workers with mailboxes, one operating-system process each.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, max_term_width = 100)]
+#[command(version, arg_required_else_help = true, max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
     /// The supervisor's socket [default: $XDG_RUNTIME_DIR/workhall/workhall.sock, else
     /// /run/workhall/workhall.sock]
@@ -43,11 +50,13 @@ enum Command {
     #[command(after_help = kill::EXAMPLES)]
     Kill(kill::Kill),
     /// List the workers
+    #[command(after_help = "Examples:\n  workhall ps\n  workhall ps --json | jq '.[] | select(.state == \"busy\")'")]
     Ps(show::Ps),
     /// Show all about one worker
     #[command(after_help = "Example:\n  workhall info counter")]
     Info(show::Info),
     /// Show the supervisor: the ledger, limits, uptime, configuration
+    #[command(after_help = "Examples:\n  workhall status\n  workhall status --json | jq .ledger")]
     Status(show::Status),
     /// Wait until a worker is idle, gone or empty
     #[command(after_help = "Example:\n  workhall wait counter --idle --timeout 30s")]
@@ -90,7 +99,7 @@ pub fn run() -> ExitCode {
     };
     result.unwrap_or_else(|failure| {
         if !failure.is_silent() {
-            eprintln!("workhall: {}", failure.message);
+            crate::diagnostics::say(&failure.message);
         }
         failure.code
     })

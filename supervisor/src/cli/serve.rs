@@ -9,6 +9,7 @@ use super::connect::{check_socket_path, default_socket};
 use super::{ExitCode, Failure};
 use crate::clock::Clock;
 use crate::config::{Config, DEFAULT_FILE};
+use crate::diagnostics::say;
 use crate::event_loop::{EventLoop, Setup};
 use crate::sys::{self, LockFile};
 
@@ -34,7 +35,7 @@ impl Serve {
         let socket = std::path::absolute(&socket)?;
         check_socket_path(&socket)?;
         for warning in config.warnings() {
-            eprintln!("workhall: warning: {warning}");
+            say(format_args!("warning: {warning}"));
         }
         sys::unblock_signals().context("cannot unblock signals")?;
         sys::seal_inherited_descriptors().context("cannot seal the inherited descriptors (is /proc mounted?)")?;
@@ -49,7 +50,7 @@ impl Serve {
             sys::listen(&socket, SOCKET_MODE).with_context(|| format!("cannot listen at {}", socket.display()))?;
         let setup = Setup { config, socket: socket.clone(), listener, lock, descriptors, seed: Clock::seed() };
         let mut event_loop = EventLoop::new(setup).context("cannot start the event loop")?;
-        eprintln!("workhall: ready at {}", socket.display());
+        say(format_args!("ready at {}", socket.display()));
         event_loop.run().context("the event loop failed")?;
         Ok(ExitCode::Done)
     }

@@ -39,6 +39,7 @@ impl Wait {
         let mut connection = connect(socket)?;
         connection.set_timeout(self.timeout);
         let ticket = connection.ask(|client| client.wait(self.worker.address(), until))?;
+        connection.receipt(ticket)?;
         connection.ask(|client| client.outcome(ticket))?;
         Ok(ExitCode::Done)
     }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::fd::FromRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -20,6 +21,9 @@ struct State {
 
 fn main() -> worker_host::Result {
     let _lock = take_lock();
+    if std::env::args().nth(1).is_some_and(|arg| arg == "garbage") {
+        say_garbage();
+    }
     let window = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(worker_host::WINDOW_DEFAULT);
     Worker::new(State::default())
         .window(window)
@@ -28,9 +32,21 @@ fn main() -> worker_host::Result {
             state.count += 1;
             Ok(state.count)
         })
+        // Counts like `count`, and fails unless it is told the number: the order, seen from inside.
+        .method("in_order", |state, _, (number,): (i64,)| {
+            if number != state.count {
+                return Err(format!("{number} came when {} was due", state.count).into());
+            }
+            state.count += 1;
+            Ok(())
+        })
         .method("pid", |_, _, ()| Ok(std::process::id()))
         .method("who", |_, ctx, ()| Ok((ctx.worker().to_string(), ctx.number(), ctx.generation())))
         .method("sender", |_, ctx, ()| Ok(ctx.sender().map(|sender| (sender.worker.to_string(), sender.number))))
+        .method("sender_to", |_, ctx, (file,): (PathBuf,)| {
+            let sender = ctx.sender().map_or("nobody".to_string(), |from| format!("{} %{}", from.worker, from.number));
+            Ok(append(&file, &sender)?)
+        })
         // Appends a line: the order and number of executions, seen from outside.
         .method("log", |_, _, (file, line): (PathBuf, String)| Ok(append(&file, &line)?))
         .method("sleep", |_, _, (ms,): (u64,)| {
@@ -134,6 +150,18 @@ fn main() -> worker_host::Result {
         .method("big", |_, _, (bytes,): (usize,)| Ok("x".repeat(bytes)))
         .on_error(|state, ctx: &mut Context<'_>, error| state.errors.push(format!("{}: {error}", ctx.method())))
         .run()
+}
+
+/// Says to the supervisor what is no protocol, and lives on.
+fn say_garbage() -> ! {
+    let number = std::env::var("WORKHALL_FD").expect("a supervisor has started it").parse().expect("a number");
+    // SAFETY: the supervisor has opened it for this process, and nobody else here uses it.
+    #[allow(unsafe_code)]
+    let mut connection = unsafe { File::from_raw_fd(number) };
+    connection.write_all(b"hello\n").expect("the supervisor reads");
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Taken before anything else, released by the kernel.

@@ -10,7 +10,6 @@ mod ledger;
 mod left_behind;
 mod overlap;
 mod raw_client;
-mod raw_protocol;
 mod raw_worker;
 mod worker;
 mod wrong_input;

@@ -383,7 +383,8 @@ os._exit(4)"#;
 
 #[test]
 fn d02_answers_that_a_worker_did_not_read_do_not_make_its_task_run_twice() {
-    let questions = r#"s.sendall(b'{"list":{"ref":1}}\n' * 5000)
+    // More answers than the socket holds.
+    let questions = r#"s.sendall(b'{"kill":{"worker":"nobody","ref":1}}\n' * 20000)
 os._exit(6)"#;
     first_life(questions, &crashed(json!({"code": 6})));
 }

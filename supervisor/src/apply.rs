@@ -126,7 +126,7 @@ impl EventLoop {
         let (pid, first) = (process.pid, process.sweep.is_none());
         let slot = slot as usize;
         if first {
-            self.processes[slot].sweep = Some(Sweep::new(pid, key));
+            self.processes[slot].sweep = Some(Sweep::new(pid, key, &self.socket));
         }
         match (self.sweep_pass(slot), first) {
             (false, true) => self.sweeping.push(slot),

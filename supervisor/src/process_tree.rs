@@ -2,7 +2,7 @@
 //! the supervisor because it is a subreaper.
 //!
 //! An orphan belongs to a life if it is in the process group or session of that life's leader, if
-//! its environment names that worker and generation, if it was seen below such a process, or if it is in the
+//! its environment names the supervisor's socket, that worker and generation, if it was seen below such a process, or if it is in the
 //! group or session of one. Only children of ours are killed, so no number can meanwhile be another's; their
 //! own children become ours by that, and the sweep goes on until a whole pass finds none.
 //!
@@ -11,6 +11,8 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use workhall_core::ProcessKey;
 
@@ -21,15 +23,17 @@ use crate::sys;
 pub struct Sweep {
     leader: i32,
     /// The environment entries that the whole tree inherits.
-    marks: [Vec<u8>; 2],
+    marks: [Vec<u8>; 3],
     /// Known to belong, with their start times: numbers are used again.
     doomed: HashMap<i32, u64>,
 }
 
 impl Sweep {
     /// For the life that `leader` led. The leader is reaped already.
-    pub fn new(leader: i32, process: ProcessKey) -> Sweep {
+    pub fn new(leader: i32, process: ProcessKey, socket: &Path) -> Sweep {
         let marks = [
+            // A supervisor may run as another's worker: then the numbers alone would be ambiguous.
+            [b"WORKHALL_SOCKET=", socket.as_os_str().as_bytes()].concat(),
             format!("WORKHALL_NUMBER={}", process.number.0).into_bytes(),
             format!("WORKHALL_GENERATION={}", process.generation).into_bytes(),
         ];

@@ -135,7 +135,8 @@ struct FromJson<'a> {
 
 impl Serialize for FromJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.depth > ARGS_DEPTH_MAX {
+        let container = matches!(self.value, Value::Array(_) | Value::Object(_));
+        if container && self.depth >= ARGS_DEPTH_MAX {
             return Err(ser::Error::custom(format_args!("nested deeper than {ARGS_DEPTH_MAX} levels")));
         }
         let inner = |value| FromJson { value, depth: self.depth + 1 };
@@ -257,6 +258,8 @@ mod tests {
     fn depth_is_bounded_both_ways() {
         let nested = |n| (0..n).fold(json!(1), |inner, _| json!([inner]));
         there_and_back(nested(ARGS_DEPTH_MAX));
+        let empty = (0..ARGS_DEPTH_MAX).fold(json!([]), |inner, _| json!([inner]));
+        assert!(Payload::from_json(&empty).is_err(), "an empty list is a level too");
         let error = Payload::from_json(&nested(ARGS_DEPTH_MAX + 1)).unwrap_err();
         assert!(error.to_string().contains("deeper"), "{error}");
         let hostile = Payload(Cow::Owned(vec![0x91; 1 << 20]));

@@ -128,7 +128,7 @@ impl EventLoop {
         if first {
             self.processes[slot].sweep = Some(Sweep::new(pid, key, &self.socket));
         }
-        match (self.sweep_pass(slot), first) {
+        match (self.sweep_pass(slot, !first), first) {
             (false, true) => self.sweeping.push(slot),
             (true, false) => self.sweeping.retain(|waiting| *waiting != slot),
             _ => {}

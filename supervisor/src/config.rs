@@ -124,6 +124,9 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for class in &self.classes {
+            if let Some(dir) = class.directory.as_ref().filter(|dir| !dir.is_dir()) {
+                warnings.push(format!("class `{}`: there is no directory {}", class.policy.class, dir.display()));
+            }
             if find_program(&class.exec[0]).is_none() {
                 let (name, program) = (&class.policy.class, &class.exec[0]);
                 warnings.push(format!("class `{name}`: there is no executable `{program}`"));
@@ -206,6 +209,8 @@ fn list(items: &mut Vec<String>) -> String {
 struct Pattern {
     /// How many of its characters stand for themselves; a pattern without wildcards comes before all others.
     specific: (bool, usize),
+    /// As it is written; the name of the class for its family.
+    text: String,
     kind: PatternKind,
     class: Arc<Class>,
 }
@@ -259,6 +264,7 @@ impl File {
             match &class.names {
                 None => patterns.push(Pattern {
                     specific: (false, name.len()),
+                    text: name.clone(),
                     kind: PatternKind::Family(name.clone()),
                     class: built,
                 }),
@@ -275,6 +281,14 @@ impl File {
         }
         let mains: Vec<&str> = classes.iter().filter(|class| class.main).map(|class| &*class.policy.class).collect();
         anyhow::ensure!(mains.len() <= 1, "only one class can be `main`, but {} are", mains.join(" and "));
+        for (at, pattern) in patterns.iter().enumerate() {
+            if let Some(other) =
+                patterns[..at].iter().find(|other| other.text == pattern.text && other.specific == pattern.specific)
+            {
+                let (a, b) = (&other.class.policy.class, &pattern.class.policy.class);
+                anyhow::bail!("classes `{a}` and `{b}` both match `{}`: only one can", pattern.text);
+            }
+        }
         patterns.sort_by(|a, b| (b.specific, &a.class.policy.class).cmp(&(a.specific, &b.class.policy.class)));
         let supervisor = self.supervisor;
         let mut config = Config {
@@ -307,7 +321,12 @@ fn glob(class: &str, pattern: &str, built: &Arc<Class>) -> anyhow::Result<Patter
     let wildcards = ['*', '?', '[', ']', '{', '}'];
     let literal = pattern.chars().filter(|c| !wildcards.contains(c)).count();
     let exact = !pattern.contains(wildcards);
-    Ok(Pattern { specific: (exact, literal), kind: PatternKind::Glob(glob.compile_matcher()), class: built.clone() })
+    Ok(Pattern {
+        specific: (exact, literal),
+        text: pattern.to_string(),
+        kind: PatternKind::Glob(glob.compile_matcher()),
+        class: built.clone(),
+    })
 }
 
 /// An error of the TOML reader, with file, line and column.
@@ -418,6 +437,12 @@ mod tests {
                 "class.a = { exec = ['x'], main = true }\nclass.b = { exec = ['x'], main = true }",
                 &["only one", "a and b"],
             ),
+            (
+                "class.a = { exec = ['x'], names = ['z']}\nclass.b = { exec = ['x'], names = ['z'] }",
+                &["`a` and `b`", "`z`"],
+            ),
+            ("[class.a]\nexec = ['x', \"\\u0000\"]", &["w.toml:2:8", "NUL"]),
+            ("[class.a]\nexec = ['x']\nstart_timeout = '0s'", &["w.toml:3:17", "out of range"]),
             ("class.a = { exec = ['x'], names = ['a[']}", &["class `a`", "names"]),
             ("class.a = { exec = ['x'], names = [] }", &["class `a`", "`names` is empty"]),
         ] {

@@ -8,6 +8,7 @@ use slab::Slab;
 use workhall_core::{ProcessKey, ReplyTo};
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::messages::{Ref, Reply};
+use workhall_protocol::terms::Refusal;
 use workhall_protocol::wire::{Decoder, Encoding, encode};
 
 use crate::sys::{Interest, Stream};
@@ -16,8 +17,8 @@ use crate::sys::{Interest, Stream};
 pub const READ_BYTES: usize = 64 << 10;
 /// With more unread output than this nothing more is read from the peer, in bytes.
 const OUT_PAUSE_BYTES: usize = 8 << 20;
-/// With more than this the peer is given up, in bytes: it waits for answers and does not read them.
-const OUT_BYTES_MAX: usize = 64 << 20;
+/// With more than this the peer is given up, in bytes: it waits for many large results and reads none.
+pub const OUT_BYTES_MAX: usize = 512 << 20;
 /// An empty buffer larger than this is given back, in bytes.
 const OUT_KEEP_BYTES: usize = 256 << 10;
 
@@ -45,8 +46,8 @@ pub struct Connection {
     pub peer: Peer,
     /// What came and is not handled.
     pub decoder: Decoder,
-    /// The last chained call was refused.
-    pub chain_broken: bool,
+    /// Why the last chained call was refused, if it was.
+    pub chain_broken: Option<Refusal>,
     /// The stream is beyond repair: it ends once the output is written.
     pub closing: bool,
     /// The peer will say nothing more, but may still read.
@@ -84,7 +85,7 @@ impl Connection {
             key,
             peer,
             decoder: Decoder::default(),
-            chain_broken: false,
+            chain_broken: None,
             closing: false,
             half_closed: false,
             awaited: 0,

@@ -12,13 +12,14 @@ use workhall_core::{Core, Event, Instant, ProcessKey};
 use workhall_protocol::MarkPage;
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::messages::{Error, Ref, Reply, ToSupervisor};
+use workhall_protocol::terms::Refusal;
 use workhall_protocol::wire::DecodeError;
 
 use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer};
 use crate::diagnostics::say;
-use crate::process_tree::Sweep;
+use crate::process_tree::{Foreign, Sweep};
 use crate::requests::Question;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::token::{SERIAL_MASK, Token};
@@ -83,6 +84,7 @@ pub struct EventLoop {
     pub(crate) questions: Vec<(NonZeroU64, Question)>,
     /// Connections with something to write at the end of the turn.
     dirty: Vec<usize>,
+    pub(crate) foreign: Foreign,
     /// Processes that have ended and may have left something behind.
     pub(crate) sweeping: Vec<usize>,
     /// Held as long as the supervisor lives.
@@ -130,6 +132,7 @@ impl EventLoop {
             reload_signal: SignalPipe::reload()?,
             next_serial: 1,
             questions: Vec::new(),
+            foreign: Foreign::default(),
             dirty: Vec::new(),
             sweeping: Vec::new(),
             _lock: setup.lock,
@@ -330,7 +333,7 @@ impl EventLoop {
             self.core.handle(now, Event::Violation { process, detail: reason });
         }
         // Who chains calls must not have one overtake another that was not understood.
-        self.connections[index].chain_broken = true;
+        self.connections[index].chain_broken = Some(Refusal::NotPermitted);
         self.say(index, &Reply::Error(Error { reference, detail: reason.into() }));
     }
 

@@ -2,14 +2,14 @@
 //! the supervisor because it is a subreaper.
 //!
 //! An orphan belongs to a life if it is in the process group or session of that life's leader, if
-//! its environment names the supervisor's socket, that worker and generation, if it was seen below such a process, or if it is in the
-//! group or session of one. Only children of ours are killed, so no number can meanwhile be another's; their
+//! its environment names the supervisor's socket, that worker and generation, if it was seen below such a
+//! process, or if it is in the group or session of one. Only children of ours are killed, so no number can meanwhile be another's; their
 //! own children become ours by that, and the sweep goes on until a whole pass finds none.
 //!
 //! The limit: a descendant that made a session of its own, cleared its environment and was orphaned before a
 //! sweep could see it below its parent is not recognised.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -17,6 +17,23 @@ use std::path::Path;
 use workhall_core::ProcessKey;
 
 use crate::sys;
+
+/// How often an empty environment is read again at once: for about as long as a program takes to begin.
+const ENVIRON_READS_MAX: usize = 200;
+
+/// Whose an orphan is.
+enum Owner {
+    /// This life's.
+    This,
+    /// Another's, or nobody's.
+    Other,
+    /// It has no environment: it begins to execute a program, or it has cleared it.
+    Unknown,
+}
+
+/// Orphans without an environment that stayed so, with their start times: they keep no gate shut.
+#[derive(Debug, Default)]
+pub struct Foreign(HashSet<(i32, u64)>);
 
 /// The sweep of one life.
 #[derive(Debug)]
@@ -26,6 +43,8 @@ pub struct Sweep {
     marks: [Vec<u8>; 3],
     /// Known to belong, with their start times: numbers are used again.
     doomed: HashMap<i32, u64>,
+    /// Had no environment at an earlier, repeated pass.
+    unknown: HashSet<(i32, u64)>,
 }
 
 impl Sweep {
@@ -37,11 +56,13 @@ impl Sweep {
             format!("WORKHALL_NUMBER={}", process.number.0).into_bytes(),
             format!("WORKHALL_GENERATION={}", process.generation).into_bytes(),
         ];
-        Sweep { leader, marks, doomed: HashMap::new() }
+        Sweep { leader, marks, doomed: HashMap::new(), unknown: HashSet::new() }
     }
 
-    /// Kills what is left. Returns whether nothing was. `is_leader` knows the processes of living workers.
-    pub fn pass(&mut self, is_leader: impl Fn(i32) -> bool) -> bool {
+    /// Kills what is left. Returns whether nothing was. `is_leader` knows the processes of living workers;
+    /// `foreign` remembers, over all sweeps, those that could not be told and were let be. `repeated`: some time
+    /// has passed since the pass before.
+    pub fn pass(&mut self, is_leader: impl Fn(i32) -> bool, foreign: &mut Foreign, repeated: bool) -> bool {
         loop {
             let (mut left, mut reaped) = (0, 0);
             for pid in own_children() {
@@ -53,10 +74,22 @@ impl Sweep {
                     continue;
                 }
                 let Some(stat) = Stat::read(pid) else { continue };
-                if self.belongs(pid, &stat) {
-                    self.doom(pid, stat.started);
-                    sys::kill_child(pid);
-                    left += 1;
+                match self.owner(pid, &stat) {
+                    Owner::This => {
+                        self.doom(pid, stat.started);
+                        sys::kill_child(pid);
+                        left += 1;
+                    }
+                    Owner::Other => {}
+                    Owner::Unknown if sys::reap_adopted(pid) => reaped += 1,
+                    Owner::Unknown => {
+                        let known = foreign.0.contains(&(pid, stat.started));
+                        let seen_before = repeated && !self.unknown.insert((pid, stat.started));
+                        if !known && seen_before {
+                            foreign.0.insert((pid, stat.started));
+                        }
+                        left += u32::from(!known && !seen_before);
+                    }
                 }
             }
             // What a reaped one left behind is ours since before it could be reaped: look again.
@@ -66,15 +99,28 @@ impl Sweep {
         }
     }
 
-    fn belongs(&self, pid: i32, stat: &Stat) -> bool {
-        stat.group == self.leader
+    fn owner(&self, pid: i32, stat: &Stat) -> Owner {
+        if stat.group == self.leader
             || stat.session == self.leader
             || self.doomed.get(&pid) == Some(&stat.started)
             || self.led_by_doomed(stat.group)
             || self.led_by_doomed(stat.session)
-            || fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-                self.marks.iter().all(|mark| environ.split(|byte| *byte == 0).any(|entry| entry == *mark))
-            })
+        {
+            return Owner::This;
+        }
+        // While a process begins to execute another program it has no environment for an instant.
+        for _ in 0..ENVIRON_READS_MAX {
+            match fs::read(format!("/proc/{pid}/environ")) {
+                Ok(environ) if environ.is_empty() => {}
+                Ok(environ) => {
+                    let has = |mark: &Vec<u8>| environ.split(|byte| *byte == 0).any(|entry| entry == *mark);
+                    return if self.marks.iter().all(has) { Owner::This } else { Owner::Other };
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Owner::Other,
+                Err(_) => return Owner::Unknown,
+            }
+        }
+        Owner::Unknown
     }
 
     /// Whether the leader of this group or session is known to belong. As long as a group or session has a

@@ -56,16 +56,16 @@ impl EventLoop {
     /// Looks again for what ended processes left behind, and reaps what was adopted.
     pub(crate) fn sweep(&mut self) {
         let mut sweeping = std::mem::take(&mut self.sweeping);
-        sweeping.retain(|slot| !self.sweep_pass(*slot));
+        sweeping.retain(|slot| !self.sweep_pass(*slot, false));
         self.sweeping.append(&mut sweeping);
         process_tree::reap_adopted(|pid| self.leaders.contains(&pid));
         self.apply();
     }
 
     /// One pass for one process. Returns whether nothing is left of it.
-    pub(crate) fn sweep_pass(&mut self, slot: usize) -> bool {
+    pub(crate) fn sweep_pass(&mut self, slot: usize, repeated: bool) -> bool {
         let Some(mut sweep) = self.processes[slot].sweep.take() else { return false };
-        let gone = sweep.pass(|pid| self.leaders.contains(&pid));
+        let gone = sweep.pass(|pid| self.leaders.contains(&pid), &mut self.foreign, repeated);
         self.processes[slot].sweep = Some(sweep);
         if gone {
             let process = self.processes.remove(slot);

@@ -116,6 +116,10 @@ pub struct StatusReport {
     pub classes: Vec<String>,
     /// Rule L1.
     pub ledger: LedgerReport,
+    /// Calls refused; not accepted, so not in the ledger.
+    pub refused: u64,
+    /// Calls and kills ignored by the rules; not in the ledger.
+    pub ignored: u64,
     /// How many workers, processes and connections there are.
     pub counts: Counts,
     /// The bounds.
@@ -126,7 +130,7 @@ pub struct StatusReport {
     pub stopping: bool,
 }
 
-/// Rule L1, and what is counted beside it.
+/// Rule L1.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct LedgerReport {
     /// All that were ever accepted: the sum of the others up to `running`.
@@ -145,10 +149,6 @@ pub struct LedgerReport {
     pub pending: u64,
     /// Being executed.
     pub running: u64,
-    /// Calls refused; not accepted.
-    pub refused: u64,
-    /// Calls and kills ignored by the rules; not accepted.
-    pub ignored: u64,
 }
 
 /// How many there are.

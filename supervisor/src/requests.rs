@@ -83,9 +83,9 @@ impl EventLoop {
     }
 
     fn call(&mut self, now: Instant, index: usize, call: messages::Call<'_>) {
-        let chained_behind_refused = call.chain && self.connections[index].chain_broken;
+        let broken = self.connections[index].chain_broken.filter(|_| call.chain);
         if !call.chain {
-            self.connections[index].chain_broken = false;
+            self.connections[index].chain_broken = None;
         }
         let connection = &mut self.connections[index];
         let from = match connection.peer {
@@ -100,13 +100,12 @@ impl EventLoop {
         }
         let reply =
             call.reference.as_ref().filter(|_| call.wait).map(|reference| connection.reply_to(reference, false));
-        let receipt = match chained_behind_refused {
-            true => {
-                self.core.count_refused();
-                let detail = "the call before it in the chain was refused";
-                CallReceipt::Refused(Refused::new(workhall_protocol::terms::Refusal::MailboxFull, detail))
+        let receipt = match broken {
+            Some(reason) => {
+                let detail = "a call before it in the chain was refused, or not understood";
+                CallReceipt::Refused(Refused::new(reason, detail))
             }
-            false => {
+            None => {
                 let (config, classes) = (&self.config, &mut self.classes);
                 let core_call = Call {
                     target: call.worker.target(),
@@ -126,8 +125,8 @@ impl EventLoop {
                 })
             }
         };
-        if call.chain && matches!(receipt, CallReceipt::Refused(_)) {
-            self.connections[index].chain_broken = true;
+        if let (true, CallReceipt::Refused(refused)) = (call.chain, &receipt) {
+            self.connections[index].chain_broken = Some(refused.reason);
         }
         if let (Some(reply), false) = (reply, matches!(receipt, CallReceipt::Accepted { .. })) {
             self.connections[index].outcome_reference(reply.token);
@@ -233,9 +232,9 @@ impl EventLoop {
                 dead: ledger.dead,
                 pending: ledger.pending,
                 running: ledger.running,
-                refused: counters.refused,
-                ignored: counters.ignored,
             },
+            refused: counters.refused,
+            ignored: counters.ignored,
             counts: Counts {
                 workers: self.core.worker_count() as u64,
                 processes: self.processes.len() as u64,

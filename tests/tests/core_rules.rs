@@ -698,6 +698,17 @@ fn k12_who_drains_hears_that_a_kill_discarded_the_rest() {
 }
 
 #[test]
+fn k12_a_drain_that_is_cut_in_a_later_task_says_interrupted() {
+    let mut d = busy_with_two_pending();
+    d.kill_with(Kill { within: Some(ms(10)), ..kill("a", KillMode::Drain) });
+    d.done(2, 1, 1);
+    d.tick(10);
+    d.effects.clear();
+    d.dies(2, 1, Exit::Signal(15), None);
+    d.did(&["t2: discarded, may have run", "sweep %2.1", "k100: ended by Term, current Interrupted, 1 discarded"]);
+}
+
+#[test]
 fn k12_a_drain_tells_what_became_of_the_task_that_ran() {
     let mut d = busy_with_two_pending();
     d.kill("a", KillMode::Drain);

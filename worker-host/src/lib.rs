@@ -140,6 +140,7 @@ impl<S> Worker<S> {
         let (mut link, page) = Link::inherit()?;
         // Without a page to mark what begins, only one task at a time keeps the promises.
         let window = if page.is_some() { self.window } else { 1 };
+        let parent = sys::parent();
         link.greet(window)?;
         let mut unsent = 0;
         while !link.session.is_ending() {
@@ -151,6 +152,10 @@ impl<S> Worker<S> {
                 continue;
             };
             let id = task.id;
+            // What was sent ahead is not begun any more when the supervisor has died (rule D7).
+            if sys::parent() != parent {
+                break;
+            }
             if page.as_ref().is_some_and(|page| !page.begin(id)) {
                 break;
             }

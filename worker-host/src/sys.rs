@@ -10,6 +10,11 @@ use workhall_protocol::MarkPage;
 
 pub(crate) type Stream = uds_local_socket::Stream;
 
+/// The process that has started this one, as long as it lives: one cheap system call.
+pub(crate) fn parent() -> i32 {
+    nix::unistd::getppid().as_raw()
+}
+
 /// The connection that `WORKHALL_FD` names. The error says what is missing.
 pub(crate) fn inherited_stream() -> Result<Stream, String> {
     inherited("WORKHALL_FD")?.map(Stream::from).ok_or_else(|| "WORKHALL_FD is not set".to_string())

@@ -84,7 +84,7 @@ impl Core {
                     return Ok(CallReceipt::Ignored(Ignored::NoStartupMethod));
                 }
                 let method = method_or(call.method, worker.startup.as_deref());
-                self.check_room(worker.messages(), worker.charged, &worker.policy, method, &call)?;
+                self.check_room(worker.messages() - worker.running(), worker.charged, &worker.policy, method, &call)?;
                 index
             }
             (None, Target::Name(name)) if !call.existing => {

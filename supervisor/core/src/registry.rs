@@ -150,11 +150,6 @@ impl Core {
         Some(view(&self.workers[index as usize], now))
     }
 
-    /// Counts a call that the shell has refused before it came here.
-    pub fn count_refused(&mut self) {
-        self.counters.refused += 1;
-    }
-
     /// Creates a worker that no call creates, and starts its process: number 1 if `main` (rule W5).
     pub fn start(&mut self, now: Instant, name: WorkerName, policy: Arc<Policy>, main: bool) {
         if self.find_name(&name).is_some() {

@@ -140,9 +140,12 @@ impl Worker {
         }
     }
 
-    /// Notes for those who killed what became of a task.
+    /// Notes for those who killed what became of a task: of the one that ran at their kill; of a later one, which
+    /// only a drain has, when the kill interrupted it.
     pub fn note(&mut self, task: MessageId, current: Current) {
-        for killer in self.killers.iter_mut().filter(|killer| killer.task == Some(task)) {
+        let cut = current == Current::Interrupted && self.goal == Goal::Down;
+        let meant = |killer: &&mut Killer| killer.task == Some(task) || cut;
+        for killer in self.killers.iter_mut().filter(meant) {
             killer.current = current;
         }
     }

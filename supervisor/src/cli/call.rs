@@ -9,12 +9,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use workhall_protocol::args::Payload;
 use workhall_protocol::client::{ClientError, Ticket};
+use workhall_protocol::limits::FRAME_BYTES_MAX;
 use workhall_protocol::messages::{Call as CallMessage, OutcomeBody, ReceiptBody, Until};
-use workhall_protocol::terms::Refusal;
+use workhall_protocol::terms::{Ignored, Refusal};
 
 use super::connect::{Connection, connect};
 use super::output::{print_line, safe};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
+use crate::connection::OUT_BYTES_MAX;
 use crate::diagnostics::say;
 
 pub const EXAMPLES: &str = "Examples:
@@ -25,6 +27,10 @@ pub const EXAMPLES: &str = "Examples:
 
 /// How many messages of `--lines` are on their way at once.
 const LINES_AHEAD: usize = 256;
+/// The same with `--wait`: so many results may have to be kept for a reader that is slow.
+const LINES_AHEAD_WAITING: usize = 8;
+// Twice as many outcomes can be on their way, and they must not make the supervisor give this client up.
+const _: () = assert!(2 * LINES_AHEAD_WAITING * FRAME_BYTES_MAX < OUT_BYTES_MAX);
 /// How much of stdin is read at once, in bytes.
 const LINES_BUFFER_BYTES: usize = 64 << 10;
 /// How often in a row a full mailbox may refuse although it had room: others may have filled it first.
@@ -127,7 +133,13 @@ impl Call {
                 let reason = reason.as_str().unwrap_or_default();
                 Err(Failure::new(ExitCode::Refused, format!("refused: {reason}: {}", safe(detail))))
             }
-            ReceiptBody::Accepted(_) | ReceiptBody::Ignored { .. } => Ok(ExitCode::Done),
+            ReceiptBody::Ignored { reason } => {
+                if self.wait && !self.json {
+                    say(format!("ignored, so there is no result: {}", ignored(*reason)));
+                }
+                Ok(ExitCode::Done)
+            }
+            ReceiptBody::Accepted(_) => Ok(ExitCode::Done),
             other => Err(Failure::new(ExitCode::Failed, format!("unexpected answer: {other:?}"))),
         }
     }
@@ -188,13 +200,14 @@ impl Call {
         let mut lines = BufReader::with_capacity(LINES_BUFFER_BYTES, io::stdin().lock());
         let mut sent: VecDeque<Line> = VecDeque::new();
         let mut outcomes: VecDeque<Ticket> = VecDeque::new();
+        let ahead = if self.wait { LINES_AHEAD_WAITING } else { LINES_AHEAD };
         let (mut number, mut posted, mut worst) = (0, 0, ExitCode::Done);
         let mut end: Option<Result<(), Failure>> = None;
         loop {
             connection.check_time()?;
             // Before a read that may have to wait, all that was sent is seen to its end: so what comes slowly
             // is posted line by line.
-            while end.is_none() && sent.len() < LINES_AHEAD && (sent.is_empty() || lines.buffer().contains(&b'\n')) {
+            while end.is_none() && sent.len() < ahead && (sent.is_empty() || lines.buffer().contains(&b'\n')) {
                 let mut text = Vec::new();
                 let bytes = lines.read_until(b'\n', &mut text)?;
                 if bytes == 0 {
@@ -233,7 +246,7 @@ impl Call {
             if self.wait && matches!(receipt, ReceiptBody::Accepted(_)) {
                 outcomes.push_back(line.ticket);
             }
-            while outcomes.len() > if sent.is_empty() { 0 } else { LINES_AHEAD } {
+            while outcomes.len() > if sent.is_empty() { 0 } else { ahead } {
                 let Some(ticket) = outcomes.pop_front() else { break };
                 worst = self.line_outcome(connection, ticket, worst)?;
             }
@@ -288,6 +301,15 @@ struct Line {
     args: Payload<'static>,
     ticket: Ticket,
     refusals: u32,
+}
+
+fn ignored(reason: Ignored) -> &'static str {
+    match reason {
+        Ignored::NoWorker => "there is no such worker",
+        Ignored::Ending => "the worker was killed",
+        Ignored::NoStartupMethod => "the method is empty, and the worker has no startup method",
+        Ignored::OwnKilledWorker => "a killed worker has called itself",
+    }
 }
 
 fn one_argument(text: &str) -> Value {

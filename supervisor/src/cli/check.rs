@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::connect::check_socket_path;
 use super::output::print_line;
 use super::{ExitCode, Failure};
 use crate::config::Config;
@@ -18,12 +19,23 @@ impl Check {
     /// Reads it as `serve` would.
     pub fn run(self) -> Result<ExitCode, Failure> {
         let config = Config::read(&self.file).map_err(|error| Failure::usage(format!("{error:#}")))?;
+        if !config.has_classes() {
+            let file = self.file.display();
+            return Err(Failure::usage(format!(
+                "{file} has no classes, and names no directory of `workers`: there is nothing to serve"
+            )));
+        }
+        if let Some(socket) = &config.socket {
+            check_socket_path(socket).map_err(|failure| {
+                Failure::usage(format!("{}: `socket` in [supervisor]: {}", self.file.display(), failure.message))
+            })?;
+        }
         for warning in config.warnings() {
             say(format_args!("warning: {warning}"));
         }
         let classes: Vec<&str> = config.classes().iter().map(|class| &*class.policy.class).collect();
         let shown = match classes.is_empty() {
-            true => "no classes".to_string(),
+            true => "the executables of the workers directory".to_string(),
             false => format!("classes {}", classes.join(", ")),
         };
         print_line(format_args!("{}: correct: {shown}", self.file.display()))?;

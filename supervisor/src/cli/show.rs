@@ -207,7 +207,7 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
     ];
     let sum: Vec<String> = terms.iter().map(|(name, number)| format!("{} {name}", count(*number))).collect();
     lines.push(("ledger", format!("{} accepted = {}", count(ledger.accepted), sum.join(" + "))));
-    lines.push(("beside it", format!("{} refused, {} ignored", count(ledger.refused), count(ledger.ignored))));
+    lines.push(("beside it", format!("{} refused, {} ignored", count(status.refused), count(status.ignored))));
     lines.push((
         "limits",
         format!(

@@ -69,7 +69,7 @@ pub(super) struct ClassFile {
     pub startup_method: Option<String>,
     pub on_crash: OnCrash,
     pub mailbox: MailboxFile,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub start_timeout: Duration,
     #[serde(deserialize_with = "some_duration")]
     pub task_grace: Option<Duration>,
@@ -142,6 +142,14 @@ fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Du
     duration(deserializer).map(Some)
 }
 
+fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let duration = duration(deserializer)?;
+    match duration.is_zero() {
+        true => Err(de::Error::custom("0 is out of range: nothing can be done in no time")),
+        false => Ok(duration),
+    }
+}
+
 /// A duration as people write it, at most thirty days.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
@@ -200,9 +208,12 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 
 fn exec<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let exec = Vec::<String>::deserialize(deserializer)?;
-    match exec.first().is_some_and(|program| !program.is_empty()) {
-        true => Ok(exec),
-        false => Err(de::Error::custom("`exec` needs at least the program")),
+    if exec.first().is_none_or(|program| program.is_empty()) {
+        return Err(de::Error::custom("`exec` needs at least the program"));
+    }
+    match exec.iter().any(|word| word.contains('\0')) {
+        true => Err(de::Error::custom("no program or argument can contain a NUL character")),
+        false => Ok(exec),
     }
 }
 

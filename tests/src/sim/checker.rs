@@ -704,6 +704,13 @@ impl Checker {
                 false => report.current == Current::Interrupted,
             },
         };
+        // A drain that is cut interrupts a later task than the one that ran at the kill.
+        let cut = || {
+            self.messages
+                .values()
+                .any(|message| message.number == report.number && message.begun.is_some() && !message.told)
+        };
+        let current = current || record.mode == KillMode::Drain && report.current == Current::Interrupted && cut();
         self.must(gate, "gate", || format!("reported before it was gone: {text}"));
         self.must(identity && once, "K12", || text.clone());
         self.must(discarded, "K12 discarded", || text.clone());

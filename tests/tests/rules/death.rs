@@ -434,3 +434,22 @@ fn d08_a_restarted_supervisor_serves_the_same_socket() {
     assert_eq!(supervisor.call(&["a", "count"]), 1);
     supervisor.no_overlap();
 }
+
+#[test]
+fn d07_after_the_supervisor_has_died_only_the_current_task_is_finished() {
+    let mut supervisor = Supervisor::start();
+    let (begun, go, log) = (supervisor.path("begun"), supervisor.path("go"), supervisor.path("later"));
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_string();
+    supervisor.cli(&["call", "a", "block", &text(&begun), &text(&go)]).ok();
+    for line in 0..50 {
+        supervisor.cli(&["call", "a", "log", &text(&log), &format!("\"{line}\"")]).ok();
+    }
+    supervisor.until("the task has begun", |_| begun.exists());
+    let worker = supervisor.worker_pid("a");
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.ended();
+    std::fs::write(&go, "").unwrap();
+    supervisor.until("the worker has ended", |_| !lives(worker));
+    assert_eq!(std::fs::read_to_string(&begun).unwrap(), "begun\nended\n", "the current task is finished");
+    assert!(!log.exists(), "what was sent ahead is not begun");
+}

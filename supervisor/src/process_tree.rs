@@ -10,7 +10,8 @@
 //! sweep could see it below its parent is not recognised.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -20,6 +21,9 @@ use crate::sys;
 
 /// How often an empty environment is read again at once: for about as long as a program takes to begin.
 const ENVIRON_READS_MAX: usize = 200;
+
+/// How much of an environment one read takes, in bytes.
+const ENVIRON_BYTES: usize = 256 << 10;
 
 /// Whose an orphan is.
 enum Owner {
@@ -110,13 +114,13 @@ impl Sweep {
         }
         // While a process begins to execute another program it has no environment for an instant.
         for _ in 0..ENVIRON_READS_MAX {
-            match fs::read(format!("/proc/{pid}/environ")) {
+            match read_environ(pid) {
                 Ok(environ) if environ.is_empty() => {}
                 Ok(environ) => {
                     let has = |mark: &Vec<u8>| environ.split(|byte| *byte == 0).any(|entry| entry == *mark);
                     return if self.marks.iter().all(has) { Owner::This } else { Owner::Other };
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Owner::Other,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Owner::Other,
                 Err(_) => return Owner::Unknown,
             }
         }
@@ -151,9 +155,22 @@ pub fn reap_adopted(is_leader: impl Fn(i32) -> bool) {
 }
 
 /// Whether the kernel tells who the children of a process are.
-pub fn check_kernel() -> std::io::Result<()> {
+pub fn check_kernel() -> io::Result<()> {
     let pid = std::process::id();
     fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).map(drop)
+}
+
+/// The environment of a process, in one read where it is not huge: one that begins to execute another program
+/// between two reads would show a part, which looks like another's environment.
+fn read_environ(pid: i32) -> io::Result<Vec<u8>> {
+    let mut file = File::open(format!("/proc/{pid}/environ"))?;
+    let mut environ = vec![0; ENVIRON_BYTES];
+    let count = file.read(&mut environ)?;
+    environ.truncate(count);
+    if count == ENVIRON_BYTES {
+        file.read_to_end(&mut environ)?;
+    }
+    Ok(environ)
 }
 
 fn own_children() -> Vec<i32> {

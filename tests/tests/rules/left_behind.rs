@@ -77,7 +77,7 @@ fn k08_children_live_as_long_as_their_worker() {
 fn k08_one_that_forks_and_leaves_again_and_again_is_caught() {
     let supervisor = Supervisor::start();
     supervisor.file("hop", "setsid sh \"$0\" &\n");
-    for round in 0..3 {
+    for round in 0..20 {
         let file = supervisor.path(&format!("left-{round}"));
         let script = format!("echo $$ > $FILE; exec setsid sh {}", supervisor.path("hop").display());
         supervisor.call(&["a", "leave", &script, file.to_str().unwrap()]);

@@ -13,6 +13,9 @@ use crate::diagnostics::say;
 pub struct Check {
     /// The configuration
     file: PathBuf,
+    /// Print a JSON object (of a correct configuration; what is wrong is said on stderr)
+    #[arg(long)]
+    json: bool,
 }
 
 impl Check {
@@ -34,6 +37,10 @@ impl Check {
             say(format_args!("warning: {warning}"));
         }
         let classes: Vec<&str> = config.classes().iter().map(|class| &*class.policy.class).collect();
+        if self.json {
+            print_line(serde_json::json!({ "correct": true, "classes": classes, "warnings": config.warnings() }))?;
+            return Ok(ExitCode::Done);
+        }
         let shown = match classes.is_empty() {
             true => "the executables of the workers directory".to_string(),
             false => format!("classes {}", classes.join(", ")),

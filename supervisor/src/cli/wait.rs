@@ -6,6 +6,7 @@ use std::time::Duration;
 use workhall_protocol::messages::Until;
 
 use super::connect::connect;
+use super::output::print_line;
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 
 /// The arguments of `workhall wait`.
@@ -26,6 +27,9 @@ pub struct Wait {
     /// Give up after this long
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
+    /// Print `{"reached":{}}` when it is so
+    #[arg(long)]
+    json: bool,
 }
 
 impl Wait {
@@ -41,7 +45,10 @@ impl Wait {
         connection.set_timeout(self.timeout);
         let ticket = connection.ask(|client| client.wait(self.worker.address(), until))?;
         connection.receipt(ticket)?;
-        connection.ask(|client| client.outcome(ticket))?;
+        let outcome = connection.ask(|client| client.outcome(ticket))?;
+        if self.json {
+            print_line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?)?;
+        }
         Ok(ExitCode::Done)
     }
 }

@@ -658,3 +658,13 @@ fn check_reads_a_configuration_as_serve_would() {
     let missing = output(Command::new(bin_dir().join("workhall")).arg("check").arg(&missing));
     missing.fails(2, &["cannot read", "missing.toml"]);
 }
+
+#[test]
+fn wait_and_check_speak_json_too() {
+    let supervisor = Supervisor::with_config("class.a.exec = ['{bin}/test-worker']\nclass.b.exec = ['/nowhere']");
+    assert_eq!(supervisor.cli(&["wait", "a", "--idle", "--json"]).ok().json(), json!({"reached": {}}));
+    let file = supervisor.path("workhall.toml");
+    let checked = supervisor.cli(&["check", file.to_str().unwrap(), "--json"]).ok().json();
+    assert_eq!((&checked["correct"], &checked["classes"]), (&json!(true), &json!(["a", "b"])));
+    assert!(checked["warnings"][0].as_str().unwrap().contains("/nowhere"), "{checked}");
+}

@@ -79,6 +79,8 @@ pub enum DeadReason {
     NeverStarted,
     /// The supervisor was stopped.
     Abandoned,
+    /// It was not started in time (rule C13). Only of a letter: the outcome itself is `expired`.
+    Expired,
 }
 
 /// How long each step of a kill took, in milliseconds; null for a step that was not taken.

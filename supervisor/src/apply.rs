@@ -20,6 +20,7 @@ impl EventLoop {
                 Effect::Spawn { process } => self.spawn(process),
                 Effect::Deliver { process, slot, id } => self.deliver(process, slot, id),
                 Effect::Ask { process, slot } => self.ask(process, slot),
+                Effect::Look { process, slot } => self.look(process, slot),
                 Effect::Continue { process, slot } => self.signal(process, slot, sys::resume),
                 Effect::Term { process, slot } => self.signal(process, slot, sys::terminate),
                 Effect::Kill { process, slot } => self.signal(process, slot, sys::kill_group),
@@ -115,6 +116,14 @@ impl EventLoop {
         self.core.handle(self.clock.now(), Event::Asked { process: key, mark });
     }
 
+    /// What it wrote before it set its marks is read after these were, and handled before they count.
+    fn look(&mut self, key: ProcessKey, slot: u32) {
+        let Some(process) = self.process(key, slot).filter(|process| !process.reaped) else { return };
+        let (Some(index), Some((begun, finished))) = (process.connection, process.page.marks()) else { return };
+        self.read_all(index);
+        self.core.handle(self.clock.now(), Event::Marked { process: key, mark: Mark { begun, finished } });
+    }
+
     fn signal(&mut self, key: ProcessKey, slot: u32, send: fn(i32)) {
         if let Some(process) = self.process(key, slot).filter(|process| !process.reaped) {
             send(process.pid);
@@ -143,7 +152,7 @@ impl EventLoop {
             Outcome::Done { result } => OutcomeBody::Done { result: Payload(Cow::Borrowed(result)) },
             Outcome::Failed { error } => OutcomeBody::Failed { error: Cow::Borrowed(error) },
             Outcome::Discarded { may_have_run } => OutcomeBody::Discarded { may_have_run: *may_have_run },
-            Outcome::Expired => OutcomeBody::Expired { may_have_run: false },
+            Outcome::Expired { may_have_run } => OutcomeBody::Expired { may_have_run: *may_have_run },
             Outcome::Dead { reason, exit, may_have_run } => {
                 OutcomeBody::Dead { reason: *reason, exit: *exit, may_have_run: *may_have_run }
             }

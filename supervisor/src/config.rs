@@ -17,7 +17,7 @@ use workhall_protocol::ids::WorkerName;
 use workhall_protocol::terms::Refusal;
 
 pub use file::parse_duration;
-use file::{ClassFile, File};
+use file::{ClassFile, File, OnCrash};
 
 /// Where the configuration is looked for when nobody says where.
 pub const DEFAULT_FILE: &str = "/etc/workhall/workhall.toml";
@@ -250,6 +250,10 @@ impl File {
             WorkerName::check(name).with_context(|| format!("class `{name}`: its name is a worker's name too"))?;
             anyhow::ensure!(!name.contains('/'), "class `{name}`: the name of a class has no slash; use `names`");
             anyhow::ensure!(
+                class.attempts.is_none() || class.on_crash == OnCrash::Retry,
+                "class `{name}`: `attempts` needs on_crash = \"retry\": without it a message is executed once"
+            );
+            anyhow::ensure!(
                 !class.exec.is_empty(),
                 "class `{name}`: `exec` is missing: the program and its arguments, as in exec = [\"/usr/bin/{name}\"]"
             );
@@ -298,7 +302,13 @@ impl File {
             limits: Limits {
                 message_bytes: supervisor.message_bytes,
                 total_bytes: supervisor.total_bytes,
+                total_messages: supervisor.total_messages,
+                sender_messages: supervisor.sender_messages,
+                sender_bytes: supervisor.sender_bytes,
                 workers: u32::try_from(supervisor.max_workers).unwrap_or(u32::MAX),
+                processes: u32::try_from(supervisor.max_processes).unwrap_or(u32::MAX),
+                dead_messages: supervisor.dead_letters.messages,
+                dead_bytes: supervisor.dead_letters.bytes,
             },
             connections: supervisor.max_connections as usize,
             classes,
@@ -428,7 +438,12 @@ mod tests {
             ("[class.a]\nexec = 'x'", &["w.toml:2:8", "sequence"]),
             ("[class.a]\nexec = ['x']\nmailbox = { messages = 0 }", &["w.toml:3:", "at least 1"]),
             ("[class.a]\nexec = ['x']\nmailbox = { bytes = '3 potatoes' }", &["w.toml:3:", "16MiB"]),
-            ("[class.a]\nexec = ['x']\non_crash = 'retry'", &["w.toml:3:12", "retry", "drop"]),
+            ("[class.a]\nexec = ['x']\non_crash = 'again'", &["w.toml:3:12", "again", "retry", "drop"]),
+            ("[class.a]\nexec = ['x']\nattempts = 3", &["class `a`", "`attempts`", "retry"]),
+            ("[class.a]\nexec = ['x']\non_crash = 'retry'\nattempts = 1", &["w.toml:4:12", "2 to 255"]),
+            ("[class.a]\nexec = ['x']\ntask_timeout = '0s'", &["w.toml:3:16", "out of range"]),
+            ("[class.a]\nexec = ['x']\ncrash_limit = { crashes = 0 }", &["w.toml:3:", "1 to 1000"]),
+            ("[class.a]\nexec = ['x']\ncrash_limit = { calls = 'maybe' }", &["w.toml:3:", "accept", "refuse"]),
             ("[supervisor]\nmessage_bytes = '1GiB'", &["w.toml:2:17", "wire"]),
             ("[class.a]\nexec = [", &["w.toml:2:"]),
             ("[class.a]\nmain = true", &["class `a`", "exec"]),

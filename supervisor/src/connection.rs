@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::num::NonZeroU64;
 
 use slab::Slab;
-use workhall_core::{ProcessKey, ReplyTo};
+use workhall_core::{AccountId, ProcessKey, ReplyTo};
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::messages::{Ref, Reply};
 use workhall_protocol::terms::Refusal;
@@ -99,6 +99,14 @@ impl Connection {
             sent: 0,
             interest: Interest { read: true, write: false },
             refs: Slab::new(),
+        }
+    }
+
+    /// Who is charged for what is posted here: clients and workers apart, so that neither can use up the other's.
+    pub fn account(&self) -> AccountId {
+        match self.peer {
+            Peer::Client => AccountId(0),
+            Peer::Worker { .. } => AccountId(1 << 32),
         }
     }
 

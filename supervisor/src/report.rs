@@ -192,6 +192,7 @@ pub fn state_word(state: State) -> &'static str {
         State::Busy => "busy",
         State::Ending => "ending",
         State::Backoff => "backoff",
+        State::Paused => "paused",
     }
 }
 

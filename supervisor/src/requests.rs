@@ -54,7 +54,8 @@ impl EventLoop {
             (Request::Wait(wait), _) => {
                 let reply = self.connections[index].reply_to(&wait.reference, false);
                 self.receipt(index, wait.reference, ReceiptBody::Waiting {});
-                self.core.wait(wait.worker.target(), wait.until, reply);
+                let account = self.connections[index].account();
+                self.core.wait(wait.worker.target(), wait.until, account, reply);
             }
         }
     }
@@ -79,7 +80,7 @@ impl EventLoop {
         // Without the marks nobody knows how far it has come with what was sent ahead (rules K1, D2).
         let marked = matches!(self.connections[index].peer, Peer::Worker { slot, .. } if self.processes[slot].page.marks().is_some());
         let window = if marked { ready.window } else { 1 };
-        self.core.handle(now, Event::Ready { process, window });
+        self.core.handle(now, Event::Ready { process, window, marked });
     }
 
     fn call(&mut self, now: Instant, index: usize, call: messages::Call<'_>) {
@@ -106,6 +107,7 @@ impl EventLoop {
                 CallReceipt::Refused(Refused::new(reason, detail))
             }
             None => {
+                let account = connection.account();
                 let (config, classes) = (&self.config, &mut self.classes);
                 let core_call = Call {
                     target: call.worker.target(),
@@ -114,6 +116,8 @@ impl EventLoop {
                     from,
                     existing: call.existing,
                     expires: call.expires_ms.map(Duration::from_millis),
+                    after: None,
+                    account,
                     reply,
                 };
                 self.core.call(now, core_call, |name| -> Result<Arc<Policy>, Refused> {
@@ -201,11 +205,11 @@ impl EventLoop {
                 bytes_max: view.mailbox_bytes,
             },
             process_age_ms: view.process_age.map(|age| age.as_millis() as u64),
-            last_exit: view.last_exit.map(|exit| ExitReport::new(exit, now)),
+            last_exit: view.exits().next().map(|exit| ExitReport::new(exit, now)),
             failures_in_a_row: view.failures_in_a_row,
             next_start_in_ms: view.next_start_in.map(|wait| wait.as_millis() as u64),
             violations: view.violations,
-            last_violation: view.last_violation.map(str::to_string),
+            last_violation: view.last_violations().next().map(|(_, words)| words.to_string()),
             exec: class.map(|class| class.exec.clone()).unwrap_or_default(),
             line: self.core.workers(now).filter(same_name).map(|other| other.identity.number.0).collect(),
         };

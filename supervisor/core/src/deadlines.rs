@@ -14,7 +14,9 @@ pub(crate) enum Due {
     /// The worker's own: a grace, a start, a backoff.
     Worker { index: u32, number: WorkerNumber },
     /// A message's time to live.
-    Message { index: u32, number: WorkerNumber, id: MessageId },
+    Message { index: u32, number: WorkerNumber, task: MessageId },
+    /// A message that was posted for later enters the mailbox.
+    Later { index: u32, number: WorkerNumber, id: MessageId },
     /// The shutdown's.
     Shutdown,
 }

@@ -32,6 +32,13 @@ pub enum Effect {
         /// The shell's index of it.
         slot: u32,
     },
+    /// See how far it has come. Answered at once by `Marked`, if it keeps the mark page.
+    Look {
+        /// Who.
+        process: ProcessKey,
+        /// The shell's index of it.
+        slot: u32,
+    },
     /// SIGCONT, so that a stopped process notices. No answer.
     Continue {
         /// Whom.
@@ -109,7 +116,10 @@ pub enum Outcome {
         may_have_run: bool,
     },
     /// Not started in time.
-    Expired,
+    Expired {
+        /// Rule L2: it was, and its process died.
+        may_have_run: bool,
+    },
     /// A dead letter.
     Dead {
         /// Why.

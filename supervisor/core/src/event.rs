@@ -38,6 +38,10 @@ pub struct Mark {
     pub finished: MessageId,
 }
 
+/// Who is charged for a message. Opaque to the core but for its equality.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountId(pub u64);
+
 /// A request to post a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
@@ -53,6 +57,10 @@ pub struct Call<'a> {
     pub existing: bool,
     /// Time to live (rule C13).
     pub expires: Option<Duration>,
+    /// It enters the mailbox after so long (rule C13).
+    pub after: Option<Duration>,
+    /// Who is charged for it.
+    pub account: AccountId,
     /// Who waits for the outcome.
     pub reply: Option<ReplyTo>,
 }
@@ -131,6 +139,8 @@ pub enum Event<'a> {
         process: ProcessKey,
         /// How many unsettled tasks it takes.
         window: u32,
+        /// It keeps the mark page.
+        marked: bool,
     },
     /// A method returned.
     Done {
@@ -159,8 +169,8 @@ pub enum Event<'a> {
         /// For people.
         error: &'a str,
     },
-    /// How far it has come; at any time. Settles what nobody waits for as done, so a failure that was written
-    /// before the mark must have been read before.
+    /// How far it has come; at any time, and the answer to [`crate::Effect::Look`]. Settles what nobody waits for as
+    /// done, so a failure that was written before the mark must have been read before.
     Marked {
         /// Which.
         process: ProcessKey,

@@ -35,6 +35,8 @@ pub struct Counters {
     pub stale: u64,
     /// Processes started.
     pub spawned: u64,
+    /// Things that processes said and must not say.
+    pub violations: u64,
 }
 
 /// Where a message is when its fate is decided.
@@ -76,7 +78,7 @@ impl Ledger {
             Outcome::Done { .. } => self.done += 1,
             Outcome::Failed { .. } => self.failed += 1,
             Outcome::Discarded { .. } => self.discarded += 1,
-            Outcome::Expired => self.expired += 1,
+            Outcome::Expired { .. } => self.expired += 1,
             Outcome::Dead { .. } => self.dead += 1,
         }
     }

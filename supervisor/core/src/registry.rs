@@ -13,11 +13,13 @@ use core::time::Duration;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
-use workhall_protocol::terms::Refusal;
+use workhall_protocol::terms::{DeadReason, Refusal};
 
+use crate::accounts::{Accounts, Charge};
+use crate::dead_letters::{DeadLetter, DeadLetters, DeadTotals, Fate, Letters};
 use crate::deadlines::Deadlines;
 use crate::effect::{Effect, Outcome};
-use crate::event::ProcessKey;
+use crate::event::{AccountId, ProcessKey};
 use crate::ledger::{Counters, Ledger, Place};
 use crate::mailbox::{Identity, Mailbox, Message};
 use crate::policy::{Limits, Policy};
@@ -56,12 +58,20 @@ pub struct Core {
     pub(crate) ledger: Ledger,
     pub(crate) counters: Counters,
     pub(crate) total_bytes: u64,
+    pub(crate) accounts: Accounts,
+    pub(crate) dead_letters: DeadLetters,
+    /// Workers that have a process, or are to have one.
+    pub(crate) places: u32,
+    /// Workers that wait for such a place. Some may not want it any more.
+    pub(crate) queued: VecDeque<(u32, WorkerNumber)>,
     pub(crate) deadlines: Deadlines,
     /// In the order of names, so that the same input always has the same output.
     pub(crate) watches: BTreeMap<WorkerName, Vec<Watch>>,
     /// Watched names that this step has changed.
     pub(crate) touched: Vec<WorkerName>,
     pub(crate) effects: VecDeque<Effect>,
+    /// When the current step happens.
+    pub(crate) now: Instant,
     /// Until when the shutdown waits.
     pub(crate) stopping: Option<Instant>,
     stopped: bool,
@@ -84,10 +94,15 @@ impl Core {
             ledger: Ledger::default(),
             counters: Counters::default(),
             total_bytes: 0,
+            accounts: Accounts::default(),
+            dead_letters: DeadLetters::default(),
+            places: 0,
+            queued: VecDeque::new(),
             deadlines: Deadlines::default(),
             watches: BTreeMap::new(),
             touched: Vec::new(),
             effects: VecDeque::new(),
+            now: Instant::default(),
             stopping: None,
             stopped: false,
             random: seed | 1,
@@ -116,16 +131,61 @@ impl Core {
         (&self.limits, self.total_bytes)
     }
 
+    /// What each sender is charged for the messages that wait.
+    pub fn charges(&self) -> impl Iterator<Item = (AccountId, Charge)> {
+        self.accounts.iter()
+    }
+
+    /// Dead letters, in the order in which they died.
+    pub fn dead_letters(&self, which: Letters<'_>) -> impl DoubleEndedIterator<Item = &DeadLetter> {
+        self.dead_letters.iter().filter(move |letter| letter.is_meant(which))
+    }
+
+    /// How many there are.
+    pub fn dead_totals(&self) -> DeadTotals {
+        self.dead_letters.totals()
+    }
+
+    /// Drops dead letters; returns how many.
+    pub fn drop_dead(&mut self, which: Letters<'_>) -> u64 {
+        self.dead_letters.take(which).len() as u64
+    }
+
+    /// Ends the backoff or pause of all workers of a name, or of the worker with a number (rule D4). Returns whether
+    /// there is such a worker.
+    pub fn resume(&mut self, now: Instant, target: Target<'_>) -> bool {
+        let found = match target {
+            Target::Name(name) => self.find_name(name),
+            Target::Number(number) => self.find_number(number),
+        };
+        self.now = now;
+        let mut line = Vec::new();
+        let mut at = found;
+        while let Some(index) = at {
+            line.push(index);
+            at = self.workers[index as usize].older.filter(|_| matches!(target, Target::Name(_)));
+        }
+        for index in line {
+            let worker = &mut self.workers[index as usize];
+            worker.failures.reset();
+            worker.paused = false;
+            worker.backoff_until = worker.backoff_until.min(now);
+            self.try_start(now, index);
+        }
+        self.finish_step();
+        found.is_some()
+    }
+
     /// How many workers there are.
     pub fn worker_count(&self) -> usize {
         self.workers.len()
     }
 
-    /// The content of a message that was handed to a process and is not settled.
+    /// The content of a message that was handed to a process and is not settled, by its task number.
     pub fn task(&self, process: ProcessKey, id: MessageId) -> Option<&Message> {
         let worker = self.workers.get(process.index as usize)?;
         let life = worker.life.as_ref().filter(|_| worker.key(process.index) == process)?;
-        let at = life.in_flight.binary_search_by_key(&id, |message| message.id).ok()?;
+        let at = life.in_flight.binary_search_by_key(&id, |message| message.task).ok()?;
         life.in_flight.get(at)
     }
 
@@ -152,6 +212,7 @@ impl Core {
 
     /// Creates a worker that no call creates, and starts its process: number 1 if `main` (rule W5).
     pub fn start(&mut self, now: Instant, name: WorkerName, policy: Arc<Policy>, main: bool) {
+        self.now = now;
         if self.find_name(&name).is_some() {
             return;
         }
@@ -196,12 +257,16 @@ impl Core {
             life: None,
             generation: Default::default(),
             backoff_until: Instant::default(),
+            paused: false,
+            place: false,
+            queued: false,
             drain_deadline: Instant::NEVER,
             wake_at: Instant::NEVER,
             killers: Vec::new(),
             executed: 0,
             crashes: 0,
-            last_exit: None,
+            exits: None,
+            violations: None,
             created: now,
         }) as u32;
         match older {
@@ -226,7 +291,7 @@ impl Core {
     pub(crate) fn remove(&mut self, now: Instant, index: u32, life: Option<Life>) {
         self.touch(index);
         let worker = self.workers.remove(index as usize);
-        debug_assert!(worker.mailbox.is_empty() && worker.life.is_none());
+        debug_assert!(worker.mailbox.len() == 0 && worker.life.is_none());
         self.report_killers(now, &worker, life);
         let number_hash = self.hasher.hash_one(worker.identity.number);
         if let Ok(entry) = self.by_number.find_entry(number_hash, |entry| *entry == index) {
@@ -237,11 +302,19 @@ impl Core {
         }
         match worker.newer {
             Some(newer) => {
-                self.workers[newer as usize].older = worker.older;
+                // The next in the line has the place of the one before it.
+                let next = &mut self.workers[newer as usize];
+                next.older = worker.older;
+                if worker.place && next.older.is_none() && !next.place {
+                    (next.place, next.queued) = (true, false);
+                } else {
+                    self.places -= u32::from(worker.place);
+                }
                 self.try_start(now, newer);
                 self.pump(now, newer);
             }
             None => {
+                self.places -= u32::from(worker.place);
                 let hash = self.hasher.hash_one(worker.identity.name.as_str());
                 let entry = self.by_name.find_entry(hash, |entry| *entry == index);
                 match (entry, worker.older) {
@@ -257,15 +330,40 @@ impl Core {
 
     /// The end of a message: the ledger, the charge, and who waits.
     pub(crate) fn settle(&mut self, index: u32, message: Message, place: Place, outcome: Outcome) {
+        self.close(index, &message, place, outcome);
+    }
+
+    /// The same for a message that is kept as a dead letter.
+    pub(crate) fn bury(&mut self, now: Instant, index: u32, message: Message, place: Place, fate: Fate) {
+        let Fate { reason, exit, may_have_run } = fate;
+        let outcome = match reason {
+            DeadReason::Expired => Outcome::Expired { may_have_run },
+            _ => Outcome::Dead { reason, exit, may_have_run },
+        };
+        self.close(index, &message, place, outcome);
+        let worker = &self.workers[index as usize];
+        let letter = DeadLetter::new(message, worker.identity.clone(), worker.generation, fate, now);
+        self.dead_letters.keep(letter, self.limits.dead_messages, self.limits.dead_bytes);
+    }
+
+    fn close(&mut self, index: u32, message: &Message, place: Place, outcome: Outcome) {
         self.ledger.settle(place, &outcome);
         let charge = message.charge();
         self.workers[index as usize].charged -= charge;
-        let half = self.limits.total_bytes / 2;
-        let was_scarce = self.total_bytes > half;
         self.total_bytes -= charge;
-        if was_scarce && self.total_bytes <= half {
+        let (_, left) = self.accounts.pay_back(message.account, charge);
+        let limits = &self.limits;
+        let all = self.ledger.pending + self.ledger.running;
+        // Who waits for room is told when half of it is free again.
+        let falls = |now: u64, by: u64, limit: u64| now <= limit / 2 && now + by > limit / 2;
+        if falls(self.total_bytes, charge, limits.total_bytes)
+            || falls(all, 1, limits.total_messages)
+            || falls(left.bytes, charge, limits.sender_bytes)
+            || falls(left.messages, 1, limits.sender_messages)
+        {
             self.touched.extend(self.watches.keys().cloned());
         }
+        self.give_up_place(index);
         self.touch(index);
         if let Some(reply) = message.reply {
             self.emit(Effect::Settled { reply, outcome });
@@ -278,7 +376,7 @@ impl Core {
 
     pub(crate) fn touch(&mut self, index: u32) {
         let worker = &self.workers[index as usize];
-        if worker.watched {
+        if worker.watched && self.touched.last() != Some(&worker.identity.name) {
             self.touched.push(worker.identity.name.clone());
         }
     }
@@ -320,6 +418,7 @@ impl Core {
 
     /// The end of each step: who waits is told, and the ledger is proved. Stopped is the last word.
     pub(crate) fn finish_step(&mut self) {
+        self.start_queued(self.now);
         self.answer_watches();
         if self.stopping.is_some() && self.workers.is_empty() && !self.stopped {
             self.stopped = true;
@@ -337,12 +436,19 @@ impl Core {
         let running = sum(Worker::running);
         debug_assert_eq!(self.ledger.running, running, "running is what living processes execute");
         debug_assert_eq!(self.ledger.pending, sum(Worker::messages) - running, "pending is what waits");
-        debug_assert_eq!(self.total_bytes, sum(|worker| worker.charged), "every charge is on one account");
+        debug_assert_eq!(self.total_bytes, sum(|worker| worker.charged), "every charge is on one worker");
+        let charges = self.accounts.iter().fold((0, 0), |sum, (_, of)| (sum.0 + of.messages, sum.1 + of.bytes));
+        let messages = self.ledger.pending + self.ledger.running;
+        debug_assert_eq!(charges, (messages, self.total_bytes), "every charge is on one account");
+        debug_assert_eq!(self.places as u64, sum(|worker| worker.place.into()), "every place has a worker");
+        debug_assert!(self.places <= self.limits.processes);
         for (index, worker) in &self.workers {
             let waiting = worker.mailbox.iter();
             let in_flight = worker.life.iter().flat_map(|life| &life.in_flight);
             debug_assert_eq!(worker.charged, waiting.chain(in_flight).map(Message::charge).sum::<u64>());
             debug_assert!(worker.life.is_none() || worker.older.is_none(), "worker {index} is behind the gate");
+            let needed = worker.life.is_some() || worker.may_start() && !worker.queued && self.stopping.is_none();
+            debug_assert_eq!(worker.place, needed, "worker {index} has a place while it needs one");
         }
     }
 }

@@ -108,16 +108,7 @@ mod tests {
     use super::*;
 
     fn policy() -> Policy {
-        Policy {
-            class: "c".into(),
-            startup_method: None,
-            mailbox_messages: 1,
-            mailbox_bytes: 1,
-            start_timeout: Duration::from_secs(30),
-            task_grace: None,
-            exit_grace: Duration::from_secs(5),
-            term_grace: Duration::from_secs(7),
-        }
+        Policy { exit_grace: Duration::from_secs(5), term_grace: Duration::from_secs(7), ..Policy::default() }
     }
 
     fn at(seconds: u64) -> Instant {

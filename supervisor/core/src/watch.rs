@@ -7,7 +7,7 @@ use workhall_protocol::ids::{Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::Until;
 
 use crate::effect::Effect;
-use crate::event::ReplyTo;
+use crate::event::{AccountId, ReplyTo};
 use crate::registry::Core;
 use crate::worker::{Goal, Worker};
 
@@ -16,13 +16,15 @@ pub(crate) struct Watch {
     /// Only this worker, not all of its name.
     number: Option<WorkerNumber>,
     until: Until,
+    /// Whose room is meant.
+    account: AccountId,
     reply: ReplyTo,
 }
 
 impl Core {
     /// Answers with [`Effect::Reached`] once it is so; at once if it is already, or if there is no
     /// such worker.
-    pub fn wait(&mut self, target: Target<'_>, until: Until, reply: ReplyTo) {
+    pub fn wait(&mut self, target: Target<'_>, until: Until, account: AccountId, reply: ReplyTo) {
         let found = match target {
             Target::Name(name) => self.find_name(name),
             Target::Number(number) => self.find_number(number),
@@ -33,7 +35,7 @@ impl Core {
             Target::Number(number) => Some(number),
         };
         let name = self.workers[index as usize].identity.name.clone();
-        let watch = Watch { number, until, reply };
+        let watch = Watch { number, until, account, reply };
         if self.is_so(&name, watch) {
             return self.emit(Effect::Reached { reply });
         }
@@ -80,7 +82,7 @@ impl Core {
         while let Some(index) = at {
             let worker = &self.workers[index as usize];
             let meant = watch.number.is_none_or(|number| number == worker.identity.number);
-            if meant && !self.worker_is_so(worker, watch.until) {
+            if meant && !self.worker_is_so(worker, watch) {
                 return false;
             }
             at = worker.older;
@@ -88,16 +90,20 @@ impl Core {
         true
     }
 
-    fn worker_is_so(&self, worker: &Worker, until: Until) -> bool {
-        match until {
+    fn worker_is_so(&self, worker: &Worker, watch: Watch) -> bool {
+        match watch.until {
             Until::Idle => worker.messages() == 0,
             Until::Empty => worker.messages() == worker.running(),
             Until::Gone => worker.life.is_none() && !worker.wants_process(),
             Until::Room => {
+                let (own, limits) = (self.accounts.of(watch.account), &self.limits);
                 worker.goal != Goal::Up
                     || worker.messages() <= worker.policy.mailbox_messages / 2
                         && worker.charged <= worker.policy.mailbox_bytes / 2
-                        && self.total_bytes <= self.limits.total_bytes / 2
+                        && own.messages <= limits.sender_messages / 2
+                        && own.bytes <= limits.sender_bytes / 2
+                        && self.ledger.pending + self.ledger.running <= limits.total_messages / 2
+                        && self.total_bytes <= limits.total_bytes / 2
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
-use workhall_core::Policy;
+use workhall_core::{CrashLimit, Limits, Policy};
 use workhall_protocol::limits::{FRAME_BYTES_MAX, METHOD_BYTES_MAX};
 
 /// Message and envelope share a frame; this much is left for the envelope.
@@ -38,22 +38,53 @@ pub(super) struct SupervisorFile {
     #[serde(deserialize_with = "bytes")]
     pub total_bytes: u64,
     #[serde(deserialize_with = "count")]
+    pub total_messages: u64,
+    #[serde(deserialize_with = "count")]
+    pub sender_messages: u64,
+    #[serde(deserialize_with = "bytes")]
+    pub sender_bytes: u64,
+    pub dead_letters: DeadLettersFile,
+    #[serde(deserialize_with = "count")]
     pub max_workers: u64,
+    #[serde(deserialize_with = "count")]
+    pub max_processes: u64,
     #[serde(deserialize_with = "count")]
     pub max_connections: u64,
 }
 
 impl Default for SupervisorFile {
     fn default() -> Self {
+        let limits = Limits::default();
         SupervisorFile {
             socket: None,
             workers: None,
             shutdown_grace: Duration::from_secs(10),
-            message_bytes: 4 << 20,
-            total_bytes: 1 << 30,
-            max_workers: 1_000_000,
+            message_bytes: limits.message_bytes,
+            total_bytes: limits.total_bytes,
+            total_messages: limits.total_messages,
+            sender_messages: limits.sender_messages,
+            sender_bytes: limits.sender_bytes,
+            dead_letters: DeadLettersFile::default(),
+            max_workers: limits.workers.into(),
+            max_processes: limits.processes.into(),
             max_connections: 10_000,
         }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct DeadLettersFile {
+    #[serde(deserialize_with = "count")]
+    pub messages: u64,
+    #[serde(deserialize_with = "bytes")]
+    pub bytes: u64,
+}
+
+impl Default for DeadLettersFile {
+    fn default() -> Self {
+        let limits = Limits::default();
+        DeadLettersFile { messages: limits.dead_messages, bytes: limits.dead_bytes }
     }
 }
 
@@ -68,9 +99,16 @@ pub(super) struct ClassFile {
     #[serde(deserialize_with = "method")]
     pub startup_method: Option<String>,
     pub on_crash: OnCrash,
+    #[serde(deserialize_with = "attempts")]
+    pub attempts: Option<u8>,
+    pub crash_limit: CrashLimitFile,
     pub mailbox: MailboxFile,
     #[serde(deserialize_with = "some_time")]
     pub start_timeout: Duration,
+    #[serde(deserialize_with = "maybe_time")]
+    pub task_timeout: Option<Duration>,
+    #[serde(deserialize_with = "maybe_time")]
+    pub idle_timeout: Option<Duration>,
     #[serde(deserialize_with = "some_duration")]
     pub task_grace: Option<Duration>,
     #[serde(deserialize_with = "duration")]
@@ -88,8 +126,12 @@ impl Default for ClassFile {
             main: false,
             startup_method: None,
             on_crash: OnCrash::Drop,
+            attempts: None,
+            crash_limit: CrashLimitFile::default(),
             mailbox: MailboxFile::default(),
             start_timeout: Duration::from_secs(30),
+            task_timeout: None,
+            idle_timeout: None,
             task_grace: None,
             exit_grace: Duration::from_secs(5),
             term_grace: Duration::from_secs(5),
@@ -97,9 +139,49 @@ impl Default for ClassFile {
     }
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum OnCrash {
+    Drop,
+    Retry,
+}
+
+/// How often a message is tried whose class says `retry` and no more.
+const ATTEMPTS: u8 = 3;
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct CrashLimitFile {
+    #[serde(deserialize_with = "crashes")]
+    pub crashes: u16,
+    #[serde(deserialize_with = "some_time")]
+    pub within: Duration,
+    #[serde(deserialize_with = "some_time")]
+    pub pause: Duration,
+    pub calls: Calls,
+    pub unstarted: Unstarted,
+}
+
+impl Default for CrashLimitFile {
+    fn default() -> Self {
+        let CrashLimit { crashes, within, pause, .. } = CrashLimit::default();
+        CrashLimitFile { crashes, within, pause, calls: Calls::Accept, unstarted: Unstarted::Keep }
+    }
+}
+
+/// What becomes of calls during the pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Calls {
+    Accept,
+    Refuse,
+}
+
+/// What becomes of pending messages at the pause, if the process could not be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Unstarted {
+    Keep,
     Drop,
 }
 
@@ -129,6 +211,19 @@ impl ClassFile {
             task_grace: self.task_grace,
             exit_grace: self.exit_grace,
             term_grace: self.term_grace,
+            attempts: match self.on_crash {
+                OnCrash::Drop => 1,
+                OnCrash::Retry => self.attempts.unwrap_or(ATTEMPTS),
+            },
+            task_timeout: self.task_timeout,
+            idle_timeout: self.idle_timeout,
+            crash_limit: CrashLimit {
+                crashes: self.crash_limit.crashes,
+                within: self.crash_limit.within,
+                pause: self.crash_limit.pause,
+                refuse_calls: self.crash_limit.calls == Calls::Refuse,
+                drop_unstarted: self.crash_limit.unstarted == Unstarted::Drop,
+            },
         }
     }
 }
@@ -140,6 +235,10 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 
 fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     duration(deserializer).map(Some)
+}
+
+fn maybe_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    some_time(deserializer).map(Some)
 }
 
 fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -203,6 +302,20 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     match u64::deserialize(deserializer)? {
         0 => Err(de::Error::custom("0 is out of range: at least 1 (zero never means unlimited)")),
         count => Ok(count),
+    }
+}
+
+fn attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    match u64::deserialize(deserializer)? {
+        attempts @ 2..=255 => Ok(Some(attempts as u8)),
+        _ => Err(de::Error::custom("out of range: 2 to 255 executions of one message, all in all")),
+    }
+}
+
+fn crashes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    match u64::deserialize(deserializer)? {
+        crashes @ 1..=1000 => Ok(crashes as u16),
+        _ => Err(de::Error::custom("out of range: 1 to 1000 crashes")),
     }
 }
 

@@ -107,7 +107,7 @@ impl World {
             sender_messages: rng.pick(&[4, 1000, 1000]),
             sender_bytes: rng.pick(&[1000, 1 << 20, 1 << 20]),
             workers: rng.pick(&[3, 6, 100]),
-            processes: rng.pick(&[3, 100, 100]),
+            processes: rng.pick(&[1, 3, 100, 100]),
             dead_messages: rng.pick(&[3, 1000]),
             dead_bytes: rng.pick(&[500, 1 << 20]),
         };
@@ -185,6 +185,9 @@ impl World {
             (planned, Some(at)) if planned.is_none_or(|planned| at < planned) => {
                 self.now = self.now.max(at);
                 self.lateness = if self.rng.percent(20) { self.rng.up_to_ms(500) } else { Duration::ZERO };
+                if self.lateness > Duration::ZERO {
+                    self.coverage.count("late tick");
+                }
                 self.tick();
             }
             _ => {
@@ -623,6 +626,7 @@ impl World {
             return;
         };
         let nature = Nature::draw(&mut self.rng, self.calm);
+        self.count_faults(&nature);
         if nature.start == Start::Fails {
             return self.feed(Event::SpawnFailed { process: key, detail: "exec: no such file".into() });
         }
@@ -639,6 +643,22 @@ impl World {
         self.processes.push(Process::new(key, name, nature));
         self.slots.insert(key, slot);
         self.feed(Event::Spawned { process: key, slot: slot as u32 });
+    }
+
+    /// What is wrong with a process from its start on.
+    fn count_faults(&mut self, nature: &Nature) {
+        let slow = Duration::from_millis(100);
+        let faults = [
+            ("never ready", nature.start == Start::NeverReady),
+            ("ended before ready", matches!(nature.start, Start::ExitsBefore(_))),
+            ("deaf to the ladder", !nature.obeys_ask),
+            ("deaf to SIGKILL at first", nature.kills_needed > 1),
+            ("slow exit", nature.exit_takes > slow),
+            ("left behind", nature.sweeps_needed > 1 || nature.tree_takes > slow),
+        ];
+        for (fault, _) in faults.iter().filter(|(_, so)| *so) {
+            self.coverage.count(fault);
+        }
     }
 
     fn send(&mut self, slot: usize, frame: ToProcess) {
@@ -924,6 +944,12 @@ impl World {
                 _ => Ending::Done,
             },
         };
+        match ending {
+            Ending::Hang => self.coverage.count("hung task"),
+            Ending::Crash(_) | Ending::SettledThenCrash(_) => self.coverage.count("crash of a process"),
+            Ending::Done | Ending::Failed => {}
+        }
+        let process = &mut self.processes[slot];
         process.running = Some(Task { id, awaited, ending });
         process.epoch += 1;
         let (epoch, task_ms) = (process.epoch, process.nature.task_ms);

@@ -4,8 +4,9 @@ use core::fmt;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Exit {
     /// By itself, with this status.
     Code(i32),
@@ -15,8 +16,9 @@ pub enum Exit {
 
 /// What can be waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Until {
     /// Nothing is executed and nothing is pending.
     Idle,
@@ -30,8 +32,9 @@ pub enum Until {
 
 /// Why nothing was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Ignored {
     /// The name or number has no worker (rules C8, C12, K6).
     NoWorker,
@@ -45,8 +48,9 @@ pub enum Ignored {
 
 /// Why a call was refused (rule C4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Refusal {
     /// No class matches the name (rule W9).
     NoClass,
@@ -66,8 +70,9 @@ pub enum Refusal {
 
 /// Why a message is a dead letter (rule L1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum DeadReason {
     /// Its process died while executing it.
     Crashed,
@@ -85,7 +90,8 @@ pub enum DeadReason {
 
 /// How long each step of a kill took, in milliseconds; null for a step that was not taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Steps {
     /// From asking until the end or the next step; includes the current task.
     pub ask_ms: Option<u64>,
@@ -97,8 +103,9 @@ pub struct Steps {
 
 /// What became of the task that was running at the kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Current {
     /// None was running.
     None,
@@ -110,8 +117,9 @@ pub enum Current {
 
 /// Which step ended a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum EndedBy {
     /// The protocol message.
     Ask,

@@ -6,12 +6,13 @@
 
 use alloc::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use crate::event::AccountId;
 
 /// What one sender is charged for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
     /// Messages that wait or run.
     pub messages: u64,
@@ -19,7 +20,7 @@ pub struct Charge {
     pub bytes: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Accounts {
     by_id: BTreeMap<AccountId, u32>,
     charges: Slab<(AccountId, Charge)>,

@@ -6,6 +6,7 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId};
 use workhall_protocol::terms::{DeadReason, Exit};
 
@@ -13,7 +14,7 @@ use crate::mailbox::{Identity, Message};
 use crate::time::Instant;
 
 /// A message that will not be executed any more.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// The message, with its arguments.
     pub message: Message,
@@ -42,7 +43,7 @@ pub(crate) struct Fate {
 }
 
 /// What there is, and what had to leave.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadTotals {
     /// Letters that are kept.
     pub messages: u64,
@@ -63,7 +64,7 @@ pub enum Letters<'a> {
     One(MessageId),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct DeadLetters {
     /// In the order in which they died.
     letters: VecDeque<DeadLetter>,

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use core::num::NonZeroU64;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId, Target, WorkerNumber};
 use workhall_protocol::terms::{Exit, Ignored};
 
@@ -21,7 +22,7 @@ pub struct ProcessKey {
 }
 
 /// Where an answer goes. Opaque to the core: the shell's connection and the request on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ReplyTo {
     /// Which connection.
     pub connection: NonZeroU64,
@@ -39,7 +40,7 @@ pub struct Mark {
 }
 
 /// Who is charged for a message. Opaque to the core but for its equality.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AccountId(pub u64);
 
 /// A request to post a message.

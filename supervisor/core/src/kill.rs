@@ -55,7 +55,7 @@ impl Core {
         let first = self.stopping.is_none();
         self.stopping = Some(self.stopping.map_or(deadline, |earlier| earlier.min(deadline)));
         if first {
-            let indexes: Vec<u32> = self.workers.iter().map(|(index, _)| index as u32).collect();
+            let indexes = self.in_order_of_numbers();
             for index in indexes {
                 let worker = &mut self.workers[index as usize];
                 worker.kept = false;
@@ -73,7 +73,7 @@ impl Core {
     }
 
     pub(crate) fn shutdown_is_over(&mut self, now: Instant) {
-        let indexes: Vec<u32> = self.workers.iter().map(|(index, _)| index as u32).collect();
+        let indexes = self.in_order_of_numbers();
         for index in indexes {
             self.climb(now, index, Step::Kill);
         }

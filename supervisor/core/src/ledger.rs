@@ -2,9 +2,10 @@
 //! `accepted = done + failed + discarded + expired + dead + pending + running`.
 
 use crate::effect::Outcome;
+use serde::{Deserialize, Serialize};
 
 /// How many messages have which fate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// All that were ever accepted.
     pub accepted: u64,
@@ -25,7 +26,7 @@ pub struct Ledger {
 }
 
 /// What is counted beside the ledger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Calls refused.
     pub refused: u64,

@@ -21,6 +21,7 @@ mod policy;
 mod post;
 mod registry;
 mod restart;
+mod snapshot;
 mod stop;
 mod time;
 mod timers;

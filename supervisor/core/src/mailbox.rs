@@ -5,6 +5,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{MessageId, WorkerName, WorkerNumber};
 
 use crate::event::ReplyTo;
@@ -15,7 +16,7 @@ use crate::time::Instant;
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 64;
 
 /// Name and number of a worker, as its messages carry them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The name.
     pub name: WorkerName,
@@ -25,7 +26,7 @@ pub struct Identity {
 
 /// An accepted message. Method and arguments are one block of bytes, copied when the call was
 /// made (rule C9); what the arguments mean is not the core's concern.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Message {
     /// Its id.
     pub id: MessageId,
@@ -46,6 +47,7 @@ pub struct Message {
     pub(crate) deaths: u8,
     /// How many have died after it was handed to them, and had surely not begun it.
     pub(crate) returns: u8,
+    #[serde(with = "serde_bytes")]
     body: Box<[u8]>,
     method_bytes: u16,
 }
@@ -98,7 +100,7 @@ impl Message {
 }
 
 /// The messages of one worker that no process has been given yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Mailbox {
     /// In the order of their task numbers.
     queue: VecDeque<Message>,

@@ -3,9 +3,10 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// What the configuration says of a class. A worker keeps the policy it was created with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Policy {
     /// The name of the class.
     pub class: Box<str>,
@@ -56,7 +57,7 @@ impl Default for Policy {
 }
 
 /// Past how many crashes a worker pauses, for how long, and what is done meanwhile (rules D4, D5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CrashLimit {
     /// So many deaths without a healthy life between them …
     pub crashes: u16,

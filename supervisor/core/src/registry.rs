@@ -11,6 +11,7 @@ use core::hash::BuildHasher;
 use core::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{DeadReason, Refusal};
@@ -45,13 +46,18 @@ impl Refused {
 }
 
 /// The whole state of a supervisor, but for its processes and connections.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Core {
+    /// Of the configuration that is in force when the snapshot is restored.
+    #[serde(skip)]
     pub(crate) limits: Limits,
     pub(crate) workers: Slab<Worker>,
     /// The newest worker of each name.
+    #[serde(skip)]
     by_name: HashTable<u32>,
+    #[serde(skip)]
     by_number: HashTable<u32>,
+    #[serde(skip)]
     hasher: DefaultHashBuilder,
     next_number: u64,
     pub(crate) next_message: u64,
@@ -68,7 +74,9 @@ pub struct Core {
     /// In the order of names, so that the same input always has the same output.
     pub(crate) watches: BTreeMap<WorkerName, Vec<Watch>>,
     /// Watched names that this step has changed.
+    #[serde(skip)]
     pub(crate) touched: Vec<WorkerName>,
+    #[serde(skip)]
     pub(crate) effects: VecDeque<Effect>,
     /// When the current step happens.
     pub(crate) now: Instant,
@@ -274,17 +282,34 @@ impl Core {
                 self.workers[older as usize].newer = Some(index);
                 *self.by_name.find_mut(hash, |entry| *entry == older).expect("the older one was found by it") = index;
             }
-            None => {
-                let (workers, hasher) = (&self.workers, &self.hasher);
-                self.by_name.insert_unique(hash, index, |entry| {
-                    hasher.hash_one(workers[*entry as usize].identity.name.as_str())
-                });
+            None => self.index_name(index, hash),
+        }
+        self.index_number(index, number_hash);
+        index
+    }
+
+    fn index_number(&mut self, index: u32, hash: u64) {
+        let (workers, hasher) = (&self.workers, &self.hasher);
+        self.by_number.insert_unique(hash, index, |entry| hasher.hash_one(workers[*entry as usize].identity.number));
+    }
+
+    fn index_name(&mut self, index: u32, hash: u64) {
+        let (workers, hasher) = (&self.workers, &self.hasher);
+        self.by_name
+            .insert_unique(hash, index, |entry| hasher.hash_one(workers[*entry as usize].identity.name.as_str()));
+    }
+
+    /// Finds all workers again by name and number, after a snapshot was read.
+    pub(crate) fn index_all(&mut self) {
+        let found: Vec<u32> = self.workers.iter().map(|(index, _)| index as u32).collect();
+        for index in found {
+            let worker = &self.workers[index as usize];
+            let (identity, newest) = (worker.identity.clone(), worker.newer.is_none());
+            self.index_number(index, self.hasher.hash_one(identity.number));
+            if newest {
+                self.index_name(index, self.hasher.hash_one(identity.name.as_str()));
             }
         }
-        let (workers, hasher) = (&self.workers, &self.hasher);
-        self.by_number
-            .insert_unique(number_hash, index, |entry| hasher.hash_one(workers[*entry as usize].identity.number));
-        index
     }
 
     /// Takes a worker out of its line; the next one's turn may have come.
@@ -402,6 +427,14 @@ impl Core {
         life
     }
 
+    /// The places of all workers, the oldest worker's first: so the same input has the same output.
+    pub(crate) fn in_order_of_numbers(&self) -> Vec<u32> {
+        let mut workers: Vec<_> =
+            self.workers.iter().map(|(index, worker)| (worker.identity.number, index as u32)).collect();
+        workers.sort_unstable();
+        workers.into_iter().map(|(_, index)| index).collect()
+    }
+
     pub(crate) fn take_number(&mut self) -> WorkerNumber {
         let number = WorkerNumber(self.next_number);
         self.next_number += 1;
@@ -431,7 +464,7 @@ impl Core {
         }
     }
 
-    fn prove_ledger(&self) {
+    pub(crate) fn prove_ledger(&self) {
         let sum = |count: fn(&Worker) -> u64| self.workers.iter().map(|(_, worker)| count(worker)).sum::<u64>();
         let running = sum(Worker::running);
         debug_assert_eq!(self.ledger.running, running, "running is what living processes execute");

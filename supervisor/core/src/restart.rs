@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use crate::policy::CrashLimit;
 use crate::time::Instant;
+use serde::{Deserialize, Serialize};
 
 /// The delay before the second start in a row that follows a death.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -16,7 +17,7 @@ const DELAY_MAX: Duration = Duration::from_secs(30);
 pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// Deaths in a row without a healthy life between them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failures {
     in_a_row: u16,
     /// When the last of them were: as many as the limit looks at. Few workers have any.

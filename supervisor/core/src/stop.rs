@@ -6,6 +6,7 @@
 
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::terms::EndedBy;
 
 use crate::policy::Policy;
@@ -14,7 +15,7 @@ use crate::time::Instant;
 /// How often an unanswered Kill or Sweep is repeated.
 pub(crate) const REPEAT: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Step {
     Ask,
     Term,
@@ -22,7 +23,7 @@ pub(crate) enum Step {
 }
 
 /// A ladder on its way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Stop {
     step: Step,
     /// When Ask, Term and Kill began.

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId};
 use workhall_protocol::terms::Exit;
 
@@ -42,7 +43,7 @@ pub struct Running<'a> {
 }
 
 /// How the last life ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastExit {
     /// Which life.
     pub generation: Generation,

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::num::NonZeroU64;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::Until;
 
@@ -11,7 +12,7 @@ use crate::event::{AccountId, ReplyTo};
 use crate::registry::Core;
 use crate::worker::{Goal, Worker};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Watch {
     /// Only this worker, not all of its name.
     number: Option<WorkerNumber>,

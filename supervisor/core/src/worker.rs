@@ -19,6 +19,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId};
 use workhall_protocol::terms::{Current, Exit};
 
@@ -38,7 +39,7 @@ pub(crate) const KEPT_MAX: usize = 10;
 const LOOKS: u32 = 4;
 
 /// What is wished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Goal {
     /// Execute what comes.
     Up,
@@ -48,9 +49,11 @@ pub(crate) enum Goal {
     Down,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Worker {
     pub identity: Arc<Identity>,
+    /// Restored from the table of policies, of which many workers share one.
+    #[serde(skip)]
     pub policy: Arc<Policy>,
     pub goal: Goal,
     /// Created by the supervisor and not by a call: a process is wished for without messages too,
@@ -93,7 +96,7 @@ pub(crate) struct Worker {
 }
 
 /// What the processes of a worker said that they must not say.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Violations {
     pub count: u64,
     /// The last of them in words, the newest last.
@@ -101,7 +104,7 @@ pub(crate) struct Violations {
 }
 
 /// Somebody who waits for the end of a kill, or for its receipt.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Killer {
     pub reply: ReplyTo,
     pub since: Instant,
@@ -240,7 +243,7 @@ impl Worker {
 }
 
 /// One life of a process, from the command to start it until the proof that it is gone.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Life {
     /// The shell's index of it.
     pub slot: u32,

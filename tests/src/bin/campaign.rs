@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use workhall_tests::sim::{Coverage, Options, Violation, run};
+use workhall_tests::sim::{Coverage, Violation, ordinary, run};
 
 /// What a processor takes at a time.
 const BATCH: u64 = 500;
@@ -79,7 +79,7 @@ impl Share {
                 return share;
             }
             for seed in start..(start + BATCH).min(end) {
-                match run(seed, Options::default()) {
+                match run(seed, ordinary(seed)) {
                     Ok(report) => {
                         share.steps += report.steps;
                         share.coverage.merge(&report.coverage);

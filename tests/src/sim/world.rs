@@ -55,6 +55,7 @@ pub struct World {
     coverage: Coverage,
     notes: Arc<Mutex<Notes>>,
     trace: bool,
+    restore_every: u64,
     phase: Phase,
     /// Nobody starts anything new, and nobody is ill.
     calm: bool,
@@ -130,6 +131,7 @@ impl World {
             coverage: Coverage::default(),
             notes,
             trace: options.trace,
+            restore_every: options.restore_every,
             phase: Phase::Lively,
             calm: false,
             calm_until: Instant::NEVER,
@@ -168,7 +170,14 @@ impl World {
 
     /// The next thing that happens; none is the end of the run.
     fn step(&mut self) -> bool {
-        self.notes.lock().expect("only this thread").steps += 1;
+        let steps = {
+            let mut notes = self.notes.lock().expect("only this thread");
+            notes.steps += 1;
+            notes.steps
+        };
+        if self.restore_every > 0 && steps.is_multiple_of(self.restore_every) {
+            self.restore();
+        }
         self.change_phase();
         let planned = self.agenda.peek().map(|Reverse((at, ..))| *at);
         let tick = match self.stopped {
@@ -237,6 +246,16 @@ impl World {
             self.checker.waits_are_answered();
             self.shut_down();
         }
+    }
+
+    /// The core that goes on is the one that its snapshot says.
+    fn restore(&mut self) {
+        let mut snapshot = Vec::new();
+        let mut writer = rmp_serde::Serializer::new(&mut snapshot).with_struct_map();
+        self.core.snapshot(&mut writer).expect("all of the state can be written");
+        let mut reader = rmp_serde::Deserializer::from_read_ref(&snapshot);
+        self.core = Core::restore(&mut reader, self.limits.clone()).expect("what was written can be read");
+        self.coverage.count("restored");
     }
 
     // ---- the agenda -------------------------------------------------------------------------

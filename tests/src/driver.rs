@@ -36,6 +36,12 @@ pub struct Driver {
     pub effects: Vec<Effect>,
 }
 
+impl Default for Driver {
+    fn default() -> Self {
+        Driver::new()
+    }
+}
+
 impl Driver {
     /// With the class as it is at the head of the file.
     pub fn new() -> Driver {

@@ -105,6 +105,7 @@ pub(crate) struct Mailbox {
     /// In the order of their task numbers.
     queue: VecDeque<Message>,
     /// Posted for later: they enter the queue at their time. Few workers have any.
+    #[allow(clippy::box_collection, reason = "a worker without any has a pointer, not an empty map")]
     later: Option<Box<BTreeMap<(Instant, MessageId), Message>>>,
 }
 

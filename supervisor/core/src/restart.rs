@@ -21,6 +21,7 @@ pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 pub(crate) struct Failures {
     in_a_row: u16,
     /// When the last of them were: as many as the limit looks at. Few workers have any.
+    #[allow(clippy::box_collection, reason = "a worker without any has a pointer, not an empty queue")]
     recent: Option<Box<VecDeque<Instant>>>,
     /// The limit was passed, and no life was healthy since: the next death pauses again.
     on_trial: bool,

@@ -89,6 +89,7 @@ pub(crate) struct Worker {
     pub executed: u64,
     pub crashes: u64,
     /// The last exits, the newest last. Few workers have any.
+    #[allow(clippy::box_collection, reason = "a worker without any has a pointer, not an empty queue")]
     pub exits: Option<Box<VecDeque<LastExit>>>,
     /// What its processes said that they must not say.
     pub violations: Option<Box<Violations>>,

@@ -525,7 +525,7 @@ impl World {
         let which = match self.rng.below(3) {
             0 => Letters::All,
             1 => Letters::Of(name),
-            _ => match self.core.dead_letters(Letters::All).map(|letter| letter.message.id).last() {
+            _ => match self.core.dead_letters(Letters::All).map(|letter| letter.message.id).next_back() {
                 Some(id) => Letters::One(id),
                 None => return,
             },

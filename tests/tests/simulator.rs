@@ -116,6 +116,7 @@ const COVERAGE: &[(&str, u64)] = &[
     ("event Marked", 8_000),
     ("event Ready", 12_000),
     ("event SpawnFailed", 800),
+    ("event Held", 8_000),
     ("event Spawned", 15_000),
     ("event TreeGone", 15_000),
     ("event Undeliverable", 500),

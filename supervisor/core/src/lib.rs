@@ -11,6 +11,7 @@ extern crate alloc;
 mod deadlines;
 mod effect;
 mod event;
+mod held;
 mod kill;
 mod ledger;
 mod lifecycle;

@@ -202,6 +202,7 @@ impl Core {
             executed: 0,
             crashes: 0,
             last_exit: None,
+            held: None,
             created: now,
         }) as u32;
         match older {

@@ -85,6 +85,8 @@ pub struct WorkerView<'a> {
     pub failures_in_a_row: u16,
     /// Until the next start, in backoff.
     pub next_start_in: Option<Duration>,
+    /// Who keeps the next process from starting, for people (rule D7).
+    pub waits_for: Option<&'a str>,
     /// Things the current process said that it must not say.
     pub violations: u64,
     /// The last of them, for people.
@@ -136,6 +138,7 @@ pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
         crashes: worker.crashes,
         failures_in_a_row: worker.failures.in_a_row(),
         next_start_in: (waits_for_start && now < worker.backoff_until).then(|| worker.backoff_until.since(now)),
+        waits_for: worker.held.as_ref().filter(|_| waits_for_start).map(|held| held.detail()),
         violations: life.map_or(0, |life| life.violations),
         last_violation: life.and_then(|life| life.last_violation.as_deref()),
         last_exit: worker.last_exit.as_deref(),

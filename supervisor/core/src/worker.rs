@@ -23,6 +23,7 @@ use workhall_protocol::ids::{Generation, MessageId};
 use workhall_protocol::terms::{Current, Exit};
 
 use crate::event::{ProcessKey, ReplyTo};
+use crate::held::Held;
 use crate::mailbox::{Identity, Mailbox, Message};
 use crate::policy::Policy;
 use crate::restart::{Failures, HEALTHY_AFTER};
@@ -75,6 +76,8 @@ pub(crate) struct Worker {
     pub executed: u64,
     pub crashes: u64,
     pub last_exit: Option<Box<crate::view::LastExit>>,
+    /// The last attempts to start it found its name held.
+    pub held: Option<Box<Held>>,
     pub created: Instant,
 }
 

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer};
 use crate::diagnostics::say;
+use crate::name_lock::NameLocks;
 use crate::process_tree::{Foreign, Sweep};
 use crate::requests::Question;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
@@ -84,6 +85,7 @@ pub struct EventLoop {
     pub(crate) questions: Vec<(NonZeroU64, Question)>,
     /// Connections with something to write at the end of the turn.
     dirty: Vec<usize>,
+    pub(crate) names: NameLocks,
     pub(crate) foreign: Foreign,
     /// Processes that have ended and may have left something behind.
     pub(crate) sweeping: Vec<usize>,
@@ -101,6 +103,8 @@ pub struct Setup {
     pub listener: Listener,
     /// The right to serve this socket.
     pub lock: LockFile,
+    /// The locks of this socket's names.
+    pub names: NameLocks,
     /// The most open descriptors.
     pub descriptors: u64,
     /// For the jitter of delays.
@@ -132,6 +136,7 @@ impl EventLoop {
             reload_signal: SignalPipe::reload()?,
             next_serial: 1,
             questions: Vec::new(),
+            names: setup.names,
             foreign: Foreign::default(),
             dirty: Vec::new(),
             sweeping: Vec::new(),

@@ -3,11 +3,11 @@
 //!
 //! An orphan belongs to a life if it is in the process group or session of that life's leader, if
 //! its environment names the supervisor's socket, that worker and generation, if it was seen below such a
-//! process, or if it is in the group or session of one. Only children of ours are killed, so no number can meanwhile be another's; their
+//! process, if it is in the group or session of one, or if it holds the lock of the worker's name. Only children of ours are killed, so no number can meanwhile be another's; their
 //! own children become ours by that, and the sweep goes on until a whole pass finds none.
 //!
-//! The limit: a descendant that made a session of its own, cleared its environment and was orphaned before a
-//! sweep could see it below its parent is not recognised.
+//! The limit: a descendant that made a session of its own, cleared its environment, closed the descriptor of the
+//! lock, and was orphaned before a sweep could see it below its parent is not recognised.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -17,6 +17,7 @@ use std::path::Path;
 
 use workhall_core::ProcessKey;
 
+use crate::name_lock::Place;
 use crate::sys;
 
 /// How often an empty environment is read again at once: for about as long as a program takes to begin.
@@ -45,6 +46,8 @@ pub struct Sweep {
     leader: i32,
     /// The environment entries that the whole tree inherits.
     marks: [Vec<u8>; 3],
+    /// The lock that the whole tree inherits.
+    place: Option<Place>,
     /// Known to belong, with their start times: numbers are used again.
     doomed: HashMap<i32, u64>,
     /// Had no environment at an earlier, repeated pass.
@@ -53,14 +56,14 @@ pub struct Sweep {
 
 impl Sweep {
     /// For the life that `leader` led. The leader is reaped already.
-    pub fn new(leader: i32, process: ProcessKey, socket: &Path) -> Sweep {
+    pub fn new(leader: i32, process: ProcessKey, socket: &Path, place: Option<Place>) -> Sweep {
         let marks = [
             // A supervisor may run as another's worker: then the numbers alone would be ambiguous.
             [b"WORKHALL_SOCKET=", socket.as_os_str().as_bytes()].concat(),
             format!("WORKHALL_NUMBER={}", process.number.0).into_bytes(),
             format!("WORKHALL_GENERATION={}", process.generation).into_bytes(),
         ];
-        Sweep { leader, marks, doomed: HashMap::new(), unknown: HashSet::new() }
+        Sweep { leader, marks, place, doomed: HashMap::new(), unknown: HashSet::new() }
     }
 
     /// Kills what is left. Returns whether nothing was. `is_leader` knows the processes of living workers;
@@ -104,6 +107,13 @@ impl Sweep {
     }
 
     fn owner(&self, pid: i32, stat: &Stat) -> Owner {
+        match self.owner_by_marks(pid, stat) {
+            Owner::Other | Owner::Unknown if self.place.is_some_and(|place| place.is_held_by(pid)) => Owner::This,
+            owner => owner,
+        }
+    }
+
+    fn owner_by_marks(&self, pid: i32, stat: &Stat) -> Owner {
         if stat.group == self.leader
             || stat.session == self.leader
             || self.doomed.get(&pid) == Some(&stat.started)

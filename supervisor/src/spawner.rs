@@ -29,7 +29,8 @@ pub struct Spawned {
 }
 
 /// Starts a process with its connection and its mark page. The error names the stage.
-pub fn spawn(class: &Class, name: &str, process: ProcessKey, socket: &Path) -> Result<Spawned, String> {
+/// `lock` is inherited, and closed here: the tree alone holds the name.
+pub fn spawn(class: &Class, name: &str, process: ProcessKey, socket: &Path, lock: OwnedFd) -> Result<Spawned, String> {
     let stage = |stage: &'static str| move |error: io::Error| format!("{stage}: {error}");
     let (stream, theirs) = sys::stream_pair().map_err(stage("cannot make its connection"))?;
     let (page, page_fd) = MarkPage::create().map_err(stage("cannot make its mark page"))?;
@@ -37,6 +38,7 @@ pub fn spawn(class: &Class, name: &str, process: ProcessKey, socket: &Path) -> R
     {
         let connection = Inherit::new(&theirs).map_err(stage("cannot hand over its connection"))?;
         let marks = Inherit::new(&page_fd).map_err(stage("cannot hand over its mark page"))?;
+        let _name = Inherit::new(&lock).map_err(stage("cannot hand over the lock of its name"))?;
         command
             .args(&class.exec[1..])
             .env("WORKHALL_FD", connection.number().to_string())

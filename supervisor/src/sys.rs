@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
 use interprocess::os::unix::uds_local_socket;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -270,6 +272,29 @@ pub fn lock(path: &Path) -> io::Result<Option<LockFile>> {
 /// A lock that the kernel releases with the process.
 #[derive(Debug)]
 pub struct LockFile(#[allow(dead_code, reason = "held, not read")] Flock<File>);
+
+/// Locks one byte of a file for this open file description (F_OFD_SETLK): whoever inherits the descriptor holds the
+/// lock too. False if another description has it.
+pub fn lock_byte(file: &File, offset: u64) -> io::Result<bool> {
+    let l_start = offset.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+    let (l_type, l_whence) = (libc::F_WRLCK as libc::c_short, libc::SEEK_SET as libc::c_short);
+    let lock = libc::flock { l_type, l_whence, l_start, l_len: 1, l_pid: 0 };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Opens a directory; a link is not followed.
+pub fn open_directory(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
+}
+
+/// The user that the supervisor acts as.
+pub fn user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
 
 /// Adopts the orphans of the processes below (PR_SET_CHILD_SUBREAPER).
 pub fn become_subreaper() -> io::Result<()> {

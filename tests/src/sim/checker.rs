@@ -710,11 +710,11 @@ impl Checker {
             },
         };
         // A drain that is cut interrupts a later task than the one that ran at the kill. Without a page what
-        // was handed over counts as begun.
+        // was handed over counts as begun; with one, what it had marked and not begun yet.
         let cut = || {
-            let paged = last.is_none_or(|(_, process)| process.has_page);
+            let exact = last.is_none_or(|(_, process)| process.has_page && !process.page_differs);
             let mut own = self.messages.values().filter(|message| message.number == report.number && !message.told);
-            own.any(|message| message.begun.is_some() || !paged)
+            own.any(|message| message.begun.is_some() || !exact)
         };
         let current = current || record.mode == KillMode::Drain && report.current == Current::Interrupted && cut();
         self.must(gate, "gate", || format!("reported before it was gone: {text}"));

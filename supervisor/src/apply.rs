@@ -62,7 +62,7 @@ impl EventLoop {
             return Err("the worker has gone".to_string().into());
         };
         let class = self.classes.get(&policy.class).ok_or_else(|| "its class has gone".to_string())?;
-        let lock = self.names.take(name).map_err(|error| format!("cannot lock its name: {error}"))?;
+        let lock = self.names.take(name).map_err(|error| spawner::failed("cannot lock its name", &error))?;
         let spawned = spawner::spawn(class, name, key, &self.socket, lock.ok_or(Unstarted::Held)?)?;
         let (pid, serial) = (spawned.pid, self.take_serial());
         let process = Process {
@@ -79,7 +79,7 @@ impl EventLoop {
         // From here on it is watched: should its connection fail, its end is noticed like any other.
         let slot = self.add_process(process).map_err(|error| {
             sys::kill_group(pid);
-            format!("cannot watch process {pid}: {error}")
+            spawner::failed(&format!("cannot watch process {pid}"), &error)
         })?;
         self.leaders.insert(pid);
         match self.add_connection(spawned.stream, Peer::Worker { process: key, slot }) {

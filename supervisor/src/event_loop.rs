@@ -21,6 +21,7 @@ use crate::connection::{Connection, Peer};
 use crate::diagnostics::say;
 use crate::name_lock::NameLocks;
 use crate::process_tree::{Foreign, Sweep};
+use crate::reaper::Reserve;
 use crate::requests::Question;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::token::{SERIAL_MASK, Token};
@@ -87,6 +88,7 @@ pub struct EventLoop {
     dirty: Vec<usize>,
     pub(crate) names: NameLocks,
     pub(crate) foreign: Foreign,
+    pub(crate) reserve: Reserve,
     /// Processes that have ended and may have left something behind.
     pub(crate) sweeping: Vec<usize>,
     /// Held as long as the supervisor lives.
@@ -138,6 +140,7 @@ impl EventLoop {
             questions: Vec::new(),
             names: setup.names,
             foreign: Foreign::default(),
+            reserve: Reserve::new()?,
             dirty: Vec::new(),
             sweeping: Vec::new(),
             _lock: setup.lock,

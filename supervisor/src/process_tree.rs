@@ -34,6 +34,8 @@ enum Owner {
     Other,
     /// It has no environment: it begins to execute a program, or it has cleared it.
     Unknown,
+    /// There was no descriptor or no memory to look at it.
+    Unread,
 }
 
 /// Orphans without an environment that stayed so, with their start times: they keep no gate shut.
@@ -72,7 +74,9 @@ impl Sweep {
     pub fn pass(&mut self, is_leader: impl Fn(i32) -> bool, foreign: &mut Foreign, repeated: bool) -> bool {
         loop {
             let (mut left, mut reaped) = (0, 0);
-            for pid in own_children() {
+            // What cannot be looked at may be something that is left.
+            let Ok(children) = own_children() else { return false };
+            for pid in children {
                 if is_leader(pid) {
                     continue;
                 }
@@ -80,7 +84,10 @@ impl Sweep {
                     reaped += 1;
                     continue;
                 }
-                let Some(stat) = Stat::read(pid) else { continue };
+                let Some(stat) = Stat::read(pid) else {
+                    left += 1;
+                    continue;
+                };
                 match self.owner(pid, &stat) {
                     Owner::This => {
                         self.doom(pid, stat.started);
@@ -88,6 +95,7 @@ impl Sweep {
                         left += 1;
                     }
                     Owner::Other => {}
+                    Owner::Unread => left += 1,
                     Owner::Unknown if sys::reap_adopted(pid) => reaped += 1,
                     Owner::Unknown => {
                         let known = foreign.0.contains(&(pid, stat.started));
@@ -131,6 +139,7 @@ impl Sweep {
                     return if self.marks.iter().all(has) { Owner::This } else { Owner::Other };
                 }
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Owner::Other,
+                Err(error) if sys::shortage(&error).is_some() => return Owner::Unread,
                 Err(_) => return Owner::Unknown,
             }
         }
@@ -148,7 +157,7 @@ impl Sweep {
         let mut stack = vec![(pid, started)];
         while let Some((pid, started)) = stack.pop() {
             if self.doomed.insert(pid, started) != Some(started) {
-                let below = children(pid).into_iter();
+                let below = children(pid).unwrap_or_default().into_iter();
                 stack.extend(below.filter_map(|child| Stat::read(child).map(|stat| (child, stat.started))));
             }
         }
@@ -157,7 +166,7 @@ impl Sweep {
 
 /// Reaps adopted children that have ended, whosever they were.
 pub fn reap_adopted(is_leader: impl Fn(i32) -> bool) {
-    for pid in own_children() {
+    for pid in own_children().unwrap_or_default() {
         if !is_leader(pid) {
             sys::reap_adopted(pid);
         }
@@ -183,15 +192,26 @@ fn read_environ(pid: i32) -> io::Result<Vec<u8>> {
     Ok(environ)
 }
 
-fn own_children() -> Vec<i32> {
+fn own_children() -> io::Result<Vec<i32>> {
     children(std::process::id() as i32)
 }
 
 /// The children of all threads of a process; none if it has gone.
-fn children(pid: i32) -> Vec<i32> {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let lists = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+fn children(pid: i32) -> io::Result<Vec<i32>> {
+    let unless_gone = |error: io::Error| if sys::shortage(&error).is_some() { Err(error) } else { Ok(()) };
+    let mut children = Vec::new();
+    match fs::read_dir(format!("/proc/{pid}/task")) {
+        Err(error) => unless_gone(error)?,
+        Ok(tasks) => {
+            for task in tasks.flatten() {
+                match fs::read_to_string(task.path().join("children")) {
+                    Err(error) => unless_gone(error)?,
+                    Ok(list) => children.extend(list.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+                }
+            }
+        }
+    }
+    Ok(children)
 }
 
 /// What /proc/PID/stat says.

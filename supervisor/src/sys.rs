@@ -310,6 +310,17 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// What the machine or its limits lack, and where they are set, if that is why something failed.
+pub fn shortage(error: &io::Error) -> Option<&'static str> {
+    match Errno::from_raw(error.raw_os_error()?) {
+        Errno::EMFILE => Some("the limit of open files is reached: `ulimit -n`, or LimitNOFILE of the service"),
+        Errno::ENFILE => Some("the machine's limit of open files is reached: fs.file-max"),
+        Errno::EAGAIN => Some("the limit of processes is reached: `ulimit -u`, or TasksMax of the service"),
+        Errno::ENOMEM => Some("there is not enough memory"),
+        _ => None,
+    }
+}
+
 /// Unblocks all signals: a mask that was inherited would go on to every worker.
 pub fn unblock_signals() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)

@@ -4,6 +4,7 @@ mod call;
 mod command_line;
 mod death;
 mod examples;
+mod exhaustion;
 mod kill;
 mod kill_ladder;
 mod ledger;

@@ -12,6 +12,7 @@ mod left_behind;
 mod overlap;
 mod raw_client;
 mod raw_worker;
+mod shutdown;
 mod supervisor_death;
 mod worker;
 mod wrong_input;

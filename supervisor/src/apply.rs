@@ -48,16 +48,23 @@ impl EventLoop {
         let now = self.clock.now();
         match started {
             Ok(slot) => self.core.handle(now, Event::Spawned { process: key, slot: slot as u32 }),
-            Err(detail) => self.core.handle(now, Event::SpawnFailed { process: key, detail: detail.into() }),
+            Err(Unstarted::Failed(detail)) => {
+                self.core.handle(now, Event::SpawnFailed { process: key, detail: detail.into() });
+            }
+            Err(Unstarted::Held) => {
+                let detail = "a process of an earlier supervisor still holds the name";
+                self.core.handle(now, Event::Held { process: key, detail: detail.into() });
+            }
         }
     }
 
-    fn try_spawn(&mut self, key: ProcessKey) -> Result<usize, String> {
+    fn try_spawn(&mut self, key: ProcessKey) -> Result<usize, Unstarted> {
         let (Some(name), Some(policy)) = (self.core.name(key), self.core.policy(key)) else {
-            return Err("the worker has gone".to_string());
+            return Err("the worker has gone".to_string().into());
         };
-        let class = self.classes.get(&policy.class).ok_or("its class has gone")?;
-        let spawned = spawner::spawn(class, name, key, &self.socket)?;
+        let class = self.classes.get(&policy.class).ok_or_else(|| "its class has gone".to_string())?;
+        let lock = self.names.take(name).map_err(|error| spawner::failed("cannot lock its name", &error))?;
+        let spawned = spawner::spawn(class, name, key, &self.socket, lock.ok_or(Unstarted::Held)?)?;
         let (pid, serial) = (spawned.pid, self.take_serial());
         let process = Process {
             key,
@@ -73,7 +80,7 @@ impl EventLoop {
         // From here on it is watched: should its connection fail, its end is noticed like any other.
         let slot = self.add_process(process).map_err(|error| {
             sys::kill_group(pid);
-            format!("cannot watch process {pid}: {error}")
+            spawner::failed(&format!("cannot watch process {pid}"), &error)
         })?;
         self.leaders.insert(pid);
         match self.add_connection(spawned.stream, Peer::Worker { process: key, slot }) {
@@ -135,7 +142,8 @@ impl EventLoop {
         let (pid, first) = (process.pid, process.sweep.is_none());
         let slot = slot as usize;
         if first {
-            self.processes[slot].sweep = Some(Sweep::new(pid, key, &self.socket));
+            let place = self.core.name(key).map(|name| self.names.place(name));
+            self.processes[slot].sweep = Some(Sweep::new(pid, key, &self.socket, place));
         }
         match (self.sweep_pass(slot, !first), first) {
             (false, true) => self.sweeping.push(slot),
@@ -182,6 +190,20 @@ impl EventLoop {
 
     fn process(&self, key: ProcessKey, slot: u32) -> Option<&Process> {
         self.processes.get(slot as usize).filter(|process| process.key == key)
+    }
+}
+
+/// Why there is no process.
+enum Unstarted {
+    /// The name is locked.
+    Held,
+    /// Stage and reason.
+    Failed(String),
+}
+
+impl From<String> for Unstarted {
+    fn from(detail: String) -> Unstarted {
+        Unstarted::Failed(detail)
     }
 }
 

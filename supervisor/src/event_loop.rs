@@ -19,7 +19,9 @@ use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer};
 use crate::diagnostics::say;
+use crate::name_lock::NameLocks;
 use crate::process_tree::{Foreign, Sweep};
+use crate::reaper::Reserve;
 use crate::requests::Question;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::token::{SERIAL_MASK, Token};
@@ -84,7 +86,9 @@ pub struct EventLoop {
     pub(crate) questions: Vec<(NonZeroU64, Question)>,
     /// Connections with something to write at the end of the turn.
     dirty: Vec<usize>,
+    pub(crate) names: NameLocks,
     pub(crate) foreign: Foreign,
+    pub(crate) reserve: Reserve,
     /// Processes that have ended and may have left something behind.
     pub(crate) sweeping: Vec<usize>,
     /// Held as long as the supervisor lives.
@@ -101,6 +105,8 @@ pub struct Setup {
     pub listener: Listener,
     /// The right to serve this socket.
     pub lock: LockFile,
+    /// The locks of this socket's names.
+    pub names: NameLocks,
     /// The most open descriptors.
     pub descriptors: u64,
     /// For the jitter of delays.
@@ -132,7 +138,9 @@ impl EventLoop {
             reload_signal: SignalPipe::reload()?,
             next_serial: 1,
             questions: Vec::new(),
+            names: setup.names,
             foreign: Foreign::default(),
+            reserve: Reserve::new()?,
             dirty: Vec::new(),
             sweeping: Vec::new(),
             _lock: setup.lock,

@@ -8,6 +8,7 @@ mod connection;
 mod diagnostics;
 mod event_loop;
 mod exit_code;
+mod name_lock;
 mod process_tree;
 mod reaper;
 mod report;

@@ -1,10 +1,42 @@
 //! The end of processes: the exit status, and what was left behind.
 
+use std::fs::File;
+use std::io;
+
 use workhall_core::{Event, Mark};
 use workhall_protocol::ids::MessageId;
 
 use crate::event_loop::EventLoop;
 use crate::{process_tree, sys};
+
+/// How many descriptors a sweep has open at a time, at most.
+const RESERVED: usize = 4;
+
+/// Descriptors that are kept open for the end of processes: who has none left could not see what is left of a
+/// process, and so could not end it and get back those that it has.
+#[derive(Debug)]
+pub(crate) struct Reserve(Vec<File>);
+
+impl Reserve {
+    /// A full one.
+    pub fn new() -> io::Result<Reserve> {
+        let files = (0..RESERVED).map(|_| File::open("/dev/null"));
+        Ok(Reserve(files.collect::<io::Result<_>>()?))
+    }
+
+    /// Makes room. Nothing but a sweep may open anything until it is filled again.
+    fn release(&mut self) {
+        self.0.clear();
+    }
+
+    fn fill(&mut self) {
+        while self.0.len() < RESERVED {
+            // The machine may have run out of them meanwhile: then the next sweep tries again.
+            let Ok(file) = File::open("/dev/null") else { return };
+            self.0.push(file);
+        }
+    }
+}
 
 impl EventLoop {
     /// The kernel says that a process has ended. First everything that it had written is taken in: so no
@@ -58,14 +90,18 @@ impl EventLoop {
         let mut sweeping = std::mem::take(&mut self.sweeping);
         sweeping.retain(|slot| !self.sweep_pass(*slot, false));
         self.sweeping.append(&mut sweeping);
+        self.reserve.release();
         process_tree::reap_adopted(|pid| self.leaders.contains(&pid));
+        self.reserve.fill();
         self.apply();
     }
 
     /// One pass for one process. Returns whether nothing is left of it.
     pub(crate) fn sweep_pass(&mut self, slot: usize, repeated: bool) -> bool {
         let Some(mut sweep) = self.processes[slot].sweep.take() else { return false };
+        self.reserve.release();
         let gone = sweep.pass(|pid| self.leaders.contains(&pid), &mut self.foreign, repeated);
+        self.reserve.fill();
         self.processes[slot].sweep = Some(sweep);
         if gone {
             let process = self.processes.remove(slot);

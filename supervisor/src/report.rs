@@ -63,6 +63,9 @@ pub struct WorkerInfo {
     pub failures_in_a_row: u16,
     /// Until the next start, in backoff.
     pub next_start_in_ms: Option<u64>,
+    /// Who keeps the next process from starting; null if nobody does.
+    #[serde(default)]
+    pub waits_for: Option<String>,
     /// Things the current process said that it must not say.
     pub violations: u64,
     /// The last of them.

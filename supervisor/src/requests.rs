@@ -208,6 +208,7 @@ impl EventLoop {
             last_exit: view.exits().next().map(|exit| ExitReport::new(exit, now)),
             failures_in_a_row: view.failures_in_a_row,
             next_start_in_ms: view.next_start_in.map(|wait| wait.as_millis() as u64),
+            waits_for: view.waits_for.map(|_| self.names.holder(now, &view.identity.name)),
             violations: view.violations,
             last_violation: view.last_violations().next().map(|(_, words)| words.to_string()),
             exec: class.map(|class| class.exec.clone()).unwrap_or_default(),

@@ -29,14 +29,16 @@ pub struct Spawned {
 }
 
 /// Starts a process with its connection and its mark page. The error names the stage.
-pub fn spawn(class: &Class, name: &str, process: ProcessKey, socket: &Path) -> Result<Spawned, String> {
-    let stage = |stage: &'static str| move |error: io::Error| format!("{stage}: {error}");
+/// `lock` is inherited, and closed here: the tree alone holds the name.
+pub fn spawn(class: &Class, name: &str, process: ProcessKey, socket: &Path, lock: OwnedFd) -> Result<Spawned, String> {
+    let stage = |stage: &'static str| move |error: io::Error| failed(stage, &error);
     let (stream, theirs) = sys::stream_pair().map_err(stage("cannot make its connection"))?;
     let (page, page_fd) = MarkPage::create().map_err(stage("cannot make its mark page"))?;
     let mut command = Command::new(&class.exec[0]);
     {
         let connection = Inherit::new(&theirs).map_err(stage("cannot hand over its connection"))?;
         let marks = Inherit::new(&page_fd).map_err(stage("cannot hand over its mark page"))?;
+        let _name = Inherit::new(&lock).map_err(stage("cannot hand over the lock of its name"))?;
         command
             .args(&class.exec[1..])
             .env("WORKHALL_FD", connection.number().to_string())
@@ -54,14 +56,20 @@ pub fn spawn(class: &Class, name: &str, process: ProcessKey, socket: &Path) -> R
         let mut child = command.spawn().map_err(|error| match &class.directory {
             // The kernel has one error for both.
             Some(directory) if !directory.is_dir() => format!("cannot start in {}: {error}", directory.display()),
-            _ => format!("cannot execute {}: {error}", class.exec[0]),
+            _ => failed(&format!("cannot execute {}", class.exec[0]), &error),
         })?;
         let pid = child.id() as i32;
         sys::open_pidfd(pid).map(|pidfd| Spawned { pid, pidfd, stream, page }).map_err(|error| {
             // Nobody would notice its end: it must not live.
             sys::kill_group(pid);
             let _collected = child.wait();
-            format!("cannot watch process {pid}: {error}")
+            failed(&format!("cannot watch process {pid}"), &error)
         })
     }
+}
+
+/// Stage and reason, and what is lacking, if that is why.
+pub fn failed(stage: &str, error: &io::Error) -> String {
+    let lack = sys::shortage(error).map(|lack| format!(" ({lack})")).unwrap_or_default();
+    format!("{stage}: {error}{lack}")
 }

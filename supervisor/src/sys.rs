@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
 use interprocess::os::unix::uds_local_socket;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -271,6 +273,29 @@ pub fn lock(path: &Path) -> io::Result<Option<LockFile>> {
 #[derive(Debug)]
 pub struct LockFile(#[allow(dead_code, reason = "held, not read")] Flock<File>);
 
+/// Locks one byte of a file for this open file description (F_OFD_SETLK): whoever inherits the descriptor holds the
+/// lock too. False if another description has it.
+pub fn lock_byte(file: &File, offset: u64) -> io::Result<bool> {
+    let l_start = offset.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+    let (l_type, l_whence) = (libc::F_WRLCK as libc::c_short, libc::SEEK_SET as libc::c_short);
+    let lock = libc::flock { l_type, l_whence, l_start, l_len: 1, l_pid: 0 };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Opens a directory; a link is not followed.
+pub fn open_directory(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
+}
+
+/// The user that the supervisor acts as.
+pub fn user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
 /// Adopts the orphans of the processes below (PR_SET_CHILD_SUBREAPER).
 pub fn become_subreaper() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
@@ -283,6 +308,17 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
     Ok(hard)
+}
+
+/// What the machine or its limits lack, and where they are set, if that is why something failed.
+pub fn shortage(error: &io::Error) -> Option<&'static str> {
+    match Errno::from_raw(error.raw_os_error()?) {
+        Errno::EMFILE => Some("the limit of open files is reached: `ulimit -n`, or LimitNOFILE of the service"),
+        Errno::ENFILE => Some("the machine's limit of open files is reached: fs.file-max"),
+        Errno::EAGAIN => Some("the limit of processes is reached: `ulimit -u`, or TasksMax of the service"),
+        Errno::ENOMEM => Some("there is not enough memory"),
+        _ => None,
+    }
 }
 
 /// Unblocks all signals: a mask that was inherited would go on to every worker.

@@ -32,6 +32,8 @@ pub struct Driver {
     pub keys: HashMap<(u64, u64), ProcessKey>,
     /// What the page says at the next Ask; none for a process without one.
     pub mark: Option<Mark>,
+    /// An earlier supervisor holds every name.
+    pub held: bool,
     /// What was commanded and not compared yet.
     pub effects: Vec<Effect>,
 }
@@ -62,7 +64,7 @@ impl Driver {
         change(&mut policy);
         let limits = Limits { message_bytes: 1000, total_bytes: 60_000, workers: 100, ..Limits::default() };
         let core = Core::new(limits, 1);
-        Driver { core, now: Instant(0), policy, keys: HashMap::new(), mark: None, effects: Vec::new() }
+        Driver { core, now: Instant(0), policy, keys: HashMap::new(), mark: None, held: false, effects: Vec::new() }
     }
 
     /// Takes the effects, and gives the answers that come at once.
@@ -71,7 +73,10 @@ impl Driver {
             let answer = match effect {
                 Effect::Spawn { process } => {
                     self.keys.insert((process.number.0, process.generation.0), process);
-                    Some(Event::Spawned { process, slot: 0 })
+                    Some(match self.held {
+                        true => Event::Held { process, detail: "process 7 holds it".into() },
+                        false => Event::Spawned { process, slot: 0 },
+                    })
                 }
                 Effect::Ask { process, .. } => Some(Event::Asked { process, mark: self.mark }),
                 _ => None,

@@ -99,6 +99,7 @@ pub struct Supervisor {
     socket: PathBuf,
     args: Vec<String>,
     redirections: &'static str,
+    under: Vec<String>,
     holds: u32,
 }
 
@@ -146,7 +147,14 @@ impl Supervisor {
 
     /// With a configuration; `{bin}` in it is the directory of the executables, `{dir}` the test's own.
     pub fn with_config(config: &str) -> Supervisor {
-        let this = Supervisor::prepare();
+        Supervisor::with_config_under(config, |_| Vec::new())
+    }
+
+    /// The same, started by a command that executes the one that follows it: `prlimit --nofile=40`. `under` is given
+    /// the test's own directory.
+    pub fn with_config_under(config: &str, under: impl FnOnce(&Path) -> Vec<String>) -> Supervisor {
+        let mut this = Supervisor::prepare();
+        this.under = under(this.dir.path());
         let config =
             config.replace("{bin}", bin_dir().to_str().unwrap()).replace("{dir}", this.dir.path().to_str().unwrap());
         let file = this.path("workhall.toml");
@@ -159,7 +167,7 @@ impl Supervisor {
         bin_dir();
         let dir = tempfile::Builder::new().prefix("workhall-").tempdir().unwrap();
         let socket = dir.path().join("socket");
-        Supervisor { child: None, dir, socket, args: Vec::new(), redirections: "", holds: 0 }
+        Supervisor { child: None, dir, socket, args: Vec::new(), redirections: "", under: Vec::new(), holds: 0 }
     }
 
     fn run(mut self, args: Vec<String>) -> Supervisor {
@@ -174,6 +182,10 @@ impl Supervisor {
         let seen = fs::metadata(self.log_path()).unwrap().len() as usize;
         let workhall = bin_dir().join("workhall");
         let mut command = Command::new(if self.redirections.is_empty() { workhall.as_path() } else { Path::new("sh") });
+        if let [program, args @ ..] = &self.under[..] {
+            command = Command::new(program);
+            command.args(args).arg(&workhall);
+        }
         if !self.redirections.is_empty() {
             let script = format!("exec \"$0\" \"$@\" {}", self.redirections);
             command.args(["-c", &script]).arg(&workhall);

@@ -10,8 +10,8 @@ use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{Current, EndedBy, Exit, Ignored, Refusal, Until};
 
 use workhall_tests::driver::{
-    Driver, EXIT_GRACE_MS, START_TIMEOUT_MS, TERM_GRACE_MS, busy_with_two_pending, kill, line_of_three, mark, ms, post,
-    reply,
+    Driver, EXIT_GRACE_MS, START_TIMEOUT_MS, TERM_GRACE_MS, busy_with_two_pending, kill, line, line_of_three, mark, ms,
+    post, reply,
 };
 
 const HOUR_MS: u64 = 3_600_000;
@@ -863,6 +863,61 @@ fn d05_a_process_that_cannot_start_is_a_death_with_a_reason() {
     let view = d.view("a");
     let last = view.exits().next().unwrap();
     assert_eq!((view.crashes, last.failure.as_deref()), (2, Some("not ready in time")));
+}
+
+#[test]
+fn d07_a_name_that_is_held_is_neither_a_start_nor_a_crash_and_is_tried_again() {
+    let mut d = Driver::new();
+    d.held = true;
+    d.call("a", "m");
+    d.did(&["spawn %2.1"]);
+    let mut at = 0;
+    for delay in [10, 20, 40, 80, 160, 320, 500, 500] {
+        let view = d.view("a");
+        assert_eq!((view.generation.0, view.crashes, view.pending, view.state), (0, 0, 1, State::Backoff));
+        assert_eq!((view.waits_for, view.next_start_in), (Some("process 7 holds it"), Some(ms(delay))));
+        assert!(d.core.counters().spawned == 0 && view.exits().next().is_none());
+        d.tick(at + delay - 1);
+        d.did(&[]);
+        at += delay;
+        d.tick(at);
+        d.did(&["spawn %2.1"]);
+    }
+    d.call("a", "m");
+    d.did(&[]);
+    d.held = false;
+    d.tick(at + 500);
+    d.ready(2, 1, 1);
+    d.did(&["spawn %2.1", "deliver #1 to %2.1"]);
+    assert_eq!((d.view("a").waits_for, d.core.counters().spawned), (None, 1));
+    d.held = true;
+    d.dies(2, 1, Exit::Code(0), None);
+    assert_eq!(d.view("a").next_start_in, Some(ms(10)), "the delays begin anew");
+    assert_eq!(d.view("a").generation.0, 1);
+}
+
+#[test]
+fn d07_a_worker_whose_name_is_held_is_killed_drained_and_stopped_like_one_without_a_process() {
+    let mut d = Driver::new();
+    d.held = true;
+    d.accepted(Call { reply: reply(1), ..post("a") });
+    d.effects.clear();
+    d.kill("a", KillMode::Ladder);
+    d.did(&["t1: discarded", "k100: 1 discarded", "k100: ended by AlreadyGone, current None, 1 discarded"]);
+    d.call("a", "m");
+    d.kill("a", KillMode::Drain);
+    d.call("a", "m");
+    d.effects.clear();
+    d.held = false;
+    d.tick(10);
+    d.ready(3, 1, 1);
+    d.held = true;
+    d.done(3, 1, 2);
+    d.dies(3, 1, Exit::Code(0), None);
+    assert_eq!(d.effects.iter().map(line).next_back().unwrap(), "spawn %4.1", "the successor's turn comes");
+    d.core.shutdown(d.now, ms(1));
+    d.take();
+    assert_eq!((d.core.worker_count(), d.core.ledger().dead), (0, 1));
 }
 
 #[test]

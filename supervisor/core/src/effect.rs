@@ -11,7 +11,7 @@ use crate::event::{ProcessKey, ReplyTo};
 /// A command to the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Start the process. Answered by `Spawned` or `SpawnFailed`.
+    /// Start the process. Answered at once by `Spawned`, `SpawnFailed` or `Held`.
     Spawn {
         /// Which.
         process: ProcessKey,

@@ -134,6 +134,14 @@ pub enum Event<'a> {
         /// Stage and reason, for people.
         detail: Box<str>,
     },
+    /// There is no process yet: the kernel holds the name for a process of an earlier supervisor (rule D7).
+    /// Neither a start nor a crash.
+    Held {
+        /// Which.
+        process: ProcessKey,
+        /// Who holds it, for people.
+        detail: Box<str>,
+    },
     /// It has said that it is ready.
     Ready {
         /// Which.

@@ -13,6 +13,7 @@ mod dead_letters;
 mod deadlines;
 mod effect;
 mod event;
+mod held;
 mod kill;
 mod ledger;
 mod lifecycle;

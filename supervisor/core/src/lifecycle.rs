@@ -35,14 +35,17 @@ impl Core {
             Event::Spawned { process, slot } => {
                 if let Some(life) = self.life(process) {
                     life.slot = slot;
+                    self.workers[process.index as usize].held = None;
                 }
             }
             Event::SpawnFailed { process, detail } => {
                 if let Some(life) = self.life(process) {
                     life.failure = Some(detail);
+                    self.workers[process.index as usize].held = None;
                     self.end_life(now, process.index);
                 }
             }
+            Event::Held { process, detail } => self.name_is_held(now, process, detail),
             Event::Ready { process, window, marked } => self.ready(now, process, window, marked),
             Event::Done { process, id, result } => {
                 self.settled(now, process, id, |wanted| Outcome::Done {

@@ -275,6 +275,7 @@ impl Core {
             crashes: 0,
             exits: None,
             violations: None,
+            held: None,
             created: now,
         }) as u32;
         match older {

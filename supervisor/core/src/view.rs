@@ -90,6 +90,8 @@ pub struct WorkerView<'a> {
     pub next_start_in: Option<Duration>,
     /// Its next process waits until there are fewer of other workers.
     pub queued: bool,
+    /// Who keeps the next process from starting, for people (rule D7).
+    pub waits_for: Option<&'a str>,
     /// Things its processes said that they must not say.
     pub violations: u64,
     /// The oldest message that waits is this old.
@@ -157,6 +159,7 @@ pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
         queued: worker.queued,
         violations: worker.violations.as_ref().map_or(0, |violations| violations.count),
         oldest: worker.mailbox.iter().map(|message| now.since(message.accepted)).next(),
+        waits_for: worker.held.as_ref().filter(|_| waits_for_start).map(|held| held.detail()),
         startup_method: worker.startup.as_deref(),
         age: now.since(worker.created),
         process_age: life.map(|life| now.since(life.started)),

@@ -24,6 +24,7 @@ use workhall_protocol::ids::{Generation, MessageId};
 use workhall_protocol::terms::{Current, Exit};
 
 use crate::event::{ProcessKey, ReplyTo};
+use crate::held::Held;
 use crate::mailbox::{Identity, Mailbox, Message};
 use crate::policy::Policy;
 use crate::restart::{Failures, HEALTHY_AFTER};
@@ -93,6 +94,8 @@ pub(crate) struct Worker {
     pub exits: Option<Box<VecDeque<LastExit>>>,
     /// What its processes said that they must not say.
     pub violations: Option<Box<Violations>>,
+    /// The last attempts to start it found its name held.
+    pub held: Option<Box<Held>>,
     pub created: Instant,
 }
 

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::{Config, DEFAULT_FILE};
 use crate::diagnostics::say;
 use crate::event_loop::{EventLoop, Setup};
+use crate::name_lock::NameLocks;
 use crate::sys::{self, LockFile};
 
 /// The mode of the socket: its owner alone may connect.
@@ -46,9 +47,10 @@ impl Serve {
         let for_clients = usize::try_from(descriptors.saturating_sub(64) / 2).unwrap_or(usize::MAX).max(16);
         config.connections = config.connections.min(for_clients);
         let lock = claim(&socket)?;
+        let names = NameLocks::open(&socket)?;
         let listener =
             sys::listen(&socket, SOCKET_MODE).with_context(|| format!("cannot listen at {}", socket.display()))?;
-        let setup = Setup { config, socket: socket.clone(), listener, lock, descriptors, seed: Clock::seed() };
+        let setup = Setup { config, socket: socket.clone(), listener, lock, names, descriptors, seed: Clock::seed() };
         let mut event_loop = EventLoop::new(setup).context("cannot start the event loop")?;
         say(format_args!("ready at {}", socket.display()));
         event_loop.run().context("the event loop failed")?;

@@ -145,6 +145,9 @@ fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
     if let Some(millis) = info.next_start_in_ms {
         lines.push(("next start", format!("in {}", age(millis))));
     }
+    if let Some(holder) = &info.waits_for {
+        lines.push(("waits for", safe(holder)));
+    }
     if let Some(last) = &info.last_exit {
         let how = match (&last.failure, last.exit) {
             (Some(failure), Some(exit)) => format!("{}; {exit}", safe(failure)),

@@ -568,6 +568,11 @@ impl Checker {
         match event {
             Event::Spawned { .. } | Event::Violation { .. } => {}
             Event::SpawnFailed { .. } => process.over = true,
+            Event::Held { .. } => {
+                // As if it had never been commanded: the next attempt is the same life again.
+                self.processes.remove(&key);
+                self.workers.get_mut(&key.number).expect("it has lives").generation -= 1;
+            }
             Event::Ready { window, .. } => {
                 process.ready = true;
                 process.since = now;
@@ -917,11 +922,12 @@ impl Checker {
                 false => report.current == Current::Interrupted,
             },
         };
-        // A drain that is cut interrupts a later task than the one that ran at the kill.
+        // A drain that is cut interrupts a later task than the one that ran at the kill. Without a page what
+        // was handed over counts as begun; with one, what it had marked and not begun yet.
         let cut = || {
-            self.messages.values().any(|message| {
-                message.number == report.number && (message.begun.is_some() || message.deaths > 0) && !message.told
-            })
+            let exact = last.is_none_or(|(_, process)| process.has_page && !process.page_differs);
+            let mut own = self.messages.values().filter(|message| message.number == report.number && !message.told);
+            own.any(|message| message.begun.is_some() || !exact)
         };
         let current = current || record.mode == KillMode::Drain && report.current == Current::Interrupted && cut();
         self.must(gate, "gate", || format!("reported before it was gone: {text}"));
@@ -1060,6 +1066,7 @@ pub fn key_of(event: &Event<'_>) -> ProcessKey {
     match event {
         Event::Spawned { process, .. }
         | Event::SpawnFailed { process, .. }
+        | Event::Held { process, .. }
         | Event::Ready { process, .. }
         | Event::Done { process, .. }
         | Event::Failed { process, .. }

@@ -4,7 +4,7 @@
 //! operating system, the processes ([`process`]) and those who call, and applies the core's effects as the
 //! shell would. It gives the guarantees that the shell gives, and no others:
 //!
-//! - Spawn is answered at once, by Spawned or SpawnFailed;
+//! - Spawn is answered at once, by Spawned, SpawnFailed or Held;
 //! - Ask is answered at once, before anything else is fed;
 //! - any other mark is fed after everything that was written before it was stored;
 //! - the exit is fed after everything that the process had written.

@@ -65,6 +65,8 @@ pub struct World {
     next_token: u64,
     wait_tokens: Vec<u64>,
     awaited_percent: u64,
+    /// How many attempts to start a process still find its name held by an earlier supervisor's.
+    held_names: BTreeMap<&'static str, u32>,
     /// How late the next tick is.
     lateness: Duration,
 }
@@ -118,6 +120,9 @@ impl World {
         }
         let awaited_percent = rng.pick(&[100, 100, 50, 10]);
         let policies = NAMES.iter().map(|name| (*name, Arc::new(draw_policy(&mut rng, name)))).collect();
+        // Of its own, so that a run without such names is what it was.
+        let mut left = Rng::new(!seed);
+        let held_names = NAMES.iter().map(|name| (*name, left.pick(&[0, 0, 0, 1, 3, 12]))).collect();
         World {
             core,
             checker: Checker::new(awaited_percent == 100, limits.clone()),
@@ -140,6 +145,7 @@ impl World {
             next_token: 1,
             wait_tokens: Vec::new(),
             awaited_percent,
+            held_names,
             lateness: Duration::ZERO,
         }
     }
@@ -581,6 +587,7 @@ impl World {
         self.coverage.count(match &event {
             Event::Spawned { .. } => "event Spawned",
             Event::SpawnFailed { .. } => "event SpawnFailed",
+            Event::Held { .. } => "event Held",
             Event::Ready { .. } => "event Ready",
             Event::Done { .. } => "event Done",
             Event::Failed { .. } => "event Failed",
@@ -644,6 +651,10 @@ impl World {
             self.checker.violation.get_or_insert(("spawn", format!("{key:?} has no name")));
             return;
         };
+        if let Some(left) = self.held_names.get_mut(name).filter(|left| **left > 0) {
+            *left -= 1;
+            return self.feed(Event::Held { process: key, detail: "process 7 holds it".into() });
+        }
         let nature = Nature::draw(&mut self.rng, self.calm);
         self.count_faults(&nature);
         if nature.start == Start::Fails {

@@ -4,7 +4,7 @@ use serde_json::json;
 use workhall_tests::harness::{Supervisor, lives};
 
 /// Scripts that leave a process behind, which says its id in `$FILE`.
-const LEFT_BEHIND: [(&str, &str); 7] = [
+const LEFT_BEHIND: [(&str, &str); 8] = [
     ("a child", "echo $$ > $FILE.new; mv $FILE.new $FILE; exec sleep 1000"),
     ("that ignores SIGTERM", "trap '' TERM; echo $$ > $FILE.new; mv $FILE.new $FILE; while :; do sleep 1000; done"),
     (
@@ -20,6 +20,10 @@ const LEFT_BEHIND: [(&str, &str); 7] = [
     (
         "with a cleared environment, in the session of the worker's child",
         "setsid sh -c '(env -i sleep 1000 & echo $! > $FILE.new); mv $FILE.new $FILE; exec sleep 1000'",
+    ),
+    (
+        "an orphan with a session of its own and a cleared environment",
+        "(setsid env -i FILE=$FILE sh -c 'echo $$ > $FILE.new; mv $FILE.new $FILE; exec env -i sleep 1000' &)",
     ),
     ("with a file of its own name", "(exec setsid sh -c 'echo $$ > $FILE.new; mv $FILE.new $FILE; sleep 1000; :') &"),
 ];

@@ -488,7 +488,7 @@ while True: s.sendall(b'{"list":{"ref":1}}\n' * 1000)
 // ---- what a worker is handed ----------------------------------------------------------------
 
 #[test]
-fn a_worker_has_its_standard_streams_its_connection_and_its_mark_page() {
+fn a_worker_has_its_standard_streams_its_connection_its_mark_page_and_its_name() {
     let supervisor = Supervisor::start();
     let _others: Vec<UnixStream> = (0..5).map(|_| supervisor.raw()).collect();
     for worker in ["b", "b/1", "a"] {
@@ -513,10 +513,13 @@ fn check_descriptors(supervisor: &Supervisor) {
         // The directory being read, and what the test worker opens itself.
         .filter(|link| !link.starts_with("/proc/") && !link.contains("/lock-"))
         .map(|link| link.split([':', '(']).next().unwrap().trim().to_string())
+        // The file with the lock of its name is one of several.
+        .map(|link| link.rsplit_once(".names/").map_or(link.clone(), |(socket, _)| format!("{socket}.names")))
         .collect();
     kinds.sort_unstable();
     let log = supervisor.path("log").display().to_string();
-    let mut expected = vec!["/dev/null".to_string(), log.clone(), log, "socket".to_string()];
+    let names = format!("{}.names", supervisor.socket().display());
+    let mut expected = vec!["/dev/null".to_string(), log.clone(), log, names, "socket".to_string()];
     expected.sort_unstable();
     // The host library closes the mark page when it is mapped.
     kinds.retain(|kind| kind != "/memfd");

@@ -476,8 +476,9 @@ impl Core {
         let asked = core::mem::take(&mut life.looking);
         let over = asked && worker.task_deadline(&life) <= now;
         worker.life = Some(life);
-        if over {
-            self.time_out(now, index);
+        match over {
+            true => self.time_out(now, index),
+            false => self.arm_earlier(index),
         }
     }
 

@@ -23,6 +23,8 @@ use crate::worker::Goal;
 pub struct Requeued {
     /// How many are in a mailbox again, each as a new message (rule L1).
     pub requeued: u64,
+    /// The id of the first of these; the others have the ids behind it.
+    pub first: Option<MessageId>,
     /// Why the next one was refused: it and those behind it are dead letters as before.
     pub refused: Option<Refused>,
     /// How many those are.
@@ -100,6 +102,7 @@ impl Core {
                     let id = self.take_message_id();
                     self.accept(now, index, message.again(id, now), account, None);
                     report.requeued += 1;
+                    report.first.get_or_insert(id);
                 }
                 Ok(Admission::Ignored(_)) => break,
                 Err(refused) => {

@@ -2,14 +2,19 @@
 
 mod call;
 mod command_line;
+mod crash;
+mod dead_letters;
 mod death;
 mod examples;
 mod kill;
 mod kill_ladder;
 mod ledger;
 mod left_behind;
+mod lies;
 mod overlap;
+mod quota;
 mod raw_client;
 mod raw_worker;
+mod time_limits;
 mod worker;
 mod wrong_input;

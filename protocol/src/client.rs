@@ -1,12 +1,14 @@
 //! The client of programs that call: blocking, over any connection that is given to it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::messages::{
-    Call, FromSupervisor, Info, Kill, List, Message, OutcomeBody, ReceiptBody, Ref, Reply, Request, Status, Until, Wait,
+    Address, Call, Dead, DeadShow, FromSupervisor, Info, Kill, Letters, List, Message, OutcomeBody, ReceiptBody, Ref,
+    Reply, Request, Resume, Status, Until, Wait,
 };
 use crate::wire::{DecodeError, Decoder, EncodeError, Encoding, encode};
 
@@ -35,6 +37,28 @@ pub enum ClientError {
     /// The other side does not speak this protocol.
     #[error("the other side does not speak this protocol: {0}")]
     Protocol(String),
+}
+
+/// Which dead letters are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhichLetters<'a> {
+    /// The one of this message.
+    Message(u64),
+    /// Those for the workers of this name.
+    Worker(&'a str),
+    /// All.
+    All,
+}
+
+impl<'a> WhichLetters<'a> {
+    fn letters(self, ticket: Ticket) -> Letters<'a> {
+        let none = Letters { reference: Ref::Number(ticket.0), message: None, worker: None, all: false };
+        match self {
+            WhichLetters::Message(message) => Letters { message: Some(message), ..none },
+            WhichLetters::Worker(worker) => Letters { worker: Some(Cow::Borrowed(worker)), ..none },
+            WhichLetters::All => Letters { all: true, ..none },
+        }
+    }
 }
 
 /// A request whose answers are still to come.
@@ -125,7 +149,7 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Asks to be told when a worker is in some state; the receipt comes at once, the outcome when it is.
-    pub fn wait(&mut self, worker: crate::messages::Address<'_>, until: Until) -> Result<Ticket, ClientError> {
+    pub fn wait(&mut self, worker: Address<'_>, until: Until) -> Result<Ticket, ClientError> {
         let ticket = self.ticket();
         self.send(&Request::Wait(Wait { reference: Ref::Number(ticket.0), worker, until }))?;
         Ok(ticket)
@@ -139,7 +163,7 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Asks for all about one worker.
-    pub fn info(&mut self, worker: crate::messages::Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
+    pub fn info(&mut self, worker: Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
         let ticket = self.ticket();
         self.send(&Request::Info(Info { reference: Ref::Number(ticket.0), worker }))?;
         self.receipt(ticket)
@@ -149,6 +173,43 @@ impl<S: Read + Write> Client<S> {
     pub fn status(&mut self) -> Result<ReceiptBody<'static>, ClientError> {
         let ticket = self.ticket();
         self.send(&Request::Status(Status { reference: Ref::Number(ticket.0) }))?;
+        self.receipt(ticket)
+    }
+
+    /// Asks which dead letters there are: of all workers or those of one name, all that one answer holds or the last
+    /// `limit` that died.
+    pub fn dead(&mut self, worker: Option<&str>, limit: Option<u64>) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        let (reference, worker) = (Ref::Number(ticket.0), worker.map(Cow::Borrowed));
+        self.send(&Request::Dead(Dead { reference, worker, limit }))?;
+        self.receipt(ticket)
+    }
+
+    /// Asks for one dead letter, with everything.
+    pub fn dead_show(&mut self, message: u64) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::DeadShow(DeadShow { reference: Ref::Number(ticket.0), message }))?;
+        self.receipt(ticket)
+    }
+
+    /// Posts dead letters again, in the order in which they died, each as a new message to the same name.
+    pub fn requeue(&mut self, which: WhichLetters<'_>) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::Requeue(which.letters(ticket)))?;
+        self.receipt(ticket)
+    }
+
+    /// Drops dead letters.
+    pub fn dead_drop(&mut self, which: WhichLetters<'_>) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::DeadDrop(which.letters(ticket)))?;
+        self.receipt(ticket)
+    }
+
+    /// Ends the backoff or pause of a worker (rule D4): by name of all of that name.
+    pub fn resume(&mut self, worker: Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::Resume(Resume { reference: Ref::Number(ticket.0), worker }))?;
         self.receipt(ticket)
     }
 
@@ -173,13 +234,11 @@ impl<S: Read + Write> Client<S> {
                 return Ok(outcome);
             }
             match self.receipts.get(&ticket.0) {
-                Some(
-                    Err(_) | Ok(ReceiptBody::Ignored { .. } | ReceiptBody::Refused { .. } | ReceiptBody::Report(_)),
-                ) => {
-                    return self.receipt(ticket).and_then(|receipt| Err(ClientError::NoOutcome(receipt)));
-                }
                 // The outcome is still to come.
                 None | Some(Ok(ReceiptBody::Accepted(_) | ReceiptBody::Killed { .. } | ReceiptBody::Waiting {})) => {}
+                Some(_) => {
+                    return self.receipt(ticket).and_then(|receipt| Err(ClientError::NoOutcome(receipt)));
+                }
             }
             self.flush()?;
             self.read_one()?;
@@ -281,7 +340,7 @@ fn number(reference: &Ref) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::args::Payload;
-    use crate::messages::{Accepted, Address, DeadReason, Error, Ignored, Outcome, Receipt, Refusal, ToSupervisor};
+    use crate::messages::{Accepted, DeadReason, Error, Ignored, Outcome, Receipt, Refusal, ToSupervisor};
     use std::thread;
     use std::time::Duration;
 

@@ -263,6 +263,9 @@ pub struct Call<'a> {
     /// many without waiting for each receipt knows that none overtook a refused one.
     #[serde(default, skip_serializing_if = "is_false")]
     pub chain: bool,
+    /// It enters the mailbox after so many milliseconds (rule C13); at once if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_ms: Option<u64>,
 }
 
 impl<'a> Call<'a> {
@@ -277,6 +280,7 @@ impl<'a> Call<'a> {
             existing: false,
             expires_ms: None,
             chain: false,
+            in_ms: None,
         }
     }
 }
@@ -343,6 +347,59 @@ pub struct Wait<'a> {
     pub worker: Address<'a>,
     /// Which state.
     pub until: Until,
+}
+
+/// Asks which dead letters there are; answered by a receipt with a report.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Dead<'a> {
+    /// For the receipt.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// Only those for the workers of this name.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Cow<'a, str>>,
+    /// Only so many, those that died last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+/// Asks for one dead letter; answered by a receipt `letter`, or ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct DeadShow {
+    /// For the receipt.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// Its message.
+    pub message: u64,
+}
+
+/// Posts dead letters again, or drops them. Exactly one of the three says which: so that nothing that was left out by
+/// mistake ever means all.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Letters<'a> {
+    /// For the receipt.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// The one of this message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<u64>,
+    /// Those for the workers of this name.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Cow<'a, str>>,
+    /// All.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub all: bool,
+}
+
+/// Ends the backoff or pause of a worker (rule D4); answered by a receipt `resumed`, or ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Resume<'a> {
+    /// For the receipt.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// Whom: by name all of that name.
+    #[serde(borrow)]
+    pub worker: Address<'a>,
 }
 
 // ---- from the supervisor --------------------------------------------------------------------
@@ -432,6 +489,19 @@ pub enum ReceiptBody<'a> {
     Report(Payload<'a>),
     /// A wait was taken in; its outcome follows.
     Waiting {},
+    /// A dead letter, with everything.
+    #[serde(borrow)]
+    Letter(Box<Letter<'a>>),
+    /// Dead letters were posted again.
+    #[serde(borrow)]
+    Requeued(Requeued<'a>),
+    /// Dead letters were dropped.
+    Dropped {
+        /// How many.
+        messages: u64,
+    },
+    /// The worker starts its process as soon as it needs one.
+    Resumed {},
 }
 
 impl ReceiptBody<'_> {
@@ -446,6 +516,13 @@ impl ReceiptBody<'_> {
             ReceiptBody::Killed { discarded } => ReceiptBody::Killed { discarded },
             ReceiptBody::Report(report) => ReceiptBody::Report(report.into_owned()),
             ReceiptBody::Waiting {} => ReceiptBody::Waiting {},
+            ReceiptBody::Letter(letter) => ReceiptBody::Letter(Box::new(letter.into_owned())),
+            ReceiptBody::Requeued(Requeued { messages, left, refused }) => {
+                let refused = refused.map(|Refused { reason, detail }| Refused { reason, detail: owned(detail) });
+                ReceiptBody::Requeued(Requeued { messages, left, refused })
+            }
+            ReceiptBody::Dropped { messages } => ReceiptBody::Dropped { messages },
+            ReceiptBody::Resumed {} => ReceiptBody::Resumed {},
         }
     }
 }
@@ -460,6 +537,72 @@ pub struct Accepted<'a> {
     pub number: u64,
     /// The message's id.
     pub message: u64,
+}
+
+/// A message that no process will execute any more, with everything that is known of it.
+#[derive(Clone, Debug, PartialEq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Letter<'a> {
+    /// Its id.
+    pub message: u64,
+    /// The worker it was for.
+    #[serde(borrow)]
+    pub worker: Cow<'a, str>,
+    /// That worker's number.
+    pub number: u64,
+    /// The life it died with, or the last before; 0 if there was none.
+    pub generation: u64,
+    /// The method.
+    #[serde(borrow)]
+    pub method: Cow<'a, str>,
+    /// The list of arguments.
+    pub args: Payload<'a>,
+    /// Who sent it; null for a client that is not a worker.
+    #[serde(borrow)]
+    pub from: Option<Sender<'a>>,
+    /// Why it is a dead letter.
+    pub reason: DeadReason,
+    /// How its process ended, if one had it.
+    pub exit: Option<Exit>,
+    /// Rule L2.
+    pub may_have_run: bool,
+    /// When it was accepted, in milliseconds before now.
+    pub accepted_ago_ms: u64,
+    /// When it died.
+    pub died_ago_ms: u64,
+}
+
+impl Letter<'_> {
+    fn into_owned(self) -> Letter<'static> {
+        Letter {
+            worker: owned(self.worker),
+            method: owned(self.method),
+            args: self.args.into_owned(),
+            from: self.from.map(|from| Sender { worker: owned(from.worker), ..from }),
+            ..self
+        }
+    }
+}
+
+/// What became of a request to post dead letters again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Requeued<'a> {
+    /// How many are in a mailbox again, each as a new message.
+    pub messages: u64,
+    /// How many are dead letters as before, because one was refused.
+    pub left: u64,
+    /// Why that one was refused.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused<'a>>,
+}
+
+/// Why something was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Refused<'a> {
+    /// For programs.
+    pub reason: Refusal,
+    /// For people.
+    #[serde(borrow)]
+    pub detail: Cow<'a, str>,
 }
 
 /// What came of a request for which somebody waits.
@@ -494,7 +637,7 @@ pub enum OutcomeBody<'a> {
     },
     /// Its time to live was over before it began.
     Expired {
-        /// Rule L2; always false.
+        /// Rule L2; true only where it was to be tried again after its process had died.
         may_have_run: bool,
     },
     /// It is a dead letter.
@@ -663,6 +806,20 @@ direction! {
         /// Tell me when.
         #[serde(borrow)]
         9 Wait(Wait<'a>),
+        /// Which dead letters there are.
+        #[serde(borrow)]
+        10 Dead(Dead<'a>),
+        /// All about one dead letter.
+        11 DeadShow(DeadShow),
+        /// Post dead letters again.
+        #[serde(borrow)]
+        12 Requeue(Letters<'a>),
+        /// Drop dead letters.
+        #[serde(borrow)]
+        13 DeadDrop(Letters<'a>),
+        /// End a worker's backoff or pause.
+        #[serde(borrow)]
+        14 Resume(Resume<'a>),
     }
 }
 
@@ -722,7 +879,17 @@ mod tests {
             existing: true,
             expires_ms: Some(30_000),
             chain: true,
+            in_ms: Some(1_000),
             ..call()
+        };
+        let letters = |message, worker: Option<&'static str>, all| Letters {
+            reference: Ref::Number(1),
+            message,
+            worker: worker.map(Cow::Borrowed),
+            all,
+        };
+        let dead = |worker: Option<&'static str>, limit| {
+            Request::Dead(Dead { reference: Ref::Number(1), worker: worker.map(Cow::Borrowed), limit })
         };
         let kill = |worker| Kill { worker, ..Kill::default() };
         let full_kill = Kill {
@@ -741,7 +908,7 @@ mod tests {
             (Request::Call(call()), r#"{"call":{"worker":"mailer","method":"send","args":[1,"a"]}}"#),
             (
                 Request::Call(full),
-                r#"{"call":{"worker":7,"method":"send","args":[1,"a"],"ref":"r\"1","wait":true,"existing":true,"expires_ms":30000,"chain":true}}"#,
+                r#"{"call":{"worker":7,"method":"send","args":[1,"a"],"ref":"r\"1","wait":true,"existing":true,"expires_ms":30000,"chain":true,"in_ms":1000}}"#,
             ),
             (Request::Kill(kill(Some("mailer".into()))), r#"{"kill":{"worker":"mailer"}}"#),
             (Request::Kill(kill(Some(7.into()))), r#"{"kill":{"worker":7}}"#),
@@ -756,6 +923,19 @@ mod tests {
             (
                 Request::Wait(Wait { reference: one.clone(), worker: "é\n".into(), until: Until::Gone }),
                 r#"{"wait":{"ref":1,"worker":"é\n","until":"gone"}}"#,
+            ),
+            (dead(None, None), r#"{"dead":{"ref":1}}"#),
+            (dead(Some("a"), Some(5)), r#"{"dead":{"ref":1,"worker":"a","limit":5}}"#),
+            (
+                Request::DeadShow(DeadShow { reference: one.clone(), message: 12 }),
+                r#"{"dead_show":{"ref":1,"message":12}}"#,
+            ),
+            (Request::Requeue(letters(Some(12), None, false)), r#"{"requeue":{"ref":1,"message":12}}"#),
+            (Request::Requeue(letters(None, Some("a"), false)), r#"{"requeue":{"ref":1,"worker":"a"}}"#),
+            (Request::DeadDrop(letters(None, None, true)), r#"{"dead_drop":{"ref":1,"all":true}}"#),
+            (
+                Request::Resume(Resume { reference: one.clone(), worker: 7.into() }),
+                r#"{"resume":{"ref":1,"worker":7}}"#,
             ),
         ] {
             check(message, json, &mut Vec::new());
@@ -778,6 +958,20 @@ mod tests {
             exit: Some(Exit::Code(0)),
             took_ms: 40,
             steps: Steps { ask_ms: Some(40), term_ms: None, kill_ms: None },
+        };
+        let letter = Letter {
+            message: 12,
+            worker: worker(),
+            number: 7,
+            generation: 2,
+            method: "add".into(),
+            args: args(json!([5])),
+            from: Some(Sender { worker: "x".into(), number: 3 }),
+            reason: DeadReason::Expired,
+            exit: None,
+            may_have_run: false,
+            accepted_ago_ms: 900,
+            died_ago_ms: 40,
         };
         for (message, json) in [
             (
@@ -811,6 +1005,24 @@ mod tests {
                 r#"{"receipt":{"ref":4,"report":{"z":[],"a":-1}}}"#,
             ),
             (receipt(ReceiptBody::Waiting {}), r#"{"receipt":{"ref":4,"waiting":{}}}"#),
+            (
+                receipt(ReceiptBody::Letter(Box::new(letter))),
+                r#"{"receipt":{"ref":4,"letter":{"message":12,"worker":"counter","number":7,"generation":2,"method":"add","args":[5],"from":{"worker":"x","number":3},"reason":"expired","exit":null,"may_have_run":false,"accepted_ago_ms":900,"died_ago_ms":40}}}"#,
+            ),
+            (
+                receipt(ReceiptBody::Requeued(Requeued { messages: 3, ..Requeued::default() })),
+                r#"{"receipt":{"ref":4,"requeued":{"messages":3,"left":0}}}"#,
+            ),
+            (
+                receipt(ReceiptBody::Requeued(Requeued {
+                    messages: 3,
+                    left: 2,
+                    refused: Some(Refused { reason: Refusal::MailboxFull, detail: "full".into() }),
+                })),
+                r#"{"receipt":{"ref":4,"requeued":{"messages":3,"left":2,"refused":{"reason":"mailbox_full","detail":"full"}}}}"#,
+            ),
+            (receipt(ReceiptBody::Dropped { messages: 3 }), r#"{"receipt":{"ref":4,"dropped":{"messages":3}}}"#),
+            (receipt(ReceiptBody::Resumed {}), r#"{"receipt":{"ref":4,"resumed":{}}}"#),
             (outcome(OutcomeBody::Done { result: nil() }), r#"{"outcome":{"ref":"w","done":{"result":null}}}"#),
             (outcome(OutcomeBody::Failed { error: "no".into() }), r#"{"outcome":{"ref":"w","failed":{"error":"no"}}}"#),
             (
@@ -853,8 +1065,10 @@ mod tests {
             (r#"{"done":{"id":1}}"#, r#"{"done":{"id":1,"result":null}}"#),
             (
                 r#"{"call":{"worker":"a"}}"#,
-                r#"{"call":{"worker":"a","method":"","args":[],"ref":null,"wait":false,"existing":false,"expires_ms":null,"chain":false}}"#,
+                r#"{"call":{"worker":"a","method":"","args":[],"ref":null,"wait":false,"existing":false,"expires_ms":null,"chain":false,"in_ms":null}}"#,
             ),
+            (r#"{"dead":{"ref":1}}"#, r#"{"dead":{"ref":1,"worker":null,"limit":null}}"#),
+            (r#"{"requeue":{"ref":1}}"#, r#"{"requeue":{"ref":1,"message":null,"worker":null,"all":false}}"#),
             (
                 r#"{"kill":{}}"#,
                 r#"{"kill":{"worker":null,"ref":null,"wait":false,"within_ms":null,"drain":false,"now":false}}"#,

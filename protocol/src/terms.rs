@@ -44,6 +44,8 @@ pub enum Ignored {
     NoStartupMethod,
     /// A killed worker's own process called itself (rule K9).
     OwnKilledWorker,
+    /// There is no dead letter of that message.
+    NoLetter,
 }
 
 /// Why a call was refused (rule C4).

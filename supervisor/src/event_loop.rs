@@ -370,15 +370,20 @@ impl EventLoop {
 
     /// Says something on a connection; an answer that is too large for the wire becomes an error.
     pub(crate) fn say(&mut self, index: usize, reply: &Reply<'_>) {
-        let connection = &mut self.connections[index];
-        if let Err(reason) = connection.say(reply) {
-            let reference = match reply {
-                Reply::Receipt(receipt) => Some(receipt.reference.clone()),
-                Reply::Outcome(outcome) => Some(outcome.reference.clone()),
-                _ => None,
-            };
+        let said = self.connections[index].say(reply);
+        let reference = match reply {
+            Reply::Receipt(receipt) if said.is_err() => Some(receipt.reference.clone()),
+            Reply::Outcome(outcome) if said.is_err() => Some(outcome.reference.clone()),
+            _ => None,
+        };
+        self.unless_said(index, reference, said);
+    }
+
+    /// The end of saying something: what could not be said becomes an error.
+    pub(crate) fn unless_said(&mut self, index: usize, reference: Option<Ref>, said: Result<(), String>) {
+        if let Err(reason) = said {
             let detail = format!("the answer cannot be sent: {reason}");
-            let said = connection.say(&Reply::Error(Error { reference, detail: detail.into() }));
+            let said = self.connections[index].say(&Reply::Error(Error { reference, detail: detail.into() }));
             debug_assert!(said.is_ok(), "an error is short");
         }
         self.mark_dirty(index);

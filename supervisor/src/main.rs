@@ -5,6 +5,7 @@ mod cli;
 mod clock;
 mod config;
 mod connection;
+mod dead_letters;
 mod diagnostics;
 mod event_loop;
 mod exit_code;

@@ -1,6 +1,7 @@
 //! What workers and clients ask: each request becomes a call of the core, and its answer a message.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +15,12 @@ use workhall_protocol::messages::{self, Accepted, Receipt, ReceiptBody, Ref, Rep
 use workhall_protocol::terms::Ignored;
 
 use crate::clock::Clock;
+use crate::config::{Class, Config};
 use crate::connection::Peer;
 use crate::event_loop::EventLoop;
 use crate::report::{
-    Counts, ExitReport, LedgerReport, LimitsReport, MailboxReport, StatusReport, WorkerInfo, WorkerRow,
+    ClassLimits, Counts, DeadTotalsReport, ExitReport, LedgerReport, LimitsReport, MailboxReport, SenderReport,
+    StatusReport, ViolationReport, WorkerInfo, WorkerRow,
 };
 
 /// What is asked of the supervisor as a whole, answered at the end of the turn.
@@ -57,6 +60,11 @@ impl EventLoop {
                 let account = self.connections[index].account();
                 self.core.wait(wait.worker.target(), wait.until, account, reply);
             }
+            (Request::Dead(dead), _) => self.dead(now, index, dead),
+            (Request::DeadShow(show), _) => self.dead_show(now, index, show),
+            (Request::Requeue(letters), _) => self.requeue(now, index, letters),
+            (Request::DeadDrop(letters), _) => self.dead_drop(now, index, letters),
+            (Request::Resume(resume), _) => self.resume(now, index, resume),
         }
     }
 
@@ -116,17 +124,11 @@ impl EventLoop {
                     from,
                     existing: call.existing,
                     expires: call.expires_ms.map(Duration::from_millis),
-                    after: None,
+                    after: call.in_ms.map(Duration::from_millis),
                     account,
                     reply,
                 };
-                self.core.call(now, core_call, |name| -> Result<Arc<Policy>, Refused> {
-                    let class = config.class_of(name)?;
-                    let policy = class.policy.clone();
-                    // A program of the workers directory is a class of the same name each time.
-                    let known = classes.entry(policy.class.clone()).or_insert(class);
-                    Ok(known.policy.clone())
-                })
+                self.core.call(now, core_call, |name| policy_of(config, classes, name))
             }
         };
         if let (true, CallReceipt::Refused(refused)) = (call.chain, &receipt) {
@@ -204,13 +206,21 @@ impl EventLoop {
                 messages_max: view.mailbox_messages,
                 bytes_max: view.mailbox_bytes,
             },
-            process_age_ms: view.process_age.map(|age| age.as_millis() as u64),
+            oldest_age_ms: view.oldest.map(millis),
+            process_age_ms: view.process_age.map(millis),
             last_exit: view.exits().next().map(|exit| ExitReport::new(exit, now)),
+            exits: view.exits().map(|exit| ExitReport::new(exit, now)).collect(),
             failures_in_a_row: view.failures_in_a_row,
-            next_start_in_ms: view.next_start_in.map(|wait| wait.as_millis() as u64),
+            next_start_in_ms: view.next_start_in.map(millis),
             waits_for: view.waits_for.map(|_| self.names.holder(now, &view.identity.name)),
+            queued: view.queued,
             violations: view.violations,
             last_violation: view.last_violations().next().map(|(_, words)| words.to_string()),
+            last_violations: view
+                .last_violations()
+                .map(|(generation, words)| ViolationReport { generation: generation.0, said: words.to_string() })
+                .collect(),
+            limits: ClassLimits::new(view.policy()),
             exec: class.map(|class| class.exec.clone()).unwrap_or_default(),
             line: self.core.workers(now).filter(same_name).map(|other| other.identity.number.0).collect(),
         };
@@ -220,6 +230,11 @@ impl EventLoop {
     fn status(&mut self, now: Instant, index: usize, reference: Ref) {
         let (ledger, counters) = (self.core.ledger(), self.core.counters());
         let (limits, total_bytes_used) = self.core.limits();
+        let (processes_used, processes_queued) = self.core.places();
+        let dead = self.core.dead_totals();
+        let mut senders: Vec<SenderReport> =
+            self.core.charges().map(|(account, charge)| SenderReport::new(account, charge)).collect();
+        senders.sort_unstable_by_key(|sender| (std::cmp::Reverse(sender.bytes), sender.user, sender.workers));
         let status = StatusReport {
             version: env!("CARGO_PKG_VERSION").to_string(),
             pid: std::process::id(),
@@ -246,12 +261,24 @@ impl EventLoop {
                 clients: self.clients as u64,
                 spawned: counters.spawned,
                 stale: counters.stale,
+                violations: counters.violations,
             },
+            dead_letters: DeadTotalsReport { messages: dead.messages, bytes: dead.bytes, dropped: dead.dropped },
+            senders,
             limits: LimitsReport {
                 message_bytes: limits.message_bytes,
                 total_bytes_used,
                 total_bytes: limits.total_bytes,
+                total_messages_used: ledger.pending + ledger.running,
+                total_messages: limits.total_messages,
+                sender_messages: limits.sender_messages,
+                sender_bytes: limits.sender_bytes,
                 workers: limits.workers.into(),
+                processes_used: processes_used.into(),
+                processes: limits.processes.into(),
+                processes_queued: processes_queued as u64,
+                dead_messages: limits.dead_messages,
+                dead_bytes: limits.dead_bytes,
                 connections: self.config.connections as u64,
                 descriptors: self.descriptors,
             },
@@ -307,7 +334,7 @@ impl EventLoop {
         self.core.worker(now, target).map(|view| view.identity.name.to_string()).unwrap_or_default()
     }
 
-    fn report(&mut self, index: usize, reference: Ref, report: &impl serde::Serialize) {
+    pub(crate) fn report(&mut self, index: usize, reference: Ref, report: &impl serde::Serialize) {
         match Payload::encode(report) {
             Ok(payload) => self.receipt(index, reference, ReceiptBody::Report(payload)),
             Err(error) => {
@@ -321,4 +348,21 @@ impl EventLoop {
     pub(crate) fn receipt(&mut self, index: usize, reference: Ref, body: ReceiptBody<'_>) {
         self.say(index, &Reply::Receipt(Receipt { reference, body }));
     }
+}
+
+/// The policy of a name, and its class kept for the spawn. A program of the workers directory is a class of the same
+/// name each time.
+pub(crate) fn policy_of(
+    config: &Config,
+    classes: &mut HashMap<Box<str>, Arc<Class>>,
+    name: &str,
+) -> Result<Arc<Policy>, Refused> {
+    let class = config.class_of(name)?;
+    let policy = class.policy.clone();
+    let known = classes.entry(policy.class.clone()).or_insert(class);
+    Ok(known.policy.clone())
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis() as u64
 }

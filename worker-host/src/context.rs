@@ -35,6 +35,8 @@ pub struct Call {
     pub existing: bool,
     /// Do not start it later than this (rule C13).
     pub expires: Option<Duration>,
+    /// It enters the mailbox after so long (rule C13).
+    pub after: Option<Duration>,
 }
 
 impl<'a> Context<'a> {
@@ -106,6 +108,7 @@ impl<'a> Context<'a> {
                 method: Cow::Borrowed(method),
                 existing: conditions.existing,
                 expires_ms: conditions.expires.map(|expires| expires.as_millis() as u64),
+                in_ms: conditions.after.map(|after| after.as_millis() as u64),
                 ..messages::Call::new(worker, "", args)
             })
         })

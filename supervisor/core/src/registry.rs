@@ -139,6 +139,11 @@ impl Core {
         (&self.limits, self.total_bytes)
     }
 
+    /// How many processes there are or are about to be started, and how many workers wait for one of their places.
+    pub fn places(&self) -> (u32, usize) {
+        (self.places, self.workers.iter().filter(|(_, worker)| worker.queued).count())
+    }
+
     /// What each sender is charged for the messages that wait.
     pub fn charges(&self) -> impl Iterator<Item = (AccountId, Charge)> {
         self.accounts.iter()

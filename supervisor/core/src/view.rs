@@ -8,6 +8,7 @@ use workhall_protocol::ids::{Generation, MessageId};
 use workhall_protocol::terms::Exit;
 
 use crate::mailbox::Identity;
+use crate::policy::Policy;
 use crate::registry::Core;
 use crate::time::Instant;
 use crate::worker::{Goal, Worker};
@@ -86,7 +87,7 @@ pub struct WorkerView<'a> {
     pub crashes: u64,
     /// Deaths in a row without a healthy life between.
     pub failures_in_a_row: u16,
-    /// Until the next start, in backoff.
+    /// Until the next start, at the earliest, in backoff or paused.
     pub next_start_in: Option<Duration>,
     /// Its next process waits until there are fewer of other workers.
     pub queued: bool,
@@ -106,6 +107,11 @@ pub struct WorkerView<'a> {
 }
 
 impl<'a> WorkerView<'a> {
+    /// What its class allows.
+    pub fn policy(&self) -> &'a Policy {
+        &self.worker.policy
+    }
+
     /// How its last lives ended, the newest first.
     pub fn exits(&self) -> impl Iterator<Item = &'a LastExit> {
         self.worker.exits.iter().flat_map(|exits| exits.iter().rev())
@@ -136,7 +142,8 @@ pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
         identity: &worker.identity,
         class: &worker.policy.class,
         state: match life {
-            None if waits_for_start && now < worker.backoff_until && worker.paused => State::Paused,
+            // Also with nothing pending: its class may refuse calls because of it.
+            None if worker.is_paused(now) => State::Paused,
             None if waits_for_start && now < worker.backoff_until => State::Backoff,
             None => State::Absent,
             Some(life) if life.stop.is_some() || life.exit.is_some() => State::Ending,
@@ -155,7 +162,8 @@ pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
         executed: worker.executed,
         crashes: worker.crashes,
         failures_in_a_row: worker.failures.in_a_row(),
-        next_start_in: (waits_for_start && now < worker.backoff_until).then(|| worker.backoff_until.since(now)),
+        next_start_in: (worker.is_paused(now) || waits_for_start && now < worker.backoff_until)
+            .then(|| worker.backoff_until.since(now)),
         queued: worker.queued,
         violations: worker.violations.as_ref().map_or(0, |violations| violations.count),
         oldest: worker.mailbox.iter().map(|message| now.since(message.accepted)).next(),

@@ -14,7 +14,7 @@ use workhall_protocol::messages::{Call as CallMessage, OutcomeBody, ReceiptBody,
 use workhall_protocol::terms::{Ignored, Refusal};
 
 use super::connect::{Connection, connect};
-use super::output::{print_line, safe};
+use super::output::{print_line, ran, safe, word};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 use crate::connection::OUT_BYTES_MAX;
 use crate::diagnostics::say;
@@ -23,7 +23,8 @@ pub const EXAMPLES: &str = "Examples:
   workhall call counter add 5                 post a message, and that is all
   workhall call counter total --wait          wait for the result and print it
   workhall call ledger/eu add --args '[{\"amount\": 12.5}]'
-  workhall call ledger/eu add --lines < rows.jsonl";
+  workhall call ledger/eu add --lines < rows.jsonl
+  workhall call reminder send Ann --in 10m    post it for later";
 
 /// How many messages of `--lines` are on their way at once.
 const LINES_AHEAD: usize = 256;
@@ -65,6 +66,9 @@ pub struct Call {
     /// Do not start executing it later than this
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expires: Option<Duration>,
+    /// It enters the mailbox after this long
+    #[arg(long = "in", value_name = "DURATION", value_parser = parse_duration)]
+    after: Option<Duration>,
     /// Print the receipt, or with --wait the outcome, as JSON
     #[arg(long)]
     json: bool,
@@ -73,6 +77,13 @@ pub struct Call {
 impl Call {
     /// Posts, and waits if asked to.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        if let (Some(after), Some(expires)) = (self.after, self.expires)
+            && after >= expires
+        {
+            return Err(Failure::usage(
+                "--expires counts from the call, as --in does: it must be the longer one, or the message is never executed",
+            ));
+        }
         if self.lines {
             return self.run_lines(socket);
         }
@@ -107,6 +118,7 @@ impl Call {
             wait: self.wait,
             existing: self.existing,
             expires_ms: self.expires.map(|expires| expires.as_millis() as u64),
+            in_ms: self.after.map(|after| after.as_millis() as u64),
             chain,
             ..CallMessage::new(self.worker.address(), &self.method, args)
         };
@@ -129,9 +141,7 @@ impl Call {
         }
         match receipt {
             ReceiptBody::Refused { reason, detail } => {
-                let reason = serde_json::to_value(reason).map_err(anyhow::Error::from)?;
-                let reason = reason.as_str().unwrap_or_default();
-                Err(Failure::new(ExitCode::Refused, format!("refused: {reason}: {}", safe(detail))))
+                Err(Failure::new(ExitCode::Refused, format!("refused: {}: {}", word(reason)?, safe(detail))))
             }
             ReceiptBody::Ignored { reason } => {
                 if self.wait && !self.json {
@@ -148,10 +158,6 @@ impl Call {
         if self.json {
             print_line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?)?;
         }
-        let ran = |may_have_run: bool| match may_have_run {
-            true => "it may have run in part",
-            false => "it has not run",
-        };
         let not_executed = |reason: String| Err(Failure::new(ExitCode::NotExecuted, reason));
         match outcome {
             OutcomeBody::Done { result } => {
@@ -171,9 +177,8 @@ impl Call {
                 not_executed(format!("expired before it was started: {}", ran(*may_have_run)))
             }
             OutcomeBody::Dead { reason, exit, may_have_run } => {
-                let reason = serde_json::to_value(reason).map_err(anyhow::Error::from)?;
                 let exit = exit.map(|exit| format!(" ({exit})")).unwrap_or_default();
-                let reason = reason.as_str().unwrap_or_default().replace('_', " ");
+                let reason = word(reason)?.replace('_', " ");
                 not_executed(format!("dead letter, {reason}{exit}: {}", ran(*may_have_run)))
             }
             other => Err(Failure::new(ExitCode::Failed, format!("unexpected outcome: {other:?}"))),
@@ -309,6 +314,7 @@ fn ignored(reason: Ignored) -> &'static str {
         Ignored::Ending => "the worker was killed",
         Ignored::NoStartupMethod => "the method is empty, and the worker has no startup method",
         Ignored::OwnKilledWorker => "a killed worker has called itself",
+        Ignored::NoLetter => "there is no such dead letter",
     }
 }
 

@@ -3,6 +3,7 @@
 mod call;
 mod check;
 mod connect;
+mod dead;
 mod kill;
 mod output;
 mod serve;
@@ -61,6 +62,12 @@ enum Command {
     /// Wait until a worker is idle, gone or empty
     #[command(after_help = "Example:\n  workhall wait counter --idle --timeout 30s")]
     Wait(wait::Wait),
+    /// Look at dead letters, post them again, or drop them
+    #[command(after_help = dead::EXAMPLES)]
+    Dead(dead::Dead),
+    /// End the backoff or pause of a worker that crashed, so that its process starts at once
+    #[command(after_help = "Example:\n  workhall resume ledger/eu")]
+    Resume(dead::Resume),
     /// Read a configuration as `serve` would, and say what is wrong where
     #[command(after_help = "Example:\n  workhall check /etc/workhall/workhall.toml")]
     Check(check::Check),
@@ -90,6 +97,8 @@ pub fn run() -> ExitCode {
         Command::Info(command) => command.run(socket),
         Command::Status(command) => command.run(socket),
         Command::Wait(command) => command.run(socket),
+        Command::Dead(command) => command.run(socket),
+        Command::Resume(command) => command.run(socket),
         Command::Check(command) => command.run(),
         Command::Completions { shell } => {
             let mut text = Vec::new();

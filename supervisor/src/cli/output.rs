@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use serde::Serialize;
 
 /// `250ms`, `4.2s`, `3m12s`, `5h07m`, `2d03h`.
 pub fn age(millis: u64) -> String {
@@ -53,6 +54,19 @@ pub fn count(number: u64) -> String {
 /// error's text may hold anything.
 pub fn safe(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// The word of a closed set, as programs see it.
+pub fn word(word: impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_value(word)?.as_str().unwrap_or_default().to_string())
+}
+
+/// Rule L2, for people.
+pub fn ran(may_have_run: bool) -> &'static str {
+    match may_have_run {
+        true => "it may have run in part",
+        false => "it has not run",
+    }
 }
 
 /// An empty table with a head.

@@ -46,6 +46,9 @@ impl Serve {
         // A worker takes two descriptors, its connection and its pidfd: clients leave it half of them.
         let for_clients = usize::try_from(descriptors.saturating_sub(64) / 2).unwrap_or(usize::MAX).max(16);
         config.connections = config.connections.min(for_clients);
+        // Its start takes as many again, for a moment.
+        let for_processes = u32::try_from(descriptors.saturating_sub(64) / 2 / 4).unwrap_or(u32::MAX).max(4);
+        config.limits.processes = config.limits.processes.min(for_processes);
         let lock = claim(&socket)?;
         let names = NameLocks::open(&socket)?;
         let listener =

@@ -325,6 +325,7 @@ impl Checker {
                 self.must(!self.shutdown, "D8", what);
                 let allowed = match why {
                     Ignored::OwnKilledWorker => own && sender_closed,
+                    Ignored::NoLetter => false,
                     Ignored::Ending => matches!(call.target, Target::Number(_)) && open.is_none(),
                     Ignored::NoWorker => open.is_none() && (call.existing || matches!(call.target, Target::Number(_))),
                     Ignored::NoStartupMethod => match open {

@@ -2,6 +2,8 @@
 
 mod call;
 mod command_line;
+mod crash;
+mod dead_letters;
 mod death;
 mod examples;
 mod exhaustion;
@@ -9,10 +11,13 @@ mod kill;
 mod kill_ladder;
 mod ledger;
 mod left_behind;
+mod lies;
 mod overlap;
+mod quota;
 mod raw_client;
 mod raw_worker;
 mod shutdown;
 mod supervisor_death;
+mod time_limits;
 mod worker;
 mod wrong_input;

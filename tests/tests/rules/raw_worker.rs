@@ -20,7 +20,7 @@ const CONFIG: &str = r#"
 "#;
 
 /// What a worker in Python begins with. `hear` notes each line in the file `heard`.
-const PRELUDE: &str = r#"
+pub(crate) const PRELUDE: &str = r#"
 import json, os, select, signal, socket, sys, time
 here = os.path.dirname(os.path.abspath(__file__))
 generation = int(os.environ["WORKHALL_GENERATION"])
@@ -64,7 +64,7 @@ fn heard(supervisor: &Supervisor) -> Vec<Value> {
 }
 
 /// Executes all: what a well-behaved worker does with tasks that need no more.
-const EXECUTE: &str = r#"
+pub(crate) const EXECUTE: &str = r#"
 while True:
     task = until("task")
     note("ran", task["method"])

@@ -119,7 +119,8 @@ impl EventLoop {
                 self.core.call(now, core_call, |name| -> Result<Arc<Policy>, Refused> {
                     let class = config.class_of(name)?;
                     let policy = class.policy.clone();
-                    // A program of the workers directory is a class of the same name each time.
+                    // A program of the workers directory is a class of the same name each time, and none of
+                    // the file has that name.
                     let known = classes.entry(policy.class.clone()).or_insert(class);
                     Ok(known.policy.clone())
                 })

@@ -11,5 +11,6 @@ mod left_behind;
 mod overlap;
 mod raw_client;
 mod raw_worker;
+mod same_name;
 mod worker;
 mod wrong_input;

@@ -11,7 +11,7 @@ use workhall_protocol::messages::{Kill as KillMessage, KillReport, OutcomeBody, 
 use workhall_protocol::terms::{Current, EndedBy};
 
 use super::connect::{Connection, connect};
-use super::output::{age, print_line};
+use super::output::{Out, age};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 
 pub const EXAMPLES: &str = "Examples:
@@ -51,6 +51,12 @@ pub struct Kill {
 impl Kill {
     /// Kills, and waits if asked to.
     pub fn run(mut self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        let mut out = Out::default();
+        let result = self.kill(socket, &mut out);
+        out.end(result)
+    }
+
+    fn kill(&mut self, socket: Option<PathBuf>, out: &mut Out) -> Result<ExitCode, Failure> {
         if self.workers.is_empty() {
             self.workers.push(current_worker()?);
         }
@@ -76,7 +82,7 @@ impl Kill {
         }
         let mut values = Vec::new();
         for (target, ticket) in tickets {
-            let value = self.answer(&mut connection, &target, ticket)?;
+            let value = self.answer(&mut connection, &target, ticket, out)?;
             values.push(value);
         }
         if self.json {
@@ -84,17 +90,23 @@ impl Kill {
                 (false, Some(only)) => only,
                 (_, last) => Value::Array(values.into_iter().chain(last).collect()),
             };
-            print_line(value)?;
+            out.line(value);
         }
         Ok(ExitCode::Done)
     }
 
     /// The receipt, and with `--wait` the full one; for people it is printed here.
-    fn answer(&self, connection: &mut Connection, target: &WorkerArgument, ticket: Ticket) -> Result<Value, Failure> {
+    fn answer(
+        &self,
+        connection: &mut Connection,
+        target: &WorkerArgument,
+        ticket: Ticket,
+        out: &mut Out,
+    ) -> Result<Value, Failure> {
         let receipt = connection.receipt(ticket)?;
         if !self.wait || !matches!(receipt, ReceiptBody::Killed { .. }) {
             if let (true, false, ReceiptBody::Ignored { .. }) = (self.wait, self.json, &receipt) {
-                print_line(format_args!("{target}: there is no such worker, nothing to do"))?;
+                out.line(format_args!("{target}: there is no such worker, nothing to do"));
             }
             let mut value = serde_json::to_value(&receipt).map_err(anyhow::Error::from)?;
             value["worker"] = json!(target.to_string());
@@ -103,7 +115,7 @@ impl Kill {
         match connection.ask(|client| client.outcome(ticket))? {
             OutcomeBody::Killed(report) => {
                 if !self.json {
-                    print_line(sentence(&report))?;
+                    out.line(sentence(&report));
                 }
                 Ok(serde_json::to_value(&report).map_err(anyhow::Error::from)?)
             }

@@ -94,13 +94,11 @@ pub fn run() -> ExitCode {
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "workhall", &mut text);
-            std::io::stdout().write_all(&text).map(|()| ExitCode::Done).map_err(Failure::from)
+            output::printed(std::io::stdout().write_all(&text))
         }
     };
     result.unwrap_or_else(|failure| {
-        if !failure.is_silent() {
-            crate::diagnostics::say(&failure.message);
-        }
+        crate::diagnostics::say(&failure.message);
         failure.code
     })
 }
@@ -120,11 +118,6 @@ impl Failure {
     fn usage(message: impl Into<String>) -> Failure {
         Failure::new(ExitCode::Usage, message)
     }
-
-    /// A reader that went away (`workhall ps | head`) needs no telling.
-    fn is_silent(&self) -> bool {
-        self.message.is_empty()
-    }
 }
 
 impl From<anyhow::Error> for Failure {
@@ -135,10 +128,7 @@ impl From<anyhow::Error> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::BrokenPipe => Failure::new(ExitCode::Done, ""),
-            _ => Failure::new(ExitCode::Failed, error.to_string()),
-        }
+        Failure::new(ExitCode::Failed, error.to_string())
     }
 }
 

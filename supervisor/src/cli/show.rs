@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::connect::connect;
-use super::output::{age, bytes, count, print_line, print_table, safe, state, table};
+use super::output::{age, bytes, count, print_line, print_table, printed, safe, state, table};
 use super::{ExitCode, Failure, WorkerArgument};
 use crate::report::{StatusReport, WorkerInfo, WorkerRow};
 
@@ -42,8 +42,7 @@ impl Ps {
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         let report = connect(socket)?.report(|client| client.list())?.unwrap_or_default();
         if self.json {
-            print_line(report)?;
-            return Ok(ExitCode::Done);
+            return printed(print_line(report));
         }
         let rows: Vec<WorkerRow> = read(report)?;
         let mut table =
@@ -67,8 +66,7 @@ impl Ps {
                 Cell::new(count(row.crashes)),
             ]);
         }
-        print_table(&table)?;
-        Ok(ExitCode::Done)
+        printed(print_table(&table))
     }
 }
 
@@ -84,14 +82,10 @@ impl Info {
             ));
         };
         if self.json {
-            print_line(report)?;
-            return Ok(ExitCode::Done);
+            return printed(print_line(report));
         }
         let info: WorkerInfo = read(report)?;
-        for (key, value) in info_lines(&info) {
-            print_line(format_args!("{key:<12}{value}"))?;
-        }
-        Ok(ExitCode::Done)
+        printed(info_lines(&info).iter().try_for_each(|(key, value)| print_line(format_args!("{key:<12}{value}"))))
     }
 }
 
@@ -100,14 +94,10 @@ impl Status {
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         let report = connect(socket)?.report(|client| client.status())?.unwrap_or_default();
         if self.json {
-            print_line(report)?;
-            return Ok(ExitCode::Done);
+            return printed(print_line(report));
         }
         let status: StatusReport = read(report)?;
-        for (key, value) in status_lines(&status) {
-            print_line(format_args!("{key:<12}{value}"))?;
-        }
-        Ok(ExitCode::Done)
+        printed(status_lines(&status).iter().try_for_each(|(key, value)| print_line(format_args!("{key:<12}{value}"))))
     }
 }
 

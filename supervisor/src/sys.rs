@@ -1,9 +1,10 @@
 //! The only file of this crate that names the operating system's interfaces: nix, rustix and interprocess.
 //! Thin: each function is one thing that the kernel does, and decides nothing.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use interprocess::local_socket::{ConnectOptions, GenericFilePath, ListenerNonblo
 use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
 use interprocess::os::unix::uds_local_socket;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -28,6 +29,9 @@ pub type Listener = uds_local_socket::Listener;
 
 /// The longest path of a socket, in bytes: what fits into `sockaddr_un`, with its end.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The most that stands in a lock file, in bytes: a process id and a newline.
+const LOCK_BYTES_MAX: u64 = 11;
 
 // ---- sockets --------------------------------------------------------------------------------
 
@@ -252,19 +256,44 @@ impl Drop for Inherit<'_> {
 
 // ---- the process itself ---------------------------------------------------------------------
 
-/// Takes the lock on a file, for as long as the file is held. None if another process has it.
+/// Takes the lock on a file, for as long as the file is held, and writes our process id into it. None if
+/// another process has it. Nothing but a lock file of our own user is ever locked or written: the directory
+/// may be everybody's.
 pub fn lock(path: &Path) -> io::Result<Option<LockFile>> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => {
-            let mut file: &File = &lock;
-            file.set_len(0)?;
-            writeln!(file, "{}", std::process::id())?;
-            Ok(Some(LockFile(lock)))
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = options.mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path).map_err(|error| {
+        match error.raw_os_error() == Some(Errno::ELOOP as i32) {
+            true => io::Error::other("it is a symbolic link, which is not followed: remove it"),
+            false => error,
         }
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, e)) => Err(e.into()),
+    })?;
+    let meta = file.metadata()?;
+    let user = nix::unistd::geteuid().as_raw();
+    if meta.uid() != user {
+        let owner = meta.uid();
+        return Err(io::Error::other(format!("it belongs to user {owner}, not to {user}: remove it, or become them")));
     }
+    if !meta.is_file() || meta.nlink() > 1 {
+        return Err(io::Error::other("it is no file of its own (another name leads to it, too): remove it"));
+    }
+    let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+        Err((_, e)) => return Err(e.into()),
+    };
+    let mut file: &File = &lock;
+    let mut text = Vec::new();
+    Read::take(file, LOCK_BYTES_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LOCK_BYTES_MAX || !text.iter().all(|byte| byte.is_ascii_digit() || *byte == b'\n') {
+        return Err(io::Error::other("it is no lock file, something else stands in it: move it away"));
+    }
+    // One of an earlier version may be open to others, who could hold the lock then.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(Some(LockFile(lock)))
 }
 
 /// A lock that the kernel releases with the process.
@@ -330,6 +359,52 @@ mod tests {
         assert_eq!(flag(&theirs), 0);
         drop(guard);
         assert_eq!(flag(&theirs), FdFlag::FD_CLOEXEC.bits());
+    }
+
+    #[test]
+    fn only_a_lock_file_of_our_own_is_locked_and_written() {
+        let dir = std::env::temp_dir().join(format!("workhall-lock-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (path, victim) = (dir.join("w.lock"), dir.join("victim"));
+        let precious = "precious\n".repeat(100);
+        std::fs::write(&victim, &precious).unwrap();
+        let refused = |part: &str| {
+            let error = lock(&path).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), precious);
+            std::fs::remove_file(&path).unwrap();
+        };
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        refused("symbolic link");
+        std::os::unix::fs::symlink(dir.join("not there"), &path).unwrap();
+        refused("symbolic link");
+        assert!(!dir.join("not there").exists());
+        std::fs::hard_link(&victim, &path).unwrap();
+        refused("no file of its own");
+        for text in [&*precious, "123456789012\n", "ab\n"] {
+            std::fs::write(&path, text).unwrap();
+            let error = lock(&path).unwrap_err().to_string();
+            assert_eq!((error.contains("no lock file"), &*std::fs::read_to_string(&path).unwrap()), (true, text));
+            std::fs::remove_file(&path).unwrap();
+        }
+        std::fs::write(&path, "").unwrap();
+        if std::os::unix::fs::chown(&path, Some(65534), None).is_ok() {
+            refused("belongs to user 65534");
+        } else {
+            println!("skipped in part: only root can give a file away");
+        }
+        // One that is ours: with the mode that keeps others from holding the lock, and our number.
+        std::fs::write(&path, "4194304\n").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        for _ in 0..2 {
+            let held = lock(&path).unwrap().unwrap();
+            assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+            assert!(lock(&path).unwrap().is_none(), "it is held");
+            drop(held);
+            std::fs::remove_file(&path).unwrap();
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -17,7 +17,11 @@ use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
-use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect as connect_to, getsockopt, shutdown, socket,
+    socketpair,
+};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use workhall_protocol::terms::Exit;
@@ -57,6 +61,32 @@ pub fn accept(listener: &Listener) -> io::Result<Option<Stream>> {
     }
 }
 
+/// Who listens at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listens {
+    /// There is no socket, or its process is gone.
+    Nobody,
+    /// A process, with its id if that is known.
+    Process(Option<i32>),
+}
+
+/// Finds out by connecting, without waiting: who does not accept at the moment (a stopped process with a
+/// full backlog) listens all the same.
+pub fn who_listens(path: &Path) -> io::Result<Listens> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let ours = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match connect_to(ours.as_raw_fd(), &UnixAddr::new(path)?) {
+        Ok(()) => {
+            // The credentials are those of the process that began to listen.
+            let pid = getsockopt(&ours, PeerCredentials).map(|peer| peer.pid()).ok();
+            Ok(Listens::Process(pid.filter(|pid| *pid > 0)))
+        }
+        Err(Errno::EAGAIN) => Ok(Listens::Process(None)),
+        Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(Listens::Nobody),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// Connects, blocking.
 pub fn connect(path: &Path) -> io::Result<Stream> {
     ConnectOptions::new().name(path.to_fs_name::<GenericFilePath>()?).connect_sync_as()
@@ -65,6 +95,11 @@ pub fn connect(path: &Path) -> io::Result<Stream> {
 /// A read that takes longer than this fails with `WouldBlock`; none is for ever.
 pub fn set_read_timeout(stream: &Stream, timeout: Option<Duration>) -> io::Result<()> {
     stream.set_recv_timeout(timeout)
+}
+
+/// Leaves the path as it is when it is closed: it may be another's by then.
+pub fn leave_path(mut listener: Listener) {
+    listener.do_not_reclaim_name_on_drop();
 }
 
 /// From here on nobody can write to it any more; what was written before can still be read.
@@ -256,10 +291,25 @@ impl Drop for Inherit<'_> {
 
 // ---- the process itself ---------------------------------------------------------------------
 
-/// Takes the lock on a file, for as long as the file is held, and writes our process id into it. None if
-/// another process has it. Nothing but a lock file of our own user is ever locked or written: the directory
-/// may be everybody's.
+/// How often a lock is taken anew whose file was removed meanwhile.
+const LOCK_TRIES_MAX: usize = 100;
+
+/// Takes the lock on the file at a path, for as long as the file is held, and writes our process id into it.
+/// None if another process has it. Nothing but a lock file of our own user is ever locked or written: the
+/// directory may be everybody's.
 pub fn lock(path: &Path) -> io::Result<Option<LockFile>> {
+    for _ in 0..LOCK_TRIES_MAX {
+        let Some(lock) = try_lock(path)? else { return Ok(None) };
+        // Between opening and locking it may have been removed, and another been made in its place: the
+        // lock on a file that nobody finds keeps nobody out.
+        if lock.is_at(path) {
+            return Ok(Some(lock));
+        }
+    }
+    Err(io::Error::other("it is removed again and again"))
+}
+
+fn try_lock(path: &Path) -> io::Result<Option<LockFile>> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
     let file = options.mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path).map_err(|error| {
@@ -298,7 +348,17 @@ pub fn lock(path: &Path) -> io::Result<Option<LockFile>> {
 
 /// A lock that the kernel releases with the process.
 #[derive(Debug)]
-pub struct LockFile(#[allow(dead_code, reason = "held, not read")] Flock<File>);
+pub struct LockFile(Flock<File>);
+
+impl LockFile {
+    /// Whether the file that is locked is still the one at this path.
+    pub fn is_at(&self, path: &Path) -> bool {
+        match (self.0.metadata(), path.symlink_metadata()) {
+            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+            _ => false,
+        }
+    }
+}
 
 /// Adopts the orphans of the processes below (PR_SET_CHILD_SUBREAPER).
 pub fn become_subreaper() -> io::Result<()> {
@@ -401,7 +461,12 @@ mod tests {
             assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
             assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
             assert!(lock(&path).unwrap().is_none(), "it is held");
-            drop(held);
+            assert!(held.is_at(&path));
+            std::fs::remove_file(&path).unwrap();
+            assert!(!held.is_at(&path));
+            // The lock that nobody finds keeps nobody out, and is known for it.
+            let next = lock(&path).unwrap().unwrap();
+            assert!(next.is_at(&path) && !held.is_at(&path));
             std::fs::remove_file(&path).unwrap();
         }
         std::fs::remove_dir_all(&dir).unwrap();

@@ -9,6 +9,7 @@ mod kill;
 mod kill_ladder;
 mod ledger;
 mod left_behind;
+mod one_socket;
 mod overlap;
 mod raw_client;
 mod raw_worker;

@@ -14,5 +14,6 @@ mod overlap;
 mod raw_client;
 mod raw_worker;
 mod same_name;
+mod unread;
 mod worker;
 mod wrong_input;

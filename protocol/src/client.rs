@@ -205,6 +205,11 @@ impl<S: Read + AsFd> Client<S> {
         result
     }
 
+    /// Whether something was submitted that is not written yet.
+    pub fn has_unsent(&self) -> bool {
+        !self.out.is_empty()
+    }
+
     fn write(&mut self, written: &mut usize) -> Result<(), ClientError> {
         while *written < self.out.len() {
             match sys::send_now(&self.stream, &self.out[*written..])? {
@@ -607,7 +612,9 @@ mod tests {
                     }
                 }
             });
+            assert!(client.has_unsent());
             while client.flush().is_err() {}
+            assert!(!client.has_unsent());
             assert_eq!(reader.join().unwrap(), args);
         });
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use interprocess::local_socket::traits::{Listener as _, Stream as _};
-use interprocess::local_socket::{ConnectOptions, GenericFilePath, ListenerNonblockingMode, ListenerOptions, ToFsName};
+use interprocess::local_socket::{GenericFilePath, ListenerNonblockingMode, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
 use interprocess::os::unix::uds_local_socket;
 use nix::errno::Errno;
@@ -87,14 +87,20 @@ pub fn who_listens(path: &Path) -> io::Result<Listens> {
     }
 }
 
-/// Connects, blocking.
-pub fn connect(path: &Path) -> io::Result<Stream> {
-    ConnectOptions::new().name(path.to_fs_name::<GenericFilePath>()?).connect_sync_as()
+/// Connects. With a timeout it waits no longer than that for a place in the backlog, then it fails with
+/// `WouldBlock`; without one, for ever.
+pub fn connect(path: &Path, timeout: Option<Duration>) -> io::Result<Stream> {
+    let ours = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let ours = Stream::from(ours);
+    set_timeouts(&ours, None, timeout)?;
+    connect_to(ours.as_fd().as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(ours)
 }
 
-/// A read that takes longer than this fails with `WouldBlock`; none is for ever.
-pub fn set_read_timeout(stream: &Stream, timeout: Option<Duration>) -> io::Result<()> {
-    stream.set_recv_timeout(timeout)
+/// A read or a write that takes longer than this fails with `WouldBlock`; none is for ever.
+pub fn set_timeouts(stream: &Stream, read: Option<Duration>, write: Option<Duration>) -> io::Result<()> {
+    stream.set_recv_timeout(read)?;
+    stream.set_send_timeout(write)
 }
 
 /// Leaves the path as it is when it is closed: it may be another's by then.

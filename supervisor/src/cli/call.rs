@@ -80,8 +80,7 @@ impl Call {
 
     fn run_one(&self, socket: Option<PathBuf>, out: &mut Out) -> Result<ExitCode, Failure> {
         let args = self.whole_arguments()?;
-        let mut connection = connect(socket)?;
-        connection.set_timeout(self.timeout);
+        let mut connection = connect(socket, self.timeout)?;
         let ticket = self.submit(&mut connection, args, false, out)?;
         let receipt = connection.receipt(ticket)?;
         let mut code = self.show_receipt(&receipt, self.wait, out)?;
@@ -197,8 +196,7 @@ impl Call {
     // ---- --lines ----------------------------------------------------------------------------
 
     fn run_lines(&self, socket: Option<PathBuf>, out: &mut Out) -> Result<ExitCode, Failure> {
-        let mut connection = connect(socket)?;
-        connection.set_timeout(self.timeout);
+        let mut connection = connect(socket, self.timeout)?;
         let progress = progress(stdin_bytes());
         let result = self.post_lines(&mut connection, &progress, out);
         progress.finish_and_clear();

@@ -63,8 +63,7 @@ impl Kill {
         for worker in &self.workers {
             worker.check()?;
         }
-        let mut connection = connect(socket)?;
-        connection.set_timeout(self.timeout);
+        let mut connection = connect(socket, self.timeout)?;
         let several = self.workers.len() > 1 || self.workers.iter().any(is_pattern);
         let targets = self.expand(&mut connection)?;
         let mut tickets: Vec<(WorkerArgument, Ticket)> = Vec::new();

@@ -40,7 +40,7 @@ pub struct Status {
 impl Ps {
     /// Lists.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let report = connect(socket)?.report(|client| client.list())?.unwrap_or_default();
+        let report = connect(socket, None)?.report(|client| client.list())?.unwrap_or_default();
         if self.json {
             return printed(print_line(report));
         }
@@ -75,7 +75,7 @@ impl Info {
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         let worker = &self.worker;
         worker.check()?;
-        let Some(report) = connect(socket)?.report(|client| client.info(worker.address()))? else {
+        let Some(report) = connect(socket, None)?.report(|client| client.info(worker.address()))? else {
             return Err(Failure::new(
                 ExitCode::Failed,
                 format!("there is no worker {worker}: `workhall ps` lists those there are; a call would create it"),
@@ -92,7 +92,7 @@ impl Info {
 impl Status {
     /// Shows the supervisor.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let report = connect(socket)?.report(|client| client.status())?.unwrap_or_default();
+        let report = connect(socket, None)?.report(|client| client.status())?.unwrap_or_default();
         if self.json {
             return printed(print_line(report));
         }

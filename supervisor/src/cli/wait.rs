@@ -41,8 +41,7 @@ impl Wait {
             _ => Until::Empty,
         };
         self.worker.check()?;
-        let mut connection = connect(socket)?;
-        connection.set_timeout(self.timeout);
+        let mut connection = connect(socket, self.timeout)?;
         let ticket = connection.ask(|client| client.wait(self.worker.address(), until))?;
         connection.receipt(ticket)?;
         let outcome = connection.ask(|client| client.outcome(ticket))?;

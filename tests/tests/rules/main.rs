@@ -14,6 +14,7 @@ mod overlap;
 mod raw_client;
 mod raw_worker;
 mod same_name;
+mod timeouts;
 mod unread;
 mod worker;
 mod wrong_input;

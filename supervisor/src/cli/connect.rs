@@ -1,5 +1,6 @@
 //! The way to the supervisor.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,18 @@ const READ_TIMEOUT_MIN: Duration = Duration::from_millis(1);
 /// So long it may take to connect, to write and to be given a receipt, however short the time-out is.
 const RECEIPT_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
+/// `WORKHALL_SOCKET`; empty is unset, as in all variables.
+pub fn environment_socket() -> Option<PathBuf> {
+    variable("WORKHALL_SOCKET").map(PathBuf::from)
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// Where the supervisor is looked for, if nobody says where.
 pub fn default_socket() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+    match variable("XDG_RUNTIME_DIR") {
         Some(dir) => Path::new(&dir).join("workhall/workhall.sock"),
         None => PathBuf::from("/run/workhall/workhall.sock"),
     }

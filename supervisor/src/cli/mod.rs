@@ -31,8 +31,8 @@ const EXAMPLES: &str = "Examples:
 #[command(version, arg_required_else_help = true, max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
     /// The supervisor's socket [default: $XDG_RUNTIME_DIR/workhall/workhall.sock, else
-    /// /run/workhall/workhall.sock]
-    #[arg(long, global = true, env = "WORKHALL_SOCKET", value_name = "PATH", hide_env_values = true)]
+    /// /run/workhall/workhall.sock] [env: WORKHALL_SOCKET]
+    #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -81,7 +81,7 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
         }
     };
-    let socket = arguments.socket;
+    let socket = arguments.socket.or_else(connect::environment_socket);
     let result = match arguments.command {
         Command::Serve(command) => command.run(socket),
         Command::Call(command) => command.run(socket),

@@ -1,6 +1,7 @@
 //! `workhall kill`.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use globset::GlobBuilder;
@@ -10,7 +11,7 @@ use workhall_protocol::ids::WorkerNumber;
 use workhall_protocol::messages::{Kill as KillMessage, KillReport, OutcomeBody, ReceiptBody};
 use workhall_protocol::terms::{Current, EndedBy};
 
-use super::connect::{Connection, connect};
+use super::connect::{Connection, connect, environment_socket};
 use super::output::{Out, age};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 
@@ -58,7 +59,7 @@ impl Kill {
 
     fn kill(&mut self, socket: Option<PathBuf>, out: &mut Out) -> Result<ExitCode, Failure> {
         if self.workers.is_empty() {
-            self.workers.push(current_worker()?);
+            self.workers.push(current_worker(socket.as_deref())?);
         }
         for worker in &self.workers {
             worker.check()?;
@@ -152,12 +153,29 @@ fn is_pattern(worker: &WorkerArgument) -> bool {
     matches!(worker, WorkerArgument::Name(name) if name.contains('*'))
 }
 
-/// Rule K5: without a worker it is the current one, known from the environment of its process.
-fn current_worker() -> Result<WorkerArgument, Failure> {
+/// Rule K5: without a worker it is the current one, known from the environment of its process. Its number
+/// means it at its own supervisor alone.
+fn current_worker(socket: Option<&Path>) -> Result<WorkerArgument, Failure> {
     let number = std::env::var("WORKHALL_NUMBER").ok().and_then(|number| number.parse().ok());
-    number.map(|number| WorkerArgument::Number(WorkerNumber(number))).ok_or_else(|| {
+    let number = number.ok_or_else(|| {
         Failure::usage("name a worker: only inside a worker's process `workhall kill` without one means that worker")
-    })
+    })?;
+    let own = environment_socket();
+    match (socket, &own) {
+        (Some(socket), Some(own)) if is_same(socket, own) => Ok(WorkerArgument::Number(WorkerNumber(number))),
+        _ => {
+            let own = own
+                .map_or("a supervisor that WORKHALL_SOCKET does not name".into(), |own| format!("{}", own.display()));
+            Err(Failure::usage(format!(
+                "name a worker: this one belongs to {own}, and --socket is another's, where its number would be somebody else"
+            )))
+        }
+    }
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    let file = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+    std::path::absolute(a).ok() == std::path::absolute(b).ok() || file(a).is_some() && file(a) == file(b)
 }
 
 fn sentence(report: &KillReport<'_>) -> String {

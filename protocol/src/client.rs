@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -10,14 +11,18 @@ use crate::messages::{
     Address, Call, Dead, DeadShow, FromSupervisor, Info, Kill, Letters, List, Message, OutcomeBody, ReceiptBody, Ref,
     Reply, Request, Resume, Status, Until, Wait,
 };
+use crate::sys;
 use crate::wire::{DecodeError, Decoder, EncodeError, Encoding, encode};
 
-/// How many receipts a [`Client`] leaves unread at most while it posts. What they occupy fits into
-/// a default socket's buffer, so that neither side ever waits for the other to read.
+/// How many receipts a [`Client`] leaves unread at most while it posts: so few that they do not pile up at
+/// the supervisor, so many that each read brings a batch.
 const UNREAD_RECEIPTS_MAX: usize = 256;
 
 /// How many bytes of requests are collected before they are written.
 const WRITE_BYTES: usize = 32 << 10;
+
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 16 << 10;
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +72,12 @@ pub struct Ticket(u64);
 
 /// A connection to a supervisor, for programs that are not workers (rule W8).
 ///
+/// Blocking, over any connected stream socket. While a write would have to wait, it reads: the supervisor
+/// stops reading from a peer that leaves many answers unread, and two that wait for each other to read would
+/// wait for ever. What was read is kept until it is taken, so the memory of a client grows with what it has
+/// asked for and not taken. The time-outs of the socket are kept: a write that does not get on for as long as its
+/// write time-out fails with [`io::ErrorKind::WouldBlock`], and can be gone on with by [`Client::flush`].
+///
 /// ```no_run
 /// use workhall_protocol::{Client, args::Payload, messages::Call};
 /// let mut client = Client::connect("/run/workhall/workhall.sock")?;
@@ -92,7 +103,7 @@ impl Client<UnixStream> {
     }
 }
 
-impl<S: Read + Write> Client<S> {
+impl<S: Read + AsFd> Client<S> {
     /// Speaks over a connection that is already made.
     pub fn new(stream: S) -> Self {
         Client {
@@ -247,9 +258,27 @@ impl<S: Read + Write> Client<S> {
 
     /// Writes what was submitted so far.
     pub fn flush(&mut self) -> Result<(), ClientError> {
-        if !self.out.is_empty() {
-            self.stream.write_all(&self.out)?;
-            self.out.clear();
+        let mut written = 0;
+        let result = self.write(&mut written);
+        self.out.drain(..written);
+        result
+    }
+
+    /// Whether something was submitted that is not written yet.
+    pub fn has_unsent(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    fn write(&mut self, written: &mut usize) -> Result<(), ClientError> {
+        while *written < self.out.len() {
+            match sys::send_now(&self.stream, &self.out[*written..])? {
+                Some(count) => *written += count,
+                None if sys::wait_to_write(&self.stream)?.readable => {
+                    self.read_more()?;
+                    while self.take_one()? {}
+                }
+                None => {}
+            }
         }
         Ok(())
     }
@@ -274,52 +303,60 @@ impl<S: Read + Write> Client<S> {
 
     /// Takes in one message, reading if none is there.
     fn read_one(&mut self) -> Result<(), ClientError> {
-        loop {
-            match self.decoder.next::<FromSupervisor>() {
-                Ok(Some(reply)) => {
-                    let kind = reply.kind();
-                    let (number, keep) = match reply {
-                        Reply::Receipt(r) => (number(&r.reference), Kept::Receipt(Ok(r.body.into_owned()))),
-                        Reply::Outcome(o) => (number(&o.reference), Kept::Outcome(o.body.into_owned())),
-                        Reply::Error(e) => match e.reference {
-                            Some(reference) => (number(&reference), Kept::Receipt(Err(e.detail.into_owned()))),
-                            None => {
-                                // Whichever request it answers has no other receipt to come.
-                                self.unread = self.unread.saturating_sub(1);
-                                return Err(ClientError::NotUnderstood(e.detail.into_owned()));
-                            }
-                        },
-                        Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) => (None, Kept::Nothing),
-                    };
-                    return match (number, keep) {
-                        (Some(n), Kept::Receipt(receipt)) => {
-                            self.unread = self.unread.saturating_sub(1);
-                            self.receipts.insert(n, receipt);
-                            Ok(())
-                        }
-                        (Some(n), Kept::Outcome(outcome)) => {
-                            self.outcomes.insert(n, outcome);
-                            Ok(())
-                        }
-                        _ => Err(ClientError::Protocol(format!("unexpected message kind {kind}"))),
-                    };
-                }
-                Ok(None) => {}
-                Err(DecodeError::Message { reason, .. } | DecodeError::Stream(reason)) => {
-                    return Err(ClientError::Protocol(reason));
-                }
-            }
-            let stream = &mut self.stream;
-            let read = loop {
-                match self.decoder.fill(16 << 10, |room| stream.read(room)) {
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    other => break other?,
-                }
-            };
-            if read == 0 {
-                return Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into()));
-            }
+        while !self.take_one()? {
+            self.read_more()?;
         }
+        Ok(())
+    }
+
+    fn read_more(&mut self) -> Result<(), ClientError> {
+        let stream = &mut self.stream;
+        let read = loop {
+            match self.decoder.fill(READ_BYTES, |room| stream.read(room)) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        match read {
+            0 => Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in one message of those that were read; says whether there was one.
+    fn take_one(&mut self) -> Result<bool, ClientError> {
+        let reply = match self.decoder.next::<FromSupervisor>() {
+            Ok(Some(reply)) => reply,
+            Ok(None) => return Ok(false),
+            Err(DecodeError::Message { reason, .. } | DecodeError::Stream(reason)) => {
+                return Err(ClientError::Protocol(reason));
+            }
+        };
+        let kind = reply.kind();
+        let (number, keep) = match reply {
+            Reply::Receipt(r) => (number(&r.reference), Kept::Receipt(Ok(r.body.into_owned()))),
+            Reply::Outcome(o) => (number(&o.reference), Kept::Outcome(o.body.into_owned())),
+            Reply::Error(e) => match e.reference {
+                Some(reference) => (number(&reference), Kept::Receipt(Err(e.detail.into_owned()))),
+                None => {
+                    // Whichever request it answers has no other receipt to come.
+                    self.unread = self.unread.saturating_sub(1);
+                    return Err(ClientError::NotUnderstood(e.detail.into_owned()));
+                }
+            },
+            Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) => (None, Kept::Nothing),
+        };
+        match (number, keep) {
+            (Some(n), Kept::Receipt(receipt)) => {
+                self.unread = self.unread.saturating_sub(1);
+                self.receipts.insert(n, receipt);
+            }
+            (Some(n), Kept::Outcome(outcome)) => {
+                self.outcomes.insert(n, outcome);
+            }
+            _ => return Err(ClientError::Protocol(format!("unexpected message kind {kind}"))),
+        }
+        Ok(true)
     }
 }
 
@@ -341,6 +378,7 @@ mod tests {
     use super::*;
     use crate::args::Payload;
     use crate::messages::{Accepted, DeadReason, Error, Ignored, Outcome, Receipt, Refusal, ToSupervisor};
+    use std::io::Write as _;
     use std::thread;
     use std::time::Duration;
 
@@ -583,6 +621,60 @@ mod tests {
             assert!(matches!(client.call(call(1)), Ok(ReceiptBody::Accepted(_))));
             assert!(matches!(client.receipt(before), Ok(ReceiptBody::Accepted(_))));
             assert_eq!(client.unread, 0);
+        });
+    }
+
+    /// A peer that reads nothing until the client has read much, and a client that posts much before it asks.
+    #[test]
+    fn neither_side_waits_for_the_other_to_read() {
+        const BYTES: usize = 1 << 20;
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_write_timeout(Some(Duration::from_secs(60))).unwrap(); // a hang is an error
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut out = Vec::new();
+                for number in 1..=8 {
+                    encode(&failed(Ref::Number(number), "x".repeat(BYTES)), Encoding::Binary, &mut out).unwrap();
+                }
+                far.write_all(&out).unwrap();
+                io::copy(&mut far, &mut io::sink()).unwrap();
+            });
+            let mut client = Client::new(near);
+            let tickets: Vec<_> = (0..8)
+                .map(|id| {
+                    let args = Payload::encode_list(&("y".repeat(BYTES),)).unwrap();
+                    client.submit(Call { wait: true, args, ..call(id) }).unwrap()
+                })
+                .collect();
+            for ticket in tickets {
+                let OutcomeBody::Failed { error } = client.outcome(ticket).unwrap() else { panic!() };
+                assert_eq!(error.len(), BYTES);
+            }
+        });
+    }
+
+    #[test]
+    fn a_write_that_does_not_get_on_ends_with_the_time_out_and_can_be_gone_on_with() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+        let mut client = Client::new(near);
+        let args = Payload::encode_list(&("y".repeat(4 << 20),)).unwrap();
+        let error = client.submit(Call { args: args.clone(), ..call(1) }).unwrap_err();
+        assert!(matches!(&error, ClientError::Io(e) if e.kind() == io::ErrorKind::WouldBlock), "{error}");
+        thread::scope(|scope| {
+            let reader = scope.spawn(move || {
+                let mut decoder = Decoder::default();
+                loop {
+                    decoder.fill(64 << 10, |room| far.read(room)).unwrap();
+                    if let Some(Request::Call(call)) = decoder.next::<ToSupervisor>().unwrap() {
+                        return call.args.into_owned();
+                    }
+                }
+            });
+            assert!(client.has_unsent());
+            while client.flush().is_err() {}
+            assert!(!client.has_unsent());
+            assert_eq!(reader.join().unwrap(), args);
         });
     }
 

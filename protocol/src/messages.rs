@@ -64,6 +64,17 @@ impl<'de> Deserialize<'de> for Ref {
     }
 }
 
+/// Refuses `{"call":["a","m"]}`: serde would take the fields of a struct from a list, too, in an order that
+/// nobody promises and that a new field changes. Only a message itself is a struct that a peer of the
+/// supervisor writes; what stands in its fields is text, numbers and `args`.
+fn fields_are_named(line: &[u8]) -> Result<(), String> {
+    let value = line.iter().position(|byte| *byte == b':').map(|colon| line[colon + 1..].trim_ascii_start());
+    match value.and_then(<[u8]>::first) {
+        Some(b'[') => Err("the fields of a message are an object, {\"name\":value}, not a list".into()),
+        _ => Ok(()),
+    }
+}
+
 /// The `ref` of a JSON line that is no message that is understood, for the answer: `{"anything":{"ref":1}}`.
 /// None unless the line is JSON of this shape, with one valid `ref`. The rest is skipped, not kept.
 pub(crate) fn loose_ref(line: &[u8]) -> Option<Ref> {
@@ -773,6 +784,7 @@ macro_rules! direction {
                 serde_json::to_writer(out, self).map_err(|e| e.to_string())
             }
             fn decode_json(line: &'a [u8]) -> Result<Self, String> {
+                fields_are_named(line)?;
                 serde_json::from_slice(line).map_err(|e| e.to_string())
             }
         }
@@ -1057,6 +1069,29 @@ mod tests {
         ] {
             check(message, json, &mut Vec::new());
         }
+    }
+
+    #[test]
+    fn fields_have_names_and_no_order() {
+        for list in [
+            r#"{"ready":[1,1]}"#,
+            r#"{"done":[12,5]}"#,
+            r#"{"failed":[12,"no"]}"#,
+            r#"{"call":["a","m",[]]}"#,
+            r#"{"call":["a","m",[1],1,true,false,null,false]}"#,
+            "{ \"call\" :\t [\"a\"]}",
+            r#"{"kill":[]}"#,
+            r#"{"kill":["a",1,false,null,false,false]}"#,
+            r#"{"list":[1]}"#,
+            r#"{"info":[1,"a"]}"#,
+            r#"{"status":[1]}"#,
+            r#"{"wait":[1,"a","idle"]}"#,
+        ] {
+            let error = Request::decode_json(list.as_bytes()).unwrap_err();
+            assert!(error.contains("an object"), "{list}: {error}");
+        }
+        let backwards = Request::decode_json(br#"{"failed":{"error":"[:[","id":12}}"#).unwrap();
+        assert_eq!(backwards, Request::Failed(Failed { id: 12, error: "[:[".into() }));
     }
 
     #[test]

@@ -110,6 +110,10 @@ impl Config {
             return Err(Refused::new(Refusal::NoClass, self.no_class(name)));
         };
         let program = dir.join(first_part(name));
+        if let Some(class) = self.class(first_part(name)) {
+            // A class has one meaning: what a name runs must not hang on which name was called first.
+            return Err(Refused::new(Refusal::NoClass, self.hidden_program(name, &class, &program)));
+        }
         match is_executable(&program) {
             true => Ok(Arc::new(self.class_of_program(first_part(name), &program))),
             false if program.is_file() => {
@@ -131,8 +135,38 @@ impl Config {
                 let (name, program) = (&class.policy.class, &class.exec[0]);
                 warnings.push(format!("class `{name}`: there is no executable `{program}`"));
             }
+            warnings.extend(self.shadowed_program(class));
         }
         warnings
+    }
+
+    /// The sentence about a program of the workers directory that no name reaches, because a class of the
+    /// file has its name. None if the class runs that very program for its own name.
+    fn shadowed_program(&self, class: &Class) -> Option<String> {
+        let name = &*class.policy.class;
+        let program = self.workers_dir.as_ref()?.join(name);
+        let same = || Some(find_program(&class.exec[0])?.canonicalize().ok()? == program.canonicalize().ok()?);
+        let serves_itself = self.class_of(name).is_ok_and(|found| found.policy.class == class.policy.class);
+        (is_executable(&program) && !(serves_itself && same() == Some(true))).then(|| {
+            format!(
+                "class `{name}` has the name of {}, which therefore serves no worker: rename one of them",
+                program.display()
+            )
+        })
+    }
+
+    /// Why a name has no class although its first part is that of a class, and maybe of a program.
+    fn hidden_program(&self, name: &str, class: &Arc<Class>, program: &Path) -> String {
+        let sentence = self.no_class(name);
+        match is_executable(program) {
+            true => format!(
+                "{sentence}; {} does not serve it, because the configuration has a class of that name: \
+                 add `{name}` to the `names` of {}, or rename one of them",
+                program.display(),
+                self.shown(class)
+            ),
+            false => sentence,
+        }
     }
 
     fn no_class(&self, name: &str) -> String {
@@ -427,6 +461,35 @@ mod tests {
         let config = read("class.thumb = { exec = ['t'], names = ['thumb-*', 'icon'] }").unwrap();
         let refused = config.class_of("thumb").unwrap_err();
         assert_eq!(refused.detail, "no class matches `thumb`: the configuration has `thumb` for `icon` and `thumb-*`");
+    }
+
+    #[test]
+    fn w09_a_program_is_no_second_class_of_a_name() {
+        let mut config = read(
+            r#"
+            class.cat = { exec = ["/bin/sh"], names = ["cat-*"] }
+            class.true = { exec = ["/bin/sh"] }
+            class.false = { exec = ["/bin/false"] }
+            class.other = { exec = ["/bin/sh"], names = ["other-*"] }
+            "#,
+        )
+        .unwrap();
+        config.set_workers_dir(Path::new("/bin")).unwrap();
+        for (name, class) in [("cat-1", Some("cat")), ("true/x", Some("true")), ("ls", Some("ls")), ("cat", None)] {
+            assert_eq!(config.class_of(name).ok().map(|class| class.policy.class.to_string()).as_deref(), class);
+        }
+        let refused = config.class_of("cat/x").unwrap_err().detail;
+        for part in
+            ["no class matches `cat/x`", "/cat does not serve it", "add `cat/x` to the `names` of `cat` for `cat-*`"]
+        {
+            assert!(refused.contains(part), "{part} in {refused}");
+        }
+        assert!(!config.class_of("other").unwrap_err().detail.contains("does not serve"));
+        // The class that has the program itself hides nothing.
+        let warnings = config.warnings();
+        assert!(warnings.iter().any(|warning| warning.contains("class `cat` has the name of")), "{warnings:?}");
+        assert!(warnings.iter().any(|warning| warning.contains("class `true` has the name of")), "{warnings:?}");
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
     }
 
     #[test]

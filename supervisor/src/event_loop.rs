@@ -24,7 +24,7 @@ use crate::process_tree::{Foreign, Sweep};
 use crate::reaper::Reserve;
 use crate::requests::Question;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
-use crate::token::{SERIAL_MASK, Token};
+use crate::token::{SERIAL_MASK, Token, next_serial};
 use crate::unix_signals::SignalPipe;
 
 /// How many events one wake-up brings at most.
@@ -260,7 +260,7 @@ impl EventLoop {
         let serial = self.take_serial();
         let entry = self.connections.vacant_entry();
         let index = entry.key();
-        let key = NonZeroU64::new(serial << 32 | index as u64).expect("serials start at 1");
+        let key = NonZeroU64::new(serial << 32 | index as u64).expect("no serial is 0");
         self.poller.add(&stream, Token::Connection { index, serial }.pack(), READ)?;
         entry.insert(Connection::new(key, stream, peer));
         Ok(index)
@@ -277,7 +277,7 @@ impl EventLoop {
 
     pub(crate) fn take_serial(&mut self) -> u64 {
         let serial = self.next_serial;
-        self.next_serial += 1;
+        self.next_serial = next_serial(serial);
         serial
     }
 

@@ -1,24 +1,28 @@
 //! The only file of this crate that names the operating system's interfaces: nix, rustix and interprocess.
 //! Thin: each function is one thing that the kernel does, and decides nothing.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
 use interprocess::local_socket::traits::{Listener as _, Stream as _};
-use interprocess::local_socket::{ConnectOptions, GenericFilePath, ListenerNonblockingMode, ListenerOptions, ToFsName};
+use interprocess::local_socket::{GenericFilePath, ListenerNonblockingMode, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
 use interprocess::os::unix::uds_local_socket;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
-use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect as connect_to, getsockopt, shutdown, socket,
+    socketpair,
+};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use workhall_protocol::terms::Exit;
@@ -30,6 +34,9 @@ pub type Listener = uds_local_socket::Listener;
 
 /// The longest path of a socket, in bytes: what fits into `sockaddr_un`, with its end.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The most that stands in a lock file, in bytes: a process id and a newline.
+const LOCK_BYTES_MAX: u64 = 11;
 
 // ---- sockets --------------------------------------------------------------------------------
 
@@ -55,14 +62,51 @@ pub fn accept(listener: &Listener) -> io::Result<Option<Stream>> {
     }
 }
 
-/// Connects, blocking.
-pub fn connect(path: &Path) -> io::Result<Stream> {
-    ConnectOptions::new().name(path.to_fs_name::<GenericFilePath>()?).connect_sync_as()
+/// Who listens at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listens {
+    /// There is no socket, or its process is gone.
+    Nobody,
+    /// A process, with its id if that is known.
+    Process(Option<i32>),
 }
 
-/// A read that takes longer than this fails with `WouldBlock`; none is for ever.
-pub fn set_read_timeout(stream: &Stream, timeout: Option<Duration>) -> io::Result<()> {
-    stream.set_recv_timeout(timeout)
+/// Finds out by connecting, without waiting: who does not accept at the moment (a stopped process with a
+/// full backlog) listens all the same.
+pub fn who_listens(path: &Path) -> io::Result<Listens> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let ours = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match connect_to(ours.as_raw_fd(), &UnixAddr::new(path)?) {
+        Ok(()) => {
+            // The credentials are those of the process that began to listen.
+            let pid = getsockopt(&ours, PeerCredentials).map(|peer| peer.pid()).ok();
+            Ok(Listens::Process(pid.filter(|pid| *pid > 0)))
+        }
+        Err(Errno::EAGAIN) => Ok(Listens::Process(None)),
+        Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(Listens::Nobody),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Connects. With a timeout it waits no longer than that for a place in the backlog, then it fails with
+/// `WouldBlock`; without one, for ever.
+pub fn connect(path: &Path, timeout: Option<Duration>) -> io::Result<Stream> {
+    let ours = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let ours = Stream::from(ours);
+    set_timeouts(&ours, None, timeout)?;
+    connect_to(ours.as_fd().as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(ours)
+}
+
+/// A read or a write that takes longer than this fails with `WouldBlock`; none is for ever.
+pub fn set_timeouts(stream: &Stream, read: Option<Duration>, write: Option<Duration>) -> io::Result<()> {
+    stream.set_recv_timeout(read)?;
+    stream.set_send_timeout(write)
+}
+
+/// Leaves the path as it is when it is closed: it may be another's by then.
+pub fn leave_path(mut listener: Listener) {
+    listener.do_not_reclaim_name_on_drop();
 }
 
 /// From here on nobody can write to it any more; what was written before can still be read.
@@ -254,24 +298,74 @@ impl Drop for Inherit<'_> {
 
 // ---- the process itself ---------------------------------------------------------------------
 
-/// Takes the lock on a file, for as long as the file is held. None if another process has it.
+/// How often a lock is taken anew whose file was removed meanwhile.
+const LOCK_TRIES_MAX: usize = 100;
+
+/// Takes the lock on the file at a path, for as long as the file is held, and writes our process id into it.
+/// None if another process has it. Nothing but a lock file of our own user is ever locked or written: the
+/// directory may be everybody's.
 pub fn lock(path: &Path) -> io::Result<Option<LockFile>> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => {
-            let mut file: &File = &lock;
-            file.set_len(0)?;
-            writeln!(file, "{}", std::process::id())?;
-            Ok(Some(LockFile(lock)))
+    for _ in 0..LOCK_TRIES_MAX {
+        let Some(lock) = try_lock(path)? else { return Ok(None) };
+        // Between opening and locking it may have been removed, and another been made in its place: the
+        // lock on a file that nobody finds keeps nobody out.
+        if lock.is_at(path) {
+            return Ok(Some(lock));
         }
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, e)) => Err(e.into()),
     }
+    Err(io::Error::other("it is removed again and again"))
+}
+
+fn try_lock(path: &Path) -> io::Result<Option<LockFile>> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = options.mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path).map_err(|error| {
+        match error.raw_os_error() == Some(Errno::ELOOP as i32) {
+            true => io::Error::other("it is a symbolic link, which is not followed: remove it"),
+            false => error,
+        }
+    })?;
+    let meta = file.metadata()?;
+    let user = nix::unistd::geteuid().as_raw();
+    if meta.uid() != user {
+        let owner = meta.uid();
+        return Err(io::Error::other(format!("it belongs to user {owner}, not to {user}: remove it, or become them")));
+    }
+    if !meta.is_file() || meta.nlink() > 1 {
+        return Err(io::Error::other("it is no file of its own (another name leads to it, too): remove it"));
+    }
+    let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+        Err((_, e)) => return Err(e.into()),
+    };
+    let mut file: &File = &lock;
+    let mut text = Vec::new();
+    Read::take(file, LOCK_BYTES_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LOCK_BYTES_MAX || !text.iter().all(|byte| byte.is_ascii_digit() || *byte == b'\n') {
+        return Err(io::Error::other("it is no lock file, something else stands in it: move it away"));
+    }
+    // One of an earlier version may be open to others, who could hold the lock then.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(Some(LockFile(lock)))
 }
 
 /// A lock that the kernel releases with the process.
 #[derive(Debug)]
-pub struct LockFile(#[allow(dead_code, reason = "held, not read")] Flock<File>);
+pub struct LockFile(Flock<File>);
+
+impl LockFile {
+    /// Whether the file that is locked is still the one at this path.
+    pub fn is_at(&self, path: &Path) -> bool {
+        match (self.0.metadata(), path.symlink_metadata()) {
+            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+            _ => false,
+        }
+    }
+}
 
 /// Locks one byte of a file for this open file description (F_OFD_SETLK): whoever inherits the descriptor holds the
 /// lock too. False if another description has it.
@@ -366,6 +460,57 @@ mod tests {
         assert_eq!(flag(&theirs), 0);
         drop(guard);
         assert_eq!(flag(&theirs), FdFlag::FD_CLOEXEC.bits());
+    }
+
+    #[test]
+    fn only_a_lock_file_of_our_own_is_locked_and_written() {
+        let dir = std::env::temp_dir().join(format!("workhall-lock-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (path, victim) = (dir.join("w.lock"), dir.join("victim"));
+        let precious = "precious\n".repeat(100);
+        std::fs::write(&victim, &precious).unwrap();
+        let refused = |part: &str| {
+            let error = lock(&path).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), precious);
+            std::fs::remove_file(&path).unwrap();
+        };
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        refused("symbolic link");
+        std::os::unix::fs::symlink(dir.join("not there"), &path).unwrap();
+        refused("symbolic link");
+        assert!(!dir.join("not there").exists());
+        std::fs::hard_link(&victim, &path).unwrap();
+        refused("no file of its own");
+        for text in [&*precious, "123456789012\n", "ab\n"] {
+            std::fs::write(&path, text).unwrap();
+            let error = lock(&path).unwrap_err().to_string();
+            assert_eq!((error.contains("no lock file"), &*std::fs::read_to_string(&path).unwrap()), (true, text));
+            std::fs::remove_file(&path).unwrap();
+        }
+        std::fs::write(&path, "").unwrap();
+        if std::os::unix::fs::chown(&path, Some(65534), None).is_ok() {
+            refused("belongs to user 65534");
+        } else {
+            println!("skipped in part: only root can give a file away");
+        }
+        // One that is ours: with the mode that keeps others from holding the lock, and our number.
+        std::fs::write(&path, "4194304\n").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        for _ in 0..2 {
+            let held = lock(&path).unwrap().unwrap();
+            assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+            assert!(lock(&path).unwrap().is_none(), "it is held");
+            assert!(held.is_at(&path));
+            std::fs::remove_file(&path).unwrap();
+            assert!(!held.is_at(&path));
+            // The lock that nobody finds keeps nobody out, and is known for it.
+            let next = lock(&path).unwrap().unwrap();
+            assert!(next.is_at(&path) && !held.is_at(&path));
+            std::fs::remove_file(&path).unwrap();
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -16,6 +16,12 @@ pub(crate) enum Token {
 /// The part of a serial number that fits into a token.
 pub(crate) const SERIAL_MASK: u64 = (1 << 28) - 1;
 
+/// The serial number behind this one: 1 to 2^32 - 1, then 1 again. So each fits above a place, and none is
+/// zero. Not to be met again within days of a thousand connections a second.
+pub(crate) fn next_serial(serial: u64) -> u64 {
+    serial % u64::from(u32::MAX) + 1
+}
+
 impl Token {
     pub fn pack(self) -> u64 {
         let place = |kind: u64, index: usize, serial: u64| kind << 60 | (serial & SERIAL_MASK) << 32 | index as u64;
@@ -45,6 +51,16 @@ impl Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn serials_fit_above_a_place_and_are_never_zero() {
+        let last = (1_u64 << 32) - 1;
+        for (serial, next) in [(0, 1), (1, 2), (SERIAL_MASK, SERIAL_MASK + 1), (last - 1, last), (last, 1)] {
+            assert_eq!(next_serial(serial), next);
+            assert_eq!(next << 32 >> 32, next, "nothing is cut off");
+            assert!(next << 32 > 0, "the key at the first place is not zero");
+        }
+    }
 
     #[test]
     fn tokens_come_back_as_they_went() {

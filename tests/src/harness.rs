@@ -3,13 +3,16 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -264,6 +267,22 @@ impl Supervisor {
         let stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
+    }
+
+    /// Stops it, and connects to it until no more connections are taken in: who connects now waits.
+    pub fn stop_with_full_backlog(&self) {
+        self.signal(Signal::SIGSTOP);
+        let address = UnixAddr::new(&self.socket).unwrap();
+        loop {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+            // One that is closed at once keeps its place, and needs no descriptor.
+            match connect(stream.as_raw_fd(), &address) {
+                Ok(()) => {}
+                Err(Errno::EAGAIN) => return,
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     /// Holds a worker in a task until it is let go; returns when the task has begun.

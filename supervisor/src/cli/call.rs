@@ -14,7 +14,7 @@ use workhall_protocol::messages::{Call as CallMessage, OutcomeBody, ReceiptBody,
 use workhall_protocol::terms::{Ignored, Refusal};
 
 use super::connect::{Connection, connect};
-use super::output::{print_line, ran, safe, word};
+use super::output::{Out, ran, safe, word};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 use crate::connection::OUT_BYTES_MAX;
 use crate::diagnostics::say;
@@ -84,18 +84,20 @@ impl Call {
                 "--expires counts from the call, as --in does: it must be the longer one, or the message is never executed",
             ));
         }
-        if self.lines {
-            return self.run_lines(socket);
-        }
+        let mut out = Out::default();
+        let result = if self.lines { self.run_lines(socket, &mut out) } else { self.run_one(socket, &mut out) };
+        out.end(result)
+    }
+
+    fn run_one(&self, socket: Option<PathBuf>, out: &mut Out) -> Result<ExitCode, Failure> {
         let args = self.whole_arguments()?;
-        let mut connection = connect(socket)?;
-        connection.set_timeout(self.timeout);
-        let ticket = self.submit(&mut connection, args, false)?;
+        let mut connection = connect(socket, self.timeout)?;
+        let ticket = self.submit(&mut connection, args, false, out)?;
         let receipt = connection.receipt(ticket)?;
-        let mut code = self.show_receipt(&receipt, self.wait)?;
+        let mut code = self.show_receipt(&receipt, self.wait, out)?;
         if self.wait && matches!(receipt, ReceiptBody::Accepted(_)) {
             let outcome = connection.ask(|client| client.outcome(ticket))?;
-            code = self.show_outcome(&outcome)?;
+            code = self.show_outcome(&outcome, out)?;
         }
         Ok(code)
     }
@@ -113,7 +115,13 @@ impl Call {
         encode(values)
     }
 
-    fn submit(&self, connection: &mut Connection, args: Payload<'_>, chain: bool) -> Result<Ticket, Failure> {
+    fn submit(
+        &self,
+        connection: &mut Connection,
+        args: Payload<'_>,
+        chain: bool,
+        out: &mut Out,
+    ) -> Result<Ticket, Failure> {
         let call = CallMessage {
             wait: self.wait,
             existing: self.existing,
@@ -129,15 +137,20 @@ impl Call {
         submitted.map_err(|error| {
             // What the wire cannot carry is refused here as the supervisor refuses what is too large.
             let refused = ReceiptBody::Refused { reason: Refusal::TooLarge, detail: error.to_string().into() };
-            self.show_receipt(&refused, false).expect_err("a refusal is a failure")
+            self.show_receipt(&refused, false, out).expect_err("a refusal is a failure")
         })
     }
 
     /// `outcome_follows`: an accepted call is shown by its outcome.
-    fn show_receipt(&self, receipt: &ReceiptBody<'_>, outcome_follows: bool) -> Result<ExitCode, Failure> {
+    fn show_receipt(
+        &self,
+        receipt: &ReceiptBody<'_>,
+        outcome_follows: bool,
+        out: &mut Out,
+    ) -> Result<ExitCode, Failure> {
         let accepted = matches!(receipt, ReceiptBody::Accepted(_));
         if self.json && !(accepted && outcome_follows) {
-            print_line(serde_json::to_value(receipt).map_err(anyhow::Error::from)?)?;
+            out.line(serde_json::to_value(receipt).map_err(anyhow::Error::from)?);
         }
         match receipt {
             ReceiptBody::Refused { reason, detail } => {
@@ -154,15 +167,15 @@ impl Call {
         }
     }
 
-    fn show_outcome(&self, outcome: &OutcomeBody<'_>) -> Result<ExitCode, Failure> {
+    fn show_outcome(&self, outcome: &OutcomeBody<'_>, out: &mut Out) -> Result<ExitCode, Failure> {
         if self.json {
-            print_line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?)?;
+            out.line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?);
         }
         let not_executed = |reason: String| Err(Failure::new(ExitCode::NotExecuted, reason));
         match outcome {
             OutcomeBody::Done { result } => {
                 if !self.json {
-                    print_line(result.to_json().map_err(anyhow::Error::from)?)?;
+                    out.line(result.to_json().map_err(anyhow::Error::from)?);
                 }
                 Ok(ExitCode::Done)
             }
@@ -187,11 +200,10 @@ impl Call {
 
     // ---- --lines ----------------------------------------------------------------------------
 
-    fn run_lines(&self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let mut connection = connect(socket)?;
-        connection.set_timeout(self.timeout);
+    fn run_lines(&self, socket: Option<PathBuf>, out: &mut Out) -> Result<ExitCode, Failure> {
+        let mut connection = connect(socket, self.timeout)?;
         let progress = progress(stdin_bytes());
-        let result = self.post_lines(&mut connection, &progress);
+        let result = self.post_lines(&mut connection, &progress, out);
         progress.finish_and_clear();
         let (posted, code) = result?;
         if io::stderr().is_terminal() {
@@ -200,7 +212,12 @@ impl Call {
         Ok(code)
     }
 
-    fn post_lines(&self, connection: &mut Connection, progress: &ProgressBar) -> Result<(u64, ExitCode), Failure> {
+    fn post_lines(
+        &self,
+        connection: &mut Connection,
+        progress: &ProgressBar,
+        out: &mut Out,
+    ) -> Result<(u64, ExitCode), Failure> {
         // Unlike stdin's own, this buffer says whether the next line is there already.
         let mut lines = BufReader::with_capacity(LINES_BUFFER_BYTES, io::stdin().lock());
         let mut sent: VecDeque<Line> = VecDeque::new();
@@ -225,7 +242,7 @@ impl Call {
                 }
                 let args = array(&text).map_err(Failure::usage).and_then(encode);
                 let args = args.map_err(|error| Failure::usage(format!("line {number} is {}", error.message)));
-                let line = args.and_then(|args| match self.submit(connection, args.clone(), true) {
+                let line = args.and_then(|args| match self.submit(connection, args.clone(), true, out) {
                     Ok(ticket) => Ok(Line { number, bytes: bytes as u64, args, ticket, refusals: 0 }),
                     Err(error) => Err(Failure::new(error.code, format!("line {number}: {}", error.message))),
                 });
@@ -239,10 +256,10 @@ impl Call {
             if let ReceiptBody::Refused { reason: Refusal::MailboxFull, .. } = receipt
                 && line.refusals < REFUSALS_IN_A_ROW_MAX
             {
-                self.send_again(connection, line, &mut sent)?;
+                self.send_again(connection, line, &mut sent, out)?;
                 continue;
             }
-            if let Err(Failure { code, message }) = self.show_receipt(&receipt, self.wait) {
+            if let Err(Failure { code, message }) = self.show_receipt(&receipt, self.wait, out) {
                 end = Some(Err(Failure::new(code, format!("line {}: {message}", line.number))));
                 // Those behind it in the chain were refused with it.
                 sent.clear();
@@ -253,7 +270,7 @@ impl Call {
             }
             while outcomes.len() > if sent.is_empty() { 0 } else { ahead } {
                 let Some(ticket) = outcomes.pop_front() else { break };
-                worst = self.line_outcome(connection, ticket, worst)?;
+                worst = self.line_outcome(connection, ticket, worst, out)?;
             }
             progress.inc(line.bytes);
             progress.set_message(format!("{posted} posted"));
@@ -268,7 +285,13 @@ impl Call {
 
     /// A full mailbox has refused a line, and with it all that were sent behind it: waits for room and
     /// sends them again, in their order.
-    fn send_again(&self, connection: &mut Connection, line: Line, sent: &mut VecDeque<Line>) -> Result<(), Failure> {
+    fn send_again(
+        &self,
+        connection: &mut Connection,
+        line: Line,
+        sent: &mut VecDeque<Line>,
+        out: &mut Out,
+    ) -> Result<(), Failure> {
         for behind in sent.iter() {
             connection.receipt(behind.ticket)?;
         }
@@ -278,7 +301,7 @@ impl Call {
         let refusals = line.refusals + 1;
         for (at, mut line) in std::iter::once(line).chain(behind).enumerate() {
             // The first begins a new chain.
-            line.ticket = self.submit(connection, line.args.clone(), at > 0)?;
+            line.ticket = self.submit(connection, line.args.clone(), at > 0, out)?;
             line.refusals = if at == 0 { refusals } else { 0 };
             sent.push_back(line);
         }
@@ -286,9 +309,15 @@ impl Call {
     }
 
     /// Shows one outcome; those that went wrong do not stop the others.
-    fn line_outcome(&self, connection: &mut Connection, ticket: Ticket, worst: ExitCode) -> Result<ExitCode, Failure> {
+    fn line_outcome(
+        &self,
+        connection: &mut Connection,
+        ticket: Ticket,
+        worst: ExitCode,
+        out: &mut Out,
+    ) -> Result<ExitCode, Failure> {
         let outcome = connection.ask(|client| client.outcome(ticket))?;
-        match self.show_outcome(&outcome) {
+        match self.show_outcome(&outcome, out) {
             Ok(_) => Ok(worst),
             Err(failure) if matches!(failure.code, ExitCode::Failed | ExitCode::NotExecuted) => {
                 say(&failure.message);

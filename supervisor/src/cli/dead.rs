@@ -9,7 +9,7 @@ use workhall_protocol::messages::{Letter, ReceiptBody, Refused, Requeued};
 use workhall_protocol::terms::{DeadReason, Exit};
 
 use super::connect::{Connection, connect};
-use super::output::{age, bytes, count, print_line, print_table, ran, safe, table, word};
+use super::output::{age, bytes, count, print_line, print_table, printed, ran, safe, table, word};
 use super::show::read;
 use super::{ExitCode, Failure, WorkerArgument};
 use crate::diagnostics::say;
@@ -107,11 +107,10 @@ impl Dead {
 impl List {
     fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         check_name(self.worker.as_deref())?;
-        let report = connect(socket)?.report(|client| client.dead(self.worker.as_deref(), self.last))?;
+        let report = connect(socket, None)?.report(|client| client.dead(self.worker.as_deref(), self.last))?;
         let mut report = report.unwrap_or_default();
         if self.json {
-            print_line(report["letters"].take())?;
-            return Ok(ExitCode::Done);
+            return printed(print_line(report["letters"].take()));
         }
         let report: DeadReport = read(report)?;
         let mut table = table(&["MESSAGE", "WORKER", "NUMBER", "GEN", "METHOD", "BYTES", "REASON", "RAN", "DIED"]);
@@ -133,7 +132,7 @@ impl List {
                 Cell::new(format!("{} ago", age(row.died_ago_ms))),
             ]);
         }
-        print_table(&table)?;
+        printed(print_table(&table))?;
         let unseen = report.matching.saturating_sub(report.letters.len() as u64);
         if unseen > 0 && self.last.is_none_or(|last| last > report.letters.len() as u64) {
             say(format_args!("{} that died before these are not shown: name a worker", count(unseen)));
@@ -152,25 +151,21 @@ impl List {
 
 impl Show {
     fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let letter = match connect(socket)?.ask(|client| client.dead_show(self.message))? {
+        let letter = match connect(socket, None)?.ask(|client| client.dead_show(self.message))? {
             ReceiptBody::Letter(letter) => letter,
             ReceiptBody::Ignored { .. } => return Err(unknown(self.message)),
             other => return Err(unexpected(&other)),
         };
         if self.json {
-            print_line(serde_json::to_value(&letter).map_err(anyhow::Error::from)?)?;
-            return Ok(ExitCode::Done);
+            return printed(print_line(serde_json::to_value(&letter).map_err(anyhow::Error::from)?));
         }
-        for (key, value) in lines(&letter)? {
-            print_line(format_args!("{key:<12}{value}"))?;
-        }
-        Ok(ExitCode::Done)
+        printed(lines(&letter)?.iter().try_for_each(|(key, value)| print_line(format_args!("{key:<12}{value}"))))
     }
 }
 
 impl Requeue {
     fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let mut connection = connect(socket)?;
+        let mut connection = connect(socket, None)?;
         let mut sum = Requeued::default();
         let mut missing = Vec::new();
         let which = self.which.selection()?;
@@ -189,7 +184,7 @@ impl Requeue {
             }
         }
         if self.which.json {
-            print_line(json!({ "requeued": serde_json::to_value(&sum).map_err(anyhow::Error::from)? }))?;
+            printed(print_line(json!({ "requeued": serde_json::to_value(&sum).map_err(anyhow::Error::from)? })))?;
         }
         let posted = format!("{} posted again", count(sum.messages));
         if sum.left > 0 {
@@ -206,7 +201,7 @@ impl Requeue {
 
 impl Drop {
     fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let mut connection = connect(socket)?;
+        let mut connection = connect(socket, None)?;
         let mut dropped = 0;
         let mut missing = Vec::new();
         for which in self.which.selection()? {
@@ -217,7 +212,7 @@ impl Drop {
             }
         }
         if self.which.json {
-            print_line(json!({ "dropped": { "messages": dropped } }))?;
+            printed(print_line(json!({ "dropped": { "messages": dropped } })))?;
         }
         self.which.end(&missing, &format!("{} dropped", count(dropped)))
     }
@@ -247,7 +242,7 @@ impl Which {
             return Err(Failure::new(ExitCode::Failed, message));
         }
         if !self.json {
-            print_line(done)?;
+            printed(print_line(done))?;
         }
         Ok(ExitCode::Done)
     }
@@ -312,10 +307,10 @@ impl Resume {
     /// Ends its backoff or pause.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         self.worker.check()?;
-        let mut connection: Connection = connect(socket)?;
+        let mut connection: Connection = connect(socket, None)?;
         let receipt = connection.ask(|client| client.resume(self.worker.address()))?;
         if self.json {
-            print_line(serde_json::to_value(&receipt).map_err(anyhow::Error::from)?)?;
+            printed(print_line(serde_json::to_value(&receipt).map_err(anyhow::Error::from)?))?;
         }
         match receipt {
             ReceiptBody::Resumed {} => Ok(ExitCode::Done),

@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use super::{ExitCode, Failure};
+
 /// `250ms`, `4.2s`, `3m12s`, `5h07m`, `2d03h`.
 pub fn age(millis: u64) -> String {
     let seconds = millis / 1000;
@@ -89,6 +91,44 @@ pub fn state(word: &str) -> Cell {
         "backoff" | "paused" => cell.fg(Color::Red),
         "absent" => cell.fg(Color::DarkGrey),
         _ => cell,
+    }
+}
+
+/// Standard output of a command that does more than print: a reader that goes away (`… | head -1`) changes
+/// neither what is done nor the status.
+#[derive(Debug, Default)]
+pub struct Out {
+    broken: Option<io::Error>,
+}
+
+impl Out {
+    /// Prints one line, while somebody reads.
+    pub fn line(&mut self, line: impl std::fmt::Display) {
+        if self.broken.is_none() {
+            self.broken = print_line(line).err();
+        }
+    }
+
+    /// The end of the command. That nobody reads is no error, but that there is no room for what was asked
+    /// for is one, unless something worse is to be told.
+    pub fn end(self, result: Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
+        match (result, self.broken) {
+            (Ok(ExitCode::Done), Some(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+                ExitCode::Failed,
+                format!("what was asked for is done, but it cannot be written to stdout: {error}"),
+            )),
+            (result, _) => result,
+        }
+    }
+}
+
+/// The end of a command that only prints: it is done when nobody reads any more.
+pub fn printed(result: io::Result<()>) -> Result<ExitCode, Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(ExitCode::Failed, format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(ExitCode::Done),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::{Config, DEFAULT_FILE};
 use crate::diagnostics::say;
 use crate::event_loop::{EventLoop, Setup};
 use crate::name_lock::NameLocks;
-use crate::sys::{self, LockFile};
+use crate::sys::{self, Listens, LockFile};
 
 /// The mode of the socket: its owner alone may connect.
 const SOCKET_MODE: u16 = 0o600;
@@ -53,6 +53,13 @@ impl Serve {
         let names = NameLocks::open(&socket)?;
         let listener =
             sys::listen(&socket, SOCKET_MODE).with_context(|| format!("cannot listen at {}", socket.display()))?;
+        if !lock.is_at(&lock_path(&socket)) {
+            // Whoever has made the next one may have begun to listen there, too.
+            sys::leave_path(listener);
+            let lock = lock_path(&socket);
+            let message = format!("{} was removed at the wrong moment: start again", lock.display());
+            return Err(Failure::new(ExitCode::Failed, message));
+        }
         let setup = Setup { config, socket: socket.clone(), listener, lock, names, descriptors, seed: Clock::seed() };
         let mut event_loop = EventLoop::new(setup).context("cannot start the event loop")?;
         say(format_args!("ready at {}", socket.display()));
@@ -92,9 +99,7 @@ fn claim(socket: &Path) -> Result<LockFile, Failure> {
             format!("cannot make the directory {} of the socket: make it, or name another --socket", dir.display())
         })?;
     }
-    let mut lock_path = socket.as_os_str().to_os_string();
-    lock_path.push(".lock");
-    let lock_path = PathBuf::from(lock_path);
+    let lock_path = lock_path(socket);
     let lock = sys::lock(&lock_path).with_context(|| format!("cannot lock {}", lock_path.display()))?;
     let Some(lock) = lock else {
         let pid = std::fs::read_to_string(&lock_path).unwrap_or_default();
@@ -103,8 +108,8 @@ fn claim(socket: &Path) -> Result<LockFile, Failure> {
         return Err(Failure::new(ExitCode::Failed, message));
     };
     match socket.symlink_metadata() {
-        // The lock is ours: whoever made it is gone.
         Ok(meta) if meta.file_type().is_socket() => {
+            nobody_listens(socket)?;
             std::fs::remove_file(socket).with_context(|| format!("cannot remove the stale socket {shown}"))?;
         }
         Ok(_) => {
@@ -114,4 +119,27 @@ fn claim(socket: &Path) -> Result<LockFile, Failure> {
         Err(_) => {}
     }
     Ok(lock)
+}
+
+fn lock_path(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_os_string();
+    path.push(".lock");
+    PathBuf::from(path)
+}
+
+/// The lock alone does not show it: whoever tidies up a directory may have removed the lock file of a
+/// supervisor that lives.
+fn nobody_listens(socket: &Path) -> Result<(), Failure> {
+    let shown = socket.display();
+    let listens = sys::who_listens(socket)
+        .with_context(|| format!("cannot find out who listens at {shown}: name another --socket, or remove it"))?;
+    let who = match listens {
+        Listens::Nobody => return Ok(()),
+        Listens::Process(Some(pid)) => format!("process {pid}"),
+        Listens::Process(None) => "a process that does not answer".to_string(),
+    };
+    let message = format!(
+        "another supervisor, or another program, listens at {shown} ({who}): stop it, or name another --socket"
+    );
+    Err(Failure::new(ExitCode::Failed, message))
 }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::connect::connect;
-use super::output::{age, bytes, count, print_line, print_table, safe, state, table};
+use super::output::{age, bytes, count, print_line, print_table, printed, safe, state, table};
 use super::{ExitCode, Failure, WorkerArgument};
 use crate::report::{ExitReport, StatusReport, WorkerInfo, WorkerRow};
 
@@ -43,10 +43,9 @@ pub struct Status {
 impl Ps {
     /// Lists.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let report = connect(socket)?.report(|client| client.list())?.unwrap_or_default();
+        let report = connect(socket, None)?.report(|client| client.list())?.unwrap_or_default();
         if self.json {
-            print_line(report)?;
-            return Ok(ExitCode::Done);
+            return printed(print_line(report));
         }
         let rows: Vec<WorkerRow> = read(report)?;
         let mut table =
@@ -70,8 +69,7 @@ impl Ps {
                 Cell::new(count(row.crashes)),
             ]);
         }
-        print_table(&table)?;
-        Ok(ExitCode::Done)
+        printed(print_table(&table))
     }
 }
 
@@ -80,37 +78,29 @@ impl Info {
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         let worker = &self.worker;
         worker.check()?;
-        let Some(report) = connect(socket)?.report(|client| client.info(worker.address()))? else {
+        let Some(report) = connect(socket, None)?.report(|client| client.info(worker.address()))? else {
             return Err(Failure::new(
                 ExitCode::Failed,
                 format!("there is no worker {worker}: `workhall ps` lists those there are; a call would create it"),
             ));
         };
         if self.json {
-            print_line(report)?;
-            return Ok(ExitCode::Done);
+            return printed(print_line(report));
         }
         let info: WorkerInfo = read(report)?;
-        for (key, value) in info_lines(&info) {
-            print_line(format_args!("{key:<14}{value}"))?;
-        }
-        Ok(ExitCode::Done)
+        printed(info_lines(&info).iter().try_for_each(|(key, value)| print_line(format_args!("{key:<14}{value}"))))
     }
 }
 
 impl Status {
     /// Shows the supervisor.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let report = connect(socket)?.report(|client| client.status())?.unwrap_or_default();
+        let report = connect(socket, None)?.report(|client| client.status())?.unwrap_or_default();
         if self.json {
-            print_line(report)?;
-            return Ok(ExitCode::Done);
+            return printed(print_line(report));
         }
         let status: StatusReport = read(report)?;
-        for (key, value) in status_lines(&status) {
-            print_line(format_args!("{key:<14}{value}"))?;
-        }
-        Ok(ExitCode::Done)
+        printed(status_lines(&status).iter().try_for_each(|(key, value)| print_line(format_args!("{key:<14}{value}"))))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `workhall`: the supervisor and its command line, in one binary.
 
 mod apply;
+mod cgroup;
 mod cli;
 mod clock;
 mod config;
@@ -8,6 +9,7 @@ mod connection;
 mod diagnostics;
 mod event_loop;
 mod exit_code;
+mod launcher;
 mod process_tree;
 mod reaper;
 mod report;
@@ -18,5 +20,6 @@ mod token;
 mod unix_signals;
 
 fn main() -> std::process::ExitCode {
-    cli::run().into()
+    // In a process of a worker to be, before anything else that would cost time.
+    launcher::run_if_asked().unwrap_or_else(|| cli::run().into())
 }

@@ -13,7 +13,7 @@ use workhall_core::{
     MESSAGE_OVERHEAD_BYTES, Mark, Outcome, Policy, ProcessKey, Refused, ReplyTo, State,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
-use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, Until};
+use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, StartStage, Until};
 
 const EXIT_GRACE_MS: u64 = 5_000;
 const TERM_GRACE_MS: u64 = 2_000;
@@ -859,7 +859,7 @@ fn d05_a_process_that_cannot_start_is_a_death_with_a_reason() {
     let mut d = Driver::new();
     d.call("a", "m");
     d.effects.clear();
-    d.feed(Event::SpawnFailed { process: d.key(2, 1), detail: "no such file".into() });
+    d.feed(Event::SpawnFailed { process: d.key(2, 1), stage: StartStage::Exec, detail: "no such file".into() });
     d.did(&["spawn %2.2"]);
     d.tick(START_TIMEOUT_MS);
     d.did(&["term %2.2"]);
@@ -867,6 +867,24 @@ fn d05_a_process_that_cannot_start_is_a_death_with_a_reason() {
     let view = d.view("a");
     let last = view.last_exit.unwrap();
     assert_eq!((view.crashes, last.failure.as_deref()), (2, Some("not ready in time")));
+    assert_eq!(last.stage, Some(StartStage::NotReadyInTime));
+}
+
+#[test]
+fn d05_what_the_launcher_says_is_why_the_start_failed() {
+    let mut d = Driver::new();
+    d.call("a", "m");
+    let (stage, detail) = (StartStage::Exec, "cannot execute a: No such file or directory");
+    d.feed(Event::StartFailed { process: d.key(2, 1), stage, detail: detail.into() });
+    d.dies(2, 1, Exit::Code(127), None);
+    let last = d.view("a").last_exit.unwrap().clone();
+    assert_eq!((last.stage, last.failure.as_deref()), (Some(stage), Some(detail)));
+    // One that is ready has been started, whatever its memory says.
+    d.ready(2, 2, 1);
+    d.feed(Event::StartFailed { process: d.key(2, 2), stage, detail: detail.into() });
+    d.dies(2, 2, Exit::Code(3), None);
+    let last = d.view("a").last_exit.unwrap().clone();
+    assert_eq!((last.generation.0, last.stage, last.failure), (2, None, None));
 }
 
 #[test]
@@ -893,8 +911,8 @@ fn d08_stopped_is_said_once_and_last() {
     d.dies(2, 1, Exit::Code(0), None);
     d.kill("a", KillMode::Drain);
     d.call("a", "m");
-    d.feed(Event::SpawnFailed { process: d.key(3, 1), detail: "".into() });
-    d.feed(Event::SpawnFailed { process: d.key(3, 2), detail: "".into() });
+    d.feed(Event::SpawnFailed { process: d.key(3, 1), stage: StartStage::Setup, detail: "".into() });
+    d.feed(Event::SpawnFailed { process: d.key(3, 2), stage: StartStage::Setup, detail: "".into() });
     d.core.wait(Target::Name("a"), Until::Gone, reply(9).unwrap());
     d.effects.clear();
     // Nothing has a process: the last worker goes while the shutdown still looks at them.

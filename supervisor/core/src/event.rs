@@ -5,7 +5,7 @@ use core::num::NonZeroU64;
 use core::time::Duration;
 
 use workhall_protocol::ids::{Generation, MessageId, Target, WorkerNumber};
-use workhall_protocol::terms::{Exit, Ignored};
+use workhall_protocol::terms::{Exit, Ignored, StartStage};
 
 use crate::registry::Refused;
 
@@ -122,7 +122,18 @@ pub enum Event<'a> {
     SpawnFailed {
         /// Which.
         process: ProcessKey,
-        /// Stage and reason, for people.
+        /// How far it had come.
+        stage: StartStage,
+        /// The reason, for people.
+        detail: Box<str>,
+    },
+    /// The process runs, but will never execute its program; `Exited` follows. Says nothing of one that is ready.
+    StartFailed {
+        /// Which.
+        process: ProcessKey,
+        /// How far it had come.
+        stage: StartStage,
+        /// The reason, for people.
         detail: Box<str>,
     },
     /// It has said that it is ready.

@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::limits::WINDOW_MAX;
-use workhall_protocol::terms::{Current, DeadReason, Exit};
+use workhall_protocol::terms::{Current, DeadReason, Exit, StartStage};
 
 use crate::deadlines::Due;
 use crate::effect::{Effect, Outcome};
@@ -30,10 +30,15 @@ impl Core {
                     life.slot = slot;
                 }
             }
-            Event::SpawnFailed { process, detail } => {
+            Event::SpawnFailed { process, stage, detail } => {
                 if let Some(life) = self.life(process) {
-                    life.failure = Some(detail);
+                    life.start_failed(stage, detail);
                     self.end_life(now, process.index);
+                }
+            }
+            Event::StartFailed { process, stage, detail } => {
+                if let Some(life) = self.life(process).filter(|life| life.ready.is_none()) {
+                    life.start_failed(stage, detail);
                 }
             }
             Event::Ready { process, window } => self.ready(now, process, window),
@@ -263,7 +268,7 @@ impl Core {
         life.exit = Some((exit, now));
         life.swept = now;
         if life.ready.is_none() && life.stop.as_ref().is_none_or(|stop| stop.step() == Step::Ask) {
-            life.failure.get_or_insert_with(|| "it ended before it was ready".into());
+            life.start_failed(StartStage::EndedBeforeReady, "it ended before it was ready".into());
         }
         let slot = life.slot;
         let mut rest = core::mem::take(&mut life.in_flight);
@@ -314,12 +319,12 @@ impl Core {
         if worker.goal == Goal::Drain && worker.mailbox.is_empty() {
             return self.remove(now, index, Some(life));
         }
-        let failure = life.told_failure();
+        let (stage, failure) = (life.failed_stage, life.told_failure());
         let crash = life.charged || failure.is_some() || exit != Some(Exit::Code(0));
         worker.crashes += u64::from(crash);
         worker.backoff_until = now.after(worker.failures.count(life.healthy(now), jitter));
         let generation = worker.generation;
-        worker.last_exit = Some(Box::new(LastExit { generation, exit, failure, at: now }));
+        worker.last_exit = Some(Box::new(LastExit { generation, exit, stage, failure, at: now }));
         self.touch(index);
         self.try_start(now, index);
     }

@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use workhall_protocol::ids::{Generation, MessageId};
-use workhall_protocol::terms::{Current, Exit};
+use workhall_protocol::terms::{Current, Exit, StartStage};
 
 use crate::event::{ProcessKey, ReplyTo};
 use crate::mailbox::{Identity, Mailbox, Message};
@@ -191,8 +191,10 @@ pub(crate) struct Life {
     pub violations: u64,
     /// The last of them, for people.
     pub last_violation: Option<Box<str>>,
-    /// The stage at which the start failed, for people.
+    /// Why the start or the life failed, for people.
     pub failure: Option<Box<str>>,
+    /// How far the start had come, if it is that which failed.
+    pub failed_stage: Option<StartStage>,
 }
 
 impl Life {
@@ -217,6 +219,7 @@ impl Life {
             violations: 0,
             last_violation: None,
             failure: None,
+            failed_stage: None,
         }
     }
 
@@ -235,6 +238,13 @@ impl Life {
         self.violations += 1;
         let end = detail.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= VIOLATION_BYTES_MAX);
         self.last_violation = Some(detail[..end.last().unwrap_or(0)].into());
+    }
+
+    /// The start has failed. What was said first is the cause of what is said later.
+    pub fn start_failed(&mut self, stage: StartStage, detail: Box<str>) {
+        if self.failure.is_none() {
+            (self.failure, self.failed_stage) = (Some(detail), Some(stage));
+        }
     }
 
     /// Why the start or the life failed, with what it said wrong before.

@@ -423,7 +423,7 @@ impl Checker {
         }
         let process = self.processes.get_mut(&key).expect("was found above");
         match event {
-            Event::Spawned { .. } | Event::Violation { .. } => {}
+            Event::Spawned { .. } | Event::StartFailed { .. } | Event::Violation { .. } => {}
             Event::SpawnFailed { .. } => process.over = true,
             Event::Ready { window, .. } => {
                 process.ready = true;
@@ -824,6 +824,7 @@ pub fn key_of(event: &Event<'_>) -> ProcessKey {
     match event {
         Event::Spawned { process, .. }
         | Event::SpawnFailed { process, .. }
+        | Event::StartFailed { process, .. }
         | Event::Ready { process, .. }
         | Event::Done { process, .. }
         | Event::Failed { process, .. }

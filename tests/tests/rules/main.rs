@@ -11,5 +11,7 @@ mod left_behind;
 mod overlap;
 mod raw_client;
 mod raw_worker;
+mod settings;
+mod trees;
 mod worker;
 mod wrong_input;

@@ -172,8 +172,11 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        for name in &self.enabled_in_parent {
-            let _still_used = fs::write(self.parent.join("cgroup.subtree_control"), format!("-{name}"));
+        // Downwards it was enabled, upwards it is given back; and only into a group that hands on nothing can one return.
+        for (dir, names) in [(&self.base, &self.enabled), (&self.parent, &self.enabled_in_parent)] {
+            for name in names {
+                let _still_used = fs::write(dir.join("cgroup.subtree_control"), format!("-{name}"));
+            }
         }
         if self.base.join(OWN).exists() {
             let _back = fs::write(self.parent.join("cgroup.procs"), "0");
@@ -349,5 +352,44 @@ mod tests {
         assert!(found(MOUNTS, "/../x").unwrap_err().contains("outside"));
         assert!(found("", "/").unwrap_err().contains("no cgroup v2 is mounted"));
         assert!(find_own_group(MOUNTS, "8:pids:/x\n").unwrap_err().contains("in no group"));
+    }
+
+    /// The way of `memory` and `pids`, by a controller that this machine is likely to have free; the unit test is the
+    /// supervisor. Leaves everything as it was.
+    #[test]
+    fn controllers_are_enabled_from_a_leaf_and_given_back() {
+        const FREE: &str = "hugetlb";
+        let Ok(root) = own_group() else { return println!("skipped: no cgroup v2") };
+        if root.join("cgroup.type").exists() || why_not_offered(FREE).is_some() {
+            return println!("skipped: the test needs the root group with the controller {FREE}");
+        }
+        let test = root.join(format!("workhall-test-{}", std::process::id()));
+        if fs::create_dir(&test).is_err() {
+            return println!("skipped: not allowed to make control groups");
+        }
+        let enabled_before = words(&root.join("cgroup.subtree_control")).iter().any(|name| name == FREE);
+        fs::write(root.join("cgroup.subtree_control"), format!("+{FREE}")).unwrap();
+        fs::write(test.join("cgroup.procs"), "0").unwrap();
+
+        let cgroups = Cgroups::make(&[FREE, "memory-of-nobody"]).unwrap();
+        assert_eq!((&cgroups.enabled[..], &cgroups.enabled_in_parent[..]), (&[FREE][..], &[FREE][..]));
+        assert_eq!(own_group().unwrap(), cgroups.base.join(OWN));
+        let generation = workhall_protocol::ids::Generation(3);
+        let number = workhall_protocol::ids::WorkerNumber(2);
+        let group = cgroups.group(ProcessKey { index: 0, number, generation }).unwrap();
+        assert!(group.dir().ends_with("2.3"));
+        assert_eq!(words(&group.dir().join("cgroup.controllers")), [FREE]);
+        let (base, dir) = (cgroups.base.clone(), group.dir().to_path_buf());
+        drop(group);
+        assert!(!dir.exists());
+        drop(cgroups);
+        assert!(!base.exists());
+        assert_eq!((own_group().unwrap(), words(&test.join("cgroup.subtree_control")).len()), (test.clone(), 0));
+
+        fs::write(root.join("cgroup.procs"), "0").unwrap();
+        fs::remove_dir(&test).unwrap();
+        if !enabled_before {
+            fs::write(root.join("cgroup.subtree_control"), format!("-{FREE}")).unwrap();
+        }
     }
 }

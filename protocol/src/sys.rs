@@ -27,7 +27,7 @@ use nix::sys::socket::{MsgFlags, getsockopt, send};
 use nix::sys::time::TimeValLike as _;
 
 use crate::ids::MessageId;
-use crate::limits::mark_page::{ATTACHED, BEGUN, BYTES, FINISHED, STOP};
+use crate::limits::mark_page::{ATTACHED, BEGUN, BYTES, FINISHED, LAUNCH_ERROR, LAUNCH_STEP, STOP};
 
 /// One end of the shared page. Numbers are little endian.
 #[derive(Debug)]
@@ -51,6 +51,24 @@ impl MarkPage {
         let page = MarkPage::map(fd)?;
         page.word(ATTACHED).store(1_u64.to_le(), SeqCst);
         Ok(page)
+    }
+
+    /// Launcher: maps the page of the worker that it is to become, and promises nothing in its name.
+    pub fn of_launch(fd: impl AsFd) -> io::Result<MarkPage> {
+        MarkPage::map(fd)
+    }
+
+    /// Launcher: the program cannot be executed, because of this step (above 0) and this error number.
+    pub fn launch_failed(&self, step: u32, error: i32) {
+        self.word(LAUNCH_ERROR).store(u64::from(error.unsigned_abs()).to_le(), SeqCst);
+        self.word(LAUNCH_STEP).store(u64::from(step).to_le(), SeqCst);
+    }
+
+    /// Supervisor: the step and the error number with which the launcher failed, if it did.
+    pub fn launch_failure(&self) -> Option<(u32, i32)> {
+        let step = u64::from_le(self.word(LAUNCH_STEP).load(SeqCst));
+        let error = u64::from_le(self.word(LAUNCH_ERROR).load(SeqCst));
+        (step != 0).then(|| (u32::try_from(step).unwrap_or(u32::MAX), i32::try_from(error).unwrap_or(0)))
     }
 
     fn map(fd: impl AsFd) -> io::Result<MarkPage> {
@@ -191,6 +209,15 @@ mod tests {
         assert!(worker.is_stopped());
         assert!(!worker.begin(MessageId(2)));
         assert_eq!(supervisor.marks().unwrap().0, MessageId(1), "what was not begun is not marked");
+    }
+
+    #[test]
+    fn d05_the_supervisor_reads_why_a_launch_failed() {
+        let (supervisor, fd) = MarkPage::create().unwrap();
+        let launcher = MarkPage::of_launch(&fd).unwrap();
+        assert_eq!((supervisor.marks(), supervisor.launch_failure()), (None, None));
+        launcher.launch_failed(3, 13);
+        assert_eq!((supervisor.marks(), supervisor.launch_failure()), (None, Some((3, 13))));
     }
 
     #[test]

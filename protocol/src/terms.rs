@@ -90,6 +90,21 @@ pub enum DeadReason {
     Expired,
 }
 
+/// How far the start of a process had come when it failed (rule D5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "std", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+pub enum StartStage {
+    /// What it needs could not be made: its connection, its control group, what its class sets.
+    Setup,
+    /// Its program could not be executed.
+    Exec,
+    /// It ended before it was ready.
+    EndedBeforeReady,
+    /// It was not ready in time.
+    NotReadyInTime,
+}
+
 /// How long each step of a kill took, in milliseconds; null for a step that was not taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]

@@ -6,11 +6,15 @@ use std::num::NonZeroU64;
 use workhall_core::{Effect, Event, KillReport, Mark, Outcome, ProcessKey, ReplyTo};
 use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{self, Ask, OutcomeBody, Receipt, ReceiptBody, Reply, Sender, Steps, Task};
+use workhall_protocol::terms::StartStage;
 
+use crate::cgroup::Group;
+use crate::config::Class;
 use crate::connection::Peer;
 use crate::event_loop::{EventLoop, Process};
 use crate::process_tree::Sweep;
-use crate::{spawner, sys};
+use crate::spawner::{self, Surroundings};
+use crate::sys;
 
 impl EventLoop {
     /// Applies all that the core commands, and what follows from it.
@@ -23,7 +27,7 @@ impl EventLoop {
                 Effect::Look { process, slot } => self.look(process, slot),
                 Effect::Continue { process, slot } => self.signal(process, slot, sys::resume),
                 Effect::Term { process, slot } => self.signal(process, slot, sys::terminate),
-                Effect::Kill { process, slot } => self.signal(process, slot, sys::kill_group),
+                Effect::Kill { process, slot } => self.kill_tree(process, slot),
                 Effect::Sweep { process, slot } => self.begin_sweep(process, slot),
                 Effect::Settled { reply, outcome } => self.settled(reply, &outcome),
                 Effect::Killed { reply, discarded } => self.killed(reply, discarded),
@@ -48,8 +52,8 @@ impl EventLoop {
         let now = self.clock.now();
         match started {
             Ok(slot) => self.core.handle(now, Event::Spawned { process: key, slot: slot as u32 }),
-            Err(Unstarted::Failed(detail)) => {
-                self.core.handle(now, Event::SpawnFailed { process: key, detail: detail.into() });
+            Err(Unstarted::Failed((stage, detail))) => {
+                self.core.handle(now, Event::SpawnFailed { process: key, stage, detail: detail.into() });
             }
             Err(Unstarted::Held) => {
                 let detail = "a process of an earlier supervisor still holds the name";
@@ -59,12 +63,15 @@ impl EventLoop {
     }
 
     fn try_spawn(&mut self, key: ProcessKey) -> Result<usize, Unstarted> {
-        let (Some(name), Some(policy)) = (self.core.name(key), self.core.policy(key)) else {
-            return Err("the worker has gone".to_string().into());
+        let setup = |stage: &str, error: &io::Error| (StartStage::Setup, spawner::failed(stage, error));
+        let (Some(name), Some(class)) = (self.core.name(key), self.class_of_process(key)) else {
+            return Err((StartStage::Setup, "the worker or its class has gone".to_string()).into());
         };
-        let class = self.classes.get(&policy.class).ok_or_else(|| "its class has gone".to_string())?;
-        let lock = self.names.take(name).map_err(|error| spawner::failed("cannot lock its name", &error))?;
-        let spawned = spawner::spawn(class, name, key, &self.socket, lock.ok_or(Unstarted::Held)?)?;
+        let lock = self.names.take(name).map_err(|error| setup("cannot lock its name", &error))?;
+        let lock = lock.ok_or(Unstarted::Held)?;
+        let group = self.trees.group(key, &class.settings);
+        let group = group.map_err(|error| setup("cannot make its control group", &error))?;
+        let spawned = spawner::spawn(class, name, key, self.surroundings(group.as_ref()), lock)?;
         let (pid, serial) = (spawned.pid, self.take_serial());
         let process = Process {
             key,
@@ -75,13 +82,11 @@ impl EventLoop {
             connection: None,
             unwritten_task: None,
             reaped: false,
+            group,
             sweep: None,
         };
         // From here on it is watched: should its connection fail, its end is noticed like any other.
-        let slot = self.add_process(process).map_err(|error| {
-            sys::kill_group(pid);
-            spawner::failed(&format!("cannot watch process {pid}"), &error)
-        })?;
+        let slot = self.add_process(process).map_err(|error| setup(&format!("cannot watch process {pid}"), &error))?;
         self.leaders.insert(pid);
         match self.add_connection(spawned.stream, Peer::Worker { process: key, slot }) {
             Ok(index) => self.processes[slot].connection = Some(index),
@@ -137,8 +142,19 @@ impl EventLoop {
         }
     }
 
+    fn kill_tree(&mut self, key: ProcessKey, slot: u32) {
+        if let Some(process) = self.process(key, slot) {
+            // Both: before its launcher has joined the group, it is alone in its process group.
+            let _again_in_a_while = process.group.as_ref().map(Group::kill);
+            self.signal(key, slot, sys::kill_group);
+        }
+    }
+
     fn begin_sweep(&mut self, key: ProcessKey, slot: u32) {
         let Some(process) = self.process(key, slot) else { return };
+        if process.group.is_some() {
+            return self.end_tree(slot as usize);
+        }
         let (pid, first) = (process.pid, process.sweep.is_none());
         let slot = slot as usize;
         if first {
@@ -188,6 +204,16 @@ impl EventLoop {
         self.connections.get(index).is_some_and(|connection| connection.key == key).then_some(index)
     }
 
+    /// The class of a process.
+    pub(crate) fn class_of_process(&self, key: ProcessKey) -> Option<&Class> {
+        self.core.policy(key).and_then(|policy| self.classes.get(&policy.class)).map(|class| &**class)
+    }
+
+    /// What a process is started into.
+    pub(crate) fn surroundings<'a>(&'a self, group: Option<&'a Group>) -> Surroundings<'a> {
+        Surroundings { socket: &self.socket, group, no_new_privs: self.no_new_privs }
+    }
+
     fn process(&self, key: ProcessKey, slot: u32) -> Option<&Process> {
         self.processes.get(slot as usize).filter(|process| process.key == key)
     }
@@ -198,12 +224,12 @@ enum Unstarted {
     /// The name is locked.
     Held,
     /// Stage and reason.
-    Failed(String),
+    Failed(spawner::Failed),
 }
 
-impl From<String> for Unstarted {
-    fn from(detail: String) -> Unstarted {
-        Unstarted::Failed(detail)
+impl From<spawner::Failed> for Unstarted {
+    fn from(failed: spawner::Failed) -> Unstarted {
+        Unstarted::Failed(failed)
     }
 }
 

@@ -4,7 +4,9 @@
 //! that names file, line, column and what was expected.
 
 mod file;
+mod settings;
 
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use workhall_protocol::terms::Refusal;
 
 pub use file::parse_duration;
 use file::{ClassFile, File, OnCrash};
+pub use settings::Settings;
 
 /// Where the configuration is looked for when nobody says where.
 pub const DEFAULT_FILE: &str = "/etc/workhall/workhall.toml";
@@ -35,11 +38,27 @@ pub struct Config {
     pub limits: Limits,
     /// The most connections at a time.
     pub connections: usize,
+    /// How what processes leave behind is to be found.
+    pub process_tree: ProcessTree,
+    /// What is set for processes whose class is in no file.
+    plain: Settings,
     classes: Vec<Arc<Class>>,
     /// Patterns and the class of each, the most specific first.
     patterns: Vec<Pattern>,
     /// Executables that are classes by their own name (rule W9).
     workers_dir: Option<PathBuf>,
+}
+
+/// `process_tree` in `[supervisor]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessTree {
+    /// By control groups where that is possible.
+    Auto,
+    /// By control groups, or not at all.
+    Cgroup,
+    /// By what the supervisor inherits as a subreaper.
+    Subreaper,
 }
 
 /// A family of names.
@@ -53,6 +72,20 @@ pub struct Class {
     pub directory: Option<PathBuf>,
     /// The supervisor starts the worker of this name by itself, as number 1 (rule W5).
     pub main: bool,
+    /// What is set for its processes.
+    pub settings: Settings,
+}
+
+impl Class {
+    /// The file to execute, looked for as its process would; none if there is none. One that is named by a path is
+    /// not looked for.
+    pub fn program(&self) -> Option<PathBuf> {
+        let program = &self.exec[0];
+        match program.contains('/') {
+            true => Some(PathBuf::from(program)),
+            false => find_program(program, self.settings.variable("PATH")?),
+        }
+    }
 }
 
 impl Config {
@@ -131,7 +164,7 @@ impl Config {
             if let Some(dir) = class.directory.as_ref().filter(|dir| !dir.is_dir()) {
                 warnings.push(format!("class `{}`: there is no directory {}", class.policy.class, dir.display()));
             }
-            if find_program(&class.exec[0]).is_none() {
+            if !class.program().is_some_and(|program| is_executable(&program)) {
                 let (name, program) = (&class.policy.class, &class.exec[0]);
                 warnings.push(format!("class `{name}`: there is no executable `{program}`"));
             }
@@ -167,6 +200,34 @@ impl Config {
             ),
             false => sentence,
         }
+    }
+
+    /// What classes set that is not enforced where `why_not` gives a reason for its controller.
+    pub fn not_enforced(&self, why_not: impl Fn(&str) -> Option<String>) -> Vec<String> {
+        let mut sentences = Vec::new();
+        for class in &self.classes {
+            let settings = &class.settings;
+            for (key, set, controller) in
+                [("memory", settings.memory, "memory"), ("processes", settings.processes, "pids")]
+            {
+                if let (Some(_), Some(why)) = (set, why_not(controller)) {
+                    sentences.push(format!("class `{}`: `{key}` is not enforced: {why}", class.policy.class));
+                }
+            }
+        }
+        sentences
+    }
+
+    /// The controllers that its classes need.
+    pub fn controllers(&self) -> Vec<&'static str> {
+        let sets = |set: fn(&Settings) -> Option<u64>| self.classes.iter().any(|class| set(&class.settings).is_some());
+        let needed = [("memory", sets(|settings| settings.memory)), ("pids", sets(|settings| settings.processes))];
+        needed.into_iter().filter_map(|(name, needed)| needed.then_some(name)).collect()
+    }
+
+    /// Whether no class lets its processes gain privileges.
+    pub fn no_new_privs(&self) -> bool {
+        self.classes.iter().all(|class| class.settings.no_new_privs)
     }
 
     fn no_class(&self, name: &str) -> String {
@@ -207,17 +268,15 @@ impl Config {
 
     fn class_of_program(&self, name: &str, program: &Path) -> Class {
         let file = ClassFile { exec: vec![program.to_string_lossy().into_owned()], ..ClassFile::default() };
-        Class { policy: Arc::new(file.policy(name)), exec: file.exec, directory: None, main: false }
+        let policy = Arc::new(file.policy(name));
+        Class { policy, exec: file.exec, directory: None, main: false, settings: self.plain.clone() }
     }
 }
 
-/// The program that a class would execute, where it can be found.
-fn find_program(program: &str) -> Option<PathBuf> {
-    if program.contains('/') {
-        return Some(PathBuf::from(program)).filter(|path| is_executable(path));
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| is_executable(path))
+/// A program without a slash. With a relative directory in PATH it would depend on where the supervisor is.
+fn find_program(program: &str, path: &OsStr) -> Option<PathBuf> {
+    let dirs = std::env::split_paths(path).filter(|dir| dir.is_absolute());
+    dirs.map(|dir| dir.join(program)).find(|path| is_executable(path))
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -296,8 +355,9 @@ impl File {
                 exec[0] = base.join(&exec[0]).to_string_lossy().into_owned();
             }
             let directory = class.directory.as_ref().map(|dir| base.join(dir));
-            let built = Class { policy: Arc::new(class.policy(name)), exec, directory, main: class.main };
-            let built = Arc::new(built);
+            let settings = class.settings().with_context(|| format!("class `{name}`"))?;
+            let policy = Arc::new(class.policy(name));
+            let built = Arc::new(Class { policy, exec, directory, main: class.main, settings });
             classes.push(built.clone());
             match &class.names {
                 None => patterns.push(Pattern {
@@ -345,6 +405,8 @@ impl File {
                 dead_bytes: supervisor.dead_letters.bytes,
             },
             connections: supervisor.max_connections as usize,
+            process_tree: supervisor.process_tree,
+            plain: ClassFile::default().settings().expect("the defaults need nobody's account"),
             classes,
             patterns,
             workers_dir: None,

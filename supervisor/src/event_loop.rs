@@ -15,6 +15,7 @@ use workhall_protocol::messages::{Error, Ref, Reply, ToSupervisor};
 use workhall_protocol::terms::Refusal;
 use workhall_protocol::wire::DecodeError;
 
+use crate::cgroup::{Group, Trees};
 use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer};
@@ -54,7 +55,9 @@ pub(crate) struct Process {
     pub unwritten_task: Option<MessageId>,
     /// The exit status was collected: its number may be another's from here on.
     pub reaped: bool,
-    /// The hunt for what it left behind.
+    /// Its control group, where there are groups.
+    pub group: Option<Group>,
+    /// The hunt for what it left behind, where there are none.
     pub sweep: Option<Sweep>,
 }
 
@@ -87,6 +90,12 @@ pub struct EventLoop {
     /// Connections with something to write at the end of the turn.
     dirty: Vec<usize>,
     pub(crate) names: NameLocks,
+    /// How what processes leave behind is found.
+    pub(crate) trees: Trees,
+    /// The supervisor has given up new privileges, and so all that it starts.
+    pub(crate) no_new_privs: bool,
+    /// What classes set and this machine does not enforce, for people.
+    pub(crate) not_enforced: Vec<String>,
     pub(crate) foreign: Foreign,
     pub(crate) reserve: Reserve,
     /// Processes that have ended and may have left something behind.
@@ -109,6 +118,12 @@ pub struct Setup {
     pub names: NameLocks,
     /// The most open descriptors.
     pub descriptors: u64,
+    /// How what processes leave behind is found.
+    pub trees: Trees,
+    /// The supervisor has given up new privileges.
+    pub no_new_privs: bool,
+    /// What classes set and this machine does not enforce, for people.
+    pub not_enforced: Vec<String>,
     /// For the jitter of delays.
     pub seed: u64,
 }
@@ -139,6 +154,9 @@ impl EventLoop {
             next_serial: 1,
             questions: Vec::new(),
             names: setup.names,
+            trees: setup.trees,
+            no_new_privs: setup.no_new_privs,
+            not_enforced: setup.not_enforced,
             foreign: Foreign::default(),
             reserve: Reserve::new()?,
             dirty: Vec::new(),
@@ -214,6 +232,12 @@ impl EventLoop {
                     self.process_ended(slot);
                 }
             }
+            Token::Tree { slot, serial } => {
+                if self.processes.get(slot).is_some_and(|process| process.serial & SERIAL_MASK == serial) {
+                    self.end_tree(slot);
+                    self.apply();
+                }
+            }
         }
         Ok(())
     }
@@ -270,7 +294,14 @@ impl EventLoop {
     pub(crate) fn add_process(&mut self, process: Process) -> std::io::Result<usize> {
         let entry = self.processes.vacant_entry();
         let slot = entry.key();
-        self.poller.add(&process.pidfd, Token::Process { slot, serial: process.serial }.pack(), READ)?;
+        let token = Token::Process { slot, serial: process.serial }.pack();
+        if let Err(error) = self.poller.add(&process.pidfd, token, READ) {
+            // Nobody would notice its end: it must not live, and the next one starts after it.
+            sys::kill_group(process.pid);
+            sys::wait_for_end(&process.pidfd);
+            let _killed = process.group.as_ref().map(Group::kill);
+            return Err(error);
+        }
         entry.insert(process);
         Ok(slot)
     }

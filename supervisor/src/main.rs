@@ -1,6 +1,7 @@
 //! `workhall`: the supervisor and its command line, in one binary.
 
 mod apply;
+mod cgroup;
 mod cli;
 mod clock;
 mod config;
@@ -9,6 +10,7 @@ mod dead_letters;
 mod diagnostics;
 mod event_loop;
 mod exit_code;
+mod launcher;
 mod name_lock;
 mod process_tree;
 mod reaper;
@@ -20,5 +22,6 @@ mod token;
 mod unix_signals;
 
 fn main() -> std::process::ExitCode {
-    cli::run().into()
+    // In a process of a worker to be, before anything else that would cost time.
+    launcher::run_if_asked().unwrap_or_else(|| cli::run().into())
 }

@@ -7,7 +7,8 @@ use workhall_core::{Event, Mark};
 use workhall_protocol::ids::MessageId;
 
 use crate::event_loop::EventLoop;
-use crate::{process_tree, sys};
+use crate::token::Token;
+use crate::{process_tree, spawner, sys};
 
 /// How many descriptors a sweep has open at a time, at most.
 const RESERVED: usize = 4;
@@ -81,8 +82,42 @@ impl EventLoop {
                 .unwritten_task
                 .map(|first| Mark { begun: MessageId(first.0.saturating_sub(1)), finished: MessageId(0) }),
         };
+        self.start_failed(slot);
         self.core.handle(self.clock.now(), Event::Exited { process: key, exit, mark });
         self.apply();
+    }
+
+    /// Its launcher may have said why it never became its program.
+    fn start_failed(&mut self, slot: usize) {
+        let process = &self.processes[slot];
+        let (key, Some((step, error))) = (process.key, process.page.launch_failure()) else { return };
+        let around = self.surroundings(process.group.as_ref());
+        let failed = self.class_of_process(key).and_then(|class| spawner::launch_failure(class, around, step, error));
+        if let Some((stage, detail)) = failed {
+            self.core.handle(self.clock.now(), Event::StartFailed { process: key, stage, detail: detail.into() });
+        }
+    }
+
+    /// Ends what is left in the control group of a process that has ended. What cannot be done now is done again
+    /// when the group changes, and whenever the core says so: until then the gate stays shut.
+    pub(crate) fn end_tree(&mut self, slot: usize) {
+        let process = &mut self.processes[slot];
+        let (true, Some(group)) = (process.reaped, &mut process.group) else { return };
+        let watched = group.events().is_some();
+        let gone = group.kill().and_then(|()| group.is_populated()).is_ok_and(|populated| !populated);
+        match (gone, watched, group.events()) {
+            (true, ..) => {
+                // The kernel forgets the watch with the descriptor.
+                let process = self.processes.remove(slot);
+                process_tree::reap_adopted(|pid| self.leaders.contains(&pid));
+                self.core.handle(self.clock.now(), Event::TreeGone { process: process.key });
+            }
+            (false, false, Some(events)) => {
+                let token = Token::Tree { slot, serial: process.serial }.pack();
+                let _else_by_the_repeated_sweep = self.poller.add_changes(events, token);
+            }
+            _ => {}
+        }
     }
 
     /// Looks again for what ended processes left behind, and reaps what was adopted.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, Policy, State, WorkerView};
-use workhall_protocol::terms::{DeadReason, Exit};
+use workhall_protocol::terms::{DeadReason, Exit, StartStage};
 
 /// One row of `workhall ps`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -143,6 +143,9 @@ pub struct ExitReport {
     pub generation: u64,
     /// How; null if no process ever ran.
     pub exit: Option<Exit>,
+    /// How far the start had come, if that is what failed; else null (rule D5).
+    #[serde(default)]
+    pub stage: Option<StartStage>,
     /// What went wrong at the start, if that is why.
     pub failure: Option<String>,
     /// How long ago.
@@ -180,8 +183,14 @@ pub struct StatusReport {
     pub senders: Vec<SenderReport>,
     /// The bounds.
     pub limits: LimitsReport,
-    /// How left-over children of workers are found (rule K8).
+    /// How left-over children of workers are found (rule K8): `cgroup` or `subreaper`.
     pub process_tree: String,
+    /// Why not by control groups; null where it is by them.
+    #[serde(default)]
+    pub why_not_cgroup: Option<String>,
+    /// What classes set and this machine does not enforce, one sentence each.
+    #[serde(default)]
+    pub not_enforced: Vec<String>,
     /// The supervisor is on its way to stop.
     pub stopping: bool,
 }
@@ -372,6 +381,7 @@ impl ExitReport {
         ExitReport {
             generation: exit.generation.0,
             exit: exit.exit,
+            stage: exit.stage,
             failure: exit.failure.as_deref().map(str::to_string),
             ago_ms: now.since(exit.at).as_millis() as u64,
         }

@@ -282,7 +282,9 @@ impl EventLoop {
                 connections: self.config.connections as u64,
                 descriptors: self.descriptors,
             },
-            process_tree: "subreaper".to_string(),
+            process_tree: self.trees.name().to_string(),
+            why_not_cgroup: self.trees.why().map(str::to_string),
+            not_enforced: self.not_enforced.clone(),
             stopping: self.stopping,
         };
         self.report(index, reference, &status);

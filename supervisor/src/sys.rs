@@ -1,11 +1,14 @@
 //! The only file of this crate that names the operating system's interfaces: nix, rustix and interprocess.
 //! Thin: each function is one thing that the kernel does, and decides nothing.
 
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use interprocess::local_socket::traits::{Listener as _, Stream as _};
@@ -16,14 +19,16 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signal::{SigHandler, SigSet, Signal, kill, killpg};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect as connect_to, getsockopt, shutdown, socket,
     socketpair,
 };
-use nix::unistd::Pid;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Group, Pid, Uid, User};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use workhall_protocol::terms::Exit;
 
@@ -165,6 +170,11 @@ impl Poller {
         Ok(self.epoll.add(fd, EpollEvent::new(flags(interest), token))?)
     }
 
+    /// Watches a file of the kernel's for a change of what it says (EPOLLPRI), until it is read again.
+    pub fn add_changes(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLPRI, token))?)
+    }
+
     /// Watches it for something else.
     pub fn modify(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags(interest), token))?)
@@ -224,6 +234,13 @@ pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
 pub fn reap(pidfd: impl AsFd) -> io::Result<Option<Exit>> {
     let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
     Ok(status.map(|status| exit_of(&status)))
+}
+
+/// Waits for the end of a child that was killed just now, and collects it.
+pub fn wait_for_end(pidfd: impl AsFd) {
+    while let Err(rustix::io::Errno::INTR) =
+        rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
+    {}
 }
 
 /// Collects the exit status of an adopted child, if it has ended; says whether it had.
@@ -413,6 +430,166 @@ pub fn shortage(error: &io::Error) -> Option<&'static str> {
         Errno::ENOMEM => Some("there is not enough memory"),
         _ => None,
     }
+}
+
+/// From here on nothing that is executed gains privileges by it (PR_SET_NO_NEW_PRIVS); there is no way back.
+pub fn set_no_new_privs() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_no_new_privs()?)
+}
+
+/// Whether it may become any user.
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
+/// Sets how nice it is to others, from -20 to 19.
+pub fn set_nice(nice: i32) -> io::Result<()> {
+    Ok(rustix::process::setpriority_process(None, nice)?)
+}
+
+/// Sets which permissions new files lack.
+pub fn set_umask(mask: u32) {
+    umask(Mode::from_bits_truncate(mask));
+}
+
+/// Sets the soft and the hard limit; none is unlimited.
+pub fn set_limit(limit: Limit, value: Option<u64>) -> io::Result<()> {
+    let value = value.unwrap_or(nix::sys::resource::RLIM_INFINITY);
+    Ok(setrlimit(limit.resource(), value, value)?)
+}
+
+/// A resource that the kernel limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[allow(missing_docs, reason = "they are named as in the configuration, whose table says what they are")]
+pub enum Limit {
+    OpenFiles,
+    UserProcesses,
+    CpuTime,
+    AddressSpace,
+    Data,
+    Stack,
+    Core,
+    FileSize,
+    LockedMemory,
+}
+
+impl Limit {
+    /// Its key in the configuration.
+    pub fn key(self) -> &'static str {
+        match self {
+            Limit::OpenFiles => "open_files",
+            Limit::UserProcesses => "user_processes",
+            Limit::CpuTime => "cpu_time",
+            Limit::AddressSpace => "address_space",
+            Limit::Data => "data",
+            Limit::Stack => "stack",
+            Limit::Core => "core",
+            Limit::FileSize => "file_size",
+            Limit::LockedMemory => "locked_memory",
+        }
+    }
+
+    fn resource(self) -> Resource {
+        match self {
+            Limit::OpenFiles => Resource::RLIMIT_NOFILE,
+            Limit::UserProcesses => Resource::RLIMIT_NPROC,
+            Limit::CpuTime => Resource::RLIMIT_CPU,
+            Limit::AddressSpace => Resource::RLIMIT_AS,
+            Limit::Data => Resource::RLIMIT_DATA,
+            Limit::Stack => Resource::RLIMIT_STACK,
+            Limit::Core => Resource::RLIMIT_CORE,
+            Limit::FileSize => Resource::RLIMIT_FSIZE,
+            Limit::LockedMemory => Resource::RLIMIT_MEMLOCK,
+        }
+    }
+}
+
+/// Takes the supplementary groups.
+pub fn set_groups(groups: &[u32]) -> io::Result<()> {
+    let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    Ok(nix::unistd::setgroups(&groups)?)
+}
+
+/// Takes the group: real, effective and saved.
+pub fn set_group(group: u32) -> io::Result<()> {
+    let group = Gid::from_raw(group);
+    Ok(nix::unistd::setresgid(group, group, group)?)
+}
+
+/// Becomes the user: real, effective and saved, so that there is no way back.
+pub fn set_user(user: u32) -> io::Result<()> {
+    let user = Uid::from_raw(user);
+    Ok(nix::unistd::setresuid(user, user, user)?)
+}
+
+/// An entry of the user database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The name.
+    pub name: String,
+    /// The number.
+    pub user: u32,
+    /// Its own group.
+    pub group: u32,
+    /// The groups it is in, its own among them.
+    pub groups: Vec<u32>,
+    /// Its directory.
+    pub home: PathBuf,
+}
+
+/// Looks a user up, by name or by number.
+pub fn account(name: &str) -> io::Result<Option<Account>> {
+    let entry = match (User::from_name(name)?, name.parse()) {
+        (Some(entry), _) => Some(entry),
+        (None, Ok(number)) => User::from_uid(Uid::from_raw(number))?,
+        (None, Err(_)) => None,
+    };
+    let Some(entry) = entry else { return Ok(None) };
+    let name = CString::new(entry.name.as_str())?;
+    let groups = nix::unistd::getgrouplist(&name, entry.gid)?.into_iter().map(Gid::as_raw).collect();
+    let (user, group) = (entry.uid.as_raw(), entry.gid.as_raw());
+    Ok(Some(Account { name: entry.name, user, group, groups, home: entry.dir }))
+}
+
+/// Looks a group's number up by its name.
+pub fn group_number(name: &str) -> io::Result<Option<u32>> {
+    Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()))
+}
+
+/// From here on stdin is empty, and what this process wrote to a closed pipe kills it, as programs expect who were not
+/// written in Rust: its runtime ignores SIGPIPE.
+pub fn as_programs_expect() -> io::Result<()> {
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    // SAFETY: the default disposition runs no code of ours.
+    #[allow(unsafe_code)]
+    unsafe {
+        nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl)?;
+    }
+    Ok(())
+}
+
+/// Becomes another program: comes back only if that fails. Unlike `Command::exec` it never takes a file that is no
+/// program for a script of the shell.
+pub fn execute(program: &OsStr, words: &[String], environment: &[OsString]) -> io::Error {
+    let become_it = || -> io::Result<Infallible> {
+        let program = CString::new(program.as_bytes())?;
+        let words = words.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>()?;
+        let environment = environment.iter().map(|entry| CString::new(entry.as_bytes()));
+        let environment = environment.collect::<Result<Vec<_>, _>>()?;
+        Ok(nix::unistd::execve(&program, &words, &environment)?)
+    };
+    match become_it() {
+        Err(error) => error,
+        Ok(never) => match never {},
+    }
+}
+
+/// A file in memory with this content, to be read from its beginning.
+pub fn memory_file(content: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create("workhall-plan", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Unblocks all signals: a mask that was inherited would go on to every worker.

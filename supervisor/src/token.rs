@@ -9,8 +9,19 @@ pub(crate) enum Token {
     ChildSignal,
     StopSignal,
     ReloadSignal,
-    Connection { index: usize, serial: u64 },
-    Process { slot: usize, serial: u64 },
+    Connection {
+        index: usize,
+        serial: u64,
+    },
+    Process {
+        slot: usize,
+        serial: u64,
+    },
+    /// The control group of a process.
+    Tree {
+        slot: usize,
+        serial: u64,
+    },
 }
 
 /// The part of a serial number that fits into a token.
@@ -32,6 +43,7 @@ impl Token {
             Token::ReloadSignal => 3,
             Token::Connection { index, serial } => place(1, index, serial),
             Token::Process { slot, serial } => place(2, slot, serial),
+            Token::Tree { slot, serial } => place(3, slot, serial),
         }
     }
 
@@ -40,6 +52,7 @@ impl Token {
         match (token >> 60, token) {
             (1, _) => Token::Connection { index, serial },
             (2, _) => Token::Process { slot: index, serial },
+            (3, _) => Token::Tree { slot: index, serial },
             (_, 0) => Token::Listener,
             (_, 1) => Token::ChildSignal,
             (_, 2) => Token::StopSignal,
@@ -73,6 +86,7 @@ mod tests {
             Token::Connection { index: 0, serial: 1 },
             large,
             Token::Process { slot: 7, serial: 9 },
+            Token::Tree { slot: 7, serial: 9 },
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }

@@ -462,6 +462,43 @@ impl Drop for Supervisor {
     }
 }
 
+/// The ways of finding what processes leave behind that are possible here; says which are not.
+pub fn tree_modes() -> Vec<&'static str> {
+    static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
+    let why_not = WHY_NOT.get_or_init(|| {
+        let status = Supervisor::start().status();
+        (status["process_tree"] != "cgroup").then(|| status["why_not_cgroup"].to_string())
+    });
+    match why_not {
+        None => vec!["cgroup", "subreaper"],
+        Some(why) => {
+            println!("skipped for control groups, which are not possible here: {why}");
+            vec!["subreaper"]
+        }
+    }
+}
+
+impl Supervisor {
+    /// With classes `a` and `b`, and one way of finding what processes leave behind. `more` goes into `[class.a]`.
+    pub fn in_mode(mode: &str, more: &str) -> Supervisor {
+        let class = "exec = ['{bin}/test-worker']\n";
+        Supervisor::with_config(&format!(
+            "[supervisor]\nprocess_tree = '{mode}'\n[class.a]\n{class}{more}\n[class.b]\n{class}"
+        ))
+    }
+
+    /// The directory of this supervisor's control groups.
+    pub fn cgroups(&self) -> PathBuf {
+        let of = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let own = of(std::process::id());
+        let own = own.lines().find_map(|line| line.strip_prefix("0::")).expect("cgroup v2 is there").to_string();
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).expect("it is mounted");
+        let mount = mount.split(' ').nth(1).unwrap().to_string();
+        PathBuf::from(mount + own.trim_end_matches('/')).join(format!("workhall-{}", self.pid()))
+    }
+}
+
 /// Waits for a condition where no supervisor is at hand.
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {

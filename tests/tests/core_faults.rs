@@ -5,7 +5,7 @@ use workhall_core::{
     AccountId, Call, CallReceipt, Charge, CrashLimit, DeadTotals, Event, KillMode, Letters, Policy, State,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
-use workhall_protocol::terms::{DeadReason, Exit, Ignored, Refusal, Until};
+use workhall_protocol::terms::{DeadReason, Exit, Ignored, Refusal, StartStage, Until};
 use workhall_tests::driver::{Driver, EXIT_GRACE_MS, TERM_GRACE_MS, busy_with_two_pending, mark, ms, post, reply};
 
 const CRASH: Exit = Exit::Signal(11);
@@ -181,7 +181,7 @@ fn d05_what_waited_for_a_process_that_cannot_be_started_is_dead_if_the_class_say
     d.accepted(Call { reply: reply(2), ..post("a") });
     let fails = |d: &mut Driver, generation| {
         let (process, detail) = (d.key(2, generation), "no such file".into());
-        d.feed(Event::SpawnFailed { process, detail });
+        d.feed(Event::SpawnFailed { process, stage: StartStage::Exec, detail });
     };
     fails(&mut d, 1);
     assert_eq!(letters(&d), []);

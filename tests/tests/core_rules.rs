@@ -7,7 +7,7 @@ use workhall_core::{
     State,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
-use workhall_protocol::terms::{Current, EndedBy, Exit, Ignored, Refusal, Until};
+use workhall_protocol::terms::{Current, EndedBy, Exit, Ignored, Refusal, StartStage, Until};
 
 use workhall_tests::driver::{
     Driver, EXIT_GRACE_MS, START_TIMEOUT_MS, TERM_GRACE_MS, busy_with_two_pending, kill, line, line_of_three, mark, ms,
@@ -855,7 +855,7 @@ fn d05_a_process_that_cannot_start_is_a_death_with_a_reason() {
     let mut d = Driver::new();
     d.call("a", "m");
     d.effects.clear();
-    d.feed(Event::SpawnFailed { process: d.key(2, 1), detail: "no such file".into() });
+    d.feed(Event::SpawnFailed { process: d.key(2, 1), stage: StartStage::Exec, detail: "no such file".into() });
     d.did(&["spawn %2.2"]);
     d.tick(START_TIMEOUT_MS);
     d.did(&["term %2.2"]);
@@ -863,6 +863,24 @@ fn d05_a_process_that_cannot_start_is_a_death_with_a_reason() {
     let view = d.view("a");
     let last = view.exits().next().unwrap();
     assert_eq!((view.crashes, last.failure.as_deref()), (2, Some("not ready in time")));
+    assert_eq!(last.stage, Some(StartStage::NotReadyInTime));
+}
+
+#[test]
+fn d05_what_the_launcher_says_is_why_the_start_failed() {
+    let mut d = Driver::new();
+    d.call("a", "m");
+    let (stage, detail) = (StartStage::Exec, "cannot execute a: No such file or directory");
+    d.feed(Event::StartFailed { process: d.key(2, 1), stage, detail: detail.into() });
+    d.dies(2, 1, Exit::Code(127), None);
+    let last = d.view("a").exits().next().unwrap().clone();
+    assert_eq!((last.stage, last.failure.as_deref()), (Some(stage), Some(detail)));
+    // One that is ready has been started, whatever its memory says.
+    d.ready(2, 2, 1);
+    d.feed(Event::StartFailed { process: d.key(2, 2), stage, detail: detail.into() });
+    d.dies(2, 2, Exit::Code(3), None);
+    let last = d.view("a").exits().next().unwrap().clone();
+    assert_eq!((last.generation.0, last.stage, last.failure), (2, None, None));
 }
 
 #[test]
@@ -947,6 +965,9 @@ fn d08_stopped_is_said_once_and_last() {
     d.feed(Event::SpawnFailed { process: d.key(3, 1), detail: "".into() });
     d.feed(Event::SpawnFailed { process: d.key(3, 2), detail: "".into() });
     d.core.wait(Target::Name("a"), Until::Gone, AccountId(0), reply(9).unwrap());
+    d.feed(Event::SpawnFailed { process: d.key(3, 1), stage: StartStage::Setup, detail: "".into() });
+    d.feed(Event::SpawnFailed { process: d.key(3, 2), stage: StartStage::Setup, detail: "".into() });
+    d.core.wait(Target::Name("a"), Until::Gone, reply(9).unwrap());
     d.effects.clear();
     // Nothing has a process: the last worker goes while the shutdown still looks at them.
     d.core.shutdown(d.now, ms(1000));

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId, Target, WorkerNumber};
-use workhall_protocol::terms::{Exit, Ignored};
+use workhall_protocol::terms::{Exit, Ignored, StartStage};
 
 use crate::registry::Refused;
 
@@ -131,7 +131,18 @@ pub enum Event<'a> {
     SpawnFailed {
         /// Which.
         process: ProcessKey,
-        /// Stage and reason, for people.
+        /// How far it had come.
+        stage: StartStage,
+        /// The reason, for people.
+        detail: Box<str>,
+    },
+    /// The process runs, but will never execute its program; `Exited` follows. Says nothing of one that is ready.
+    StartFailed {
+        /// Which.
+        process: ProcessKey,
+        /// How far it had come.
+        stage: StartStage,
+        /// The reason, for people.
         detail: Box<str>,
     },
     /// There is no process yet: the kernel holds the name for a process of an earlier supervisor (rule D7).

@@ -6,7 +6,7 @@ use alloc::format;
 
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::limits::WINDOW_MAX;
-use workhall_protocol::terms::{Current, DeadReason, Exit};
+use workhall_protocol::terms::{Current, DeadReason, Exit, StartStage};
 
 use crate::dead_letters::Fate;
 use crate::deadlines::Due;
@@ -38,11 +38,16 @@ impl Core {
                     self.workers[process.index as usize].held = None;
                 }
             }
-            Event::SpawnFailed { process, detail } => {
+            Event::SpawnFailed { process, stage, detail } => {
                 if let Some(life) = self.life(process) {
-                    life.failure = Some(detail);
+                    life.start_failed(stage, detail);
                     self.workers[process.index as usize].held = None;
                     self.end_life(now, process.index);
+                }
+            }
+            Event::StartFailed { process, stage, detail } => {
+                if let Some(life) = self.life(process).filter(|life| life.ready.is_none()) {
+                    life.start_failed(stage, detail);
                 }
             }
             Event::Held { process, detail } => self.name_is_held(now, process, detail),
@@ -340,7 +345,7 @@ impl Core {
         life.exit = Some((exit, now));
         life.swept = now;
         if life.ready.is_none() && life.stop.as_ref().is_none_or(|stop| stop.step() == Step::Ask) {
-            life.failure.get_or_insert_with(|| "it ended before it was ready".into());
+            life.start_failed(StartStage::EndedBeforeReady, "it ended before it was ready".into());
         }
         let slot = life.slot;
         let mut rest = core::mem::take(&mut life.in_flight);
@@ -416,7 +421,7 @@ impl Core {
         if worker.goal == Goal::Drain && worker.messages() == 0 {
             return self.remove(now, index, Some(life));
         }
-        let failure = worker.told_failure(&mut life);
+        let (stage, failure) = (life.failed_stage, worker.told_failure(&mut life));
         // That it was asked to end because it had nothing to do is no failure, however it has ended.
         let crash = life.charged || !life.idled && (failure.is_some() || exit != Some(Exit::Code(0)));
         worker.crashes += u64::from(crash);
@@ -440,7 +445,7 @@ impl Core {
         if exits.len() == KEPT_MAX {
             exits.pop_front();
         }
-        exits.push_back(LastExit { generation: worker.generation, exit, failure, at: now });
+        exits.push_back(LastExit { generation: worker.generation, exit, stage, failure, at: now });
         self.touch(index);
         if unstarted {
             self.drop_unstarted(now, index, exit);

@@ -1,5 +1,7 @@
 //! What happens by the passing of time.
 
+use workhall_protocol::terms::StartStage;
+
 use crate::deadlines::Due;
 use crate::effect::Effect;
 use crate::registry::Core;
@@ -91,7 +93,7 @@ impl Core {
             }
             self.climb(now, index, step);
         } else {
-            life.failure = Some("not ready in time".into());
+            life.start_failed(StartStage::NotReadyInTime, "not ready in time".into());
             self.climb(now, index, Step::Term);
         }
         self.arm(index);

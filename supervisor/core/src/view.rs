@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId};
-use workhall_protocol::terms::Exit;
+use workhall_protocol::terms::{Exit, StartStage};
 
 use crate::mailbox::Identity;
 use crate::policy::Policy;
@@ -50,6 +50,8 @@ pub struct LastExit {
     pub generation: Generation,
     /// How; none if no process ever ran.
     pub exit: Option<Exit>,
+    /// How far the start had come, if that is what failed.
+    pub stage: Option<StartStage>,
     /// What went wrong at the start, if that is why.
     pub failure: Option<Box<str>>,
     /// When.

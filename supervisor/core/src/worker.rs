@@ -21,7 +21,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId};
-use workhall_protocol::terms::{Current, Exit};
+use workhall_protocol::terms::{Current, Exit, StartStage};
 
 use crate::event::{ProcessKey, ReplyTo};
 use crate::held::Held;
@@ -288,8 +288,10 @@ pub(crate) struct Life {
     pub charged: bool,
     /// It said something that it must not say.
     pub violated: bool,
-    /// The stage at which the start failed, for people.
+    /// Why the start or the life failed, for people.
     pub failure: Option<Box<str>>,
+    /// How far the start had come, if it is that which failed.
+    pub failed_stage: Option<StartStage>,
 }
 
 impl Life {
@@ -319,6 +321,7 @@ impl Life {
             charged: false,
             violated: false,
             failure: None,
+            failed_stage: None,
         }
     }
 
@@ -336,6 +339,13 @@ impl Life {
     fn task_is_timed(&self) -> bool {
         let asked = self.stop.as_ref().is_none_or(Stop::waits_for_task);
         !self.in_flight.is_empty() && asked && self.exit.is_none()
+    }
+
+    /// The start has failed. What was said first is the cause of what is said later.
+    pub fn start_failed(&mut self, stage: StartStage, detail: Box<str>) {
+        if self.failure.is_none() {
+            (self.failure, self.failed_stage) = (Some(detail), Some(stage));
+        }
     }
 
     /// Whether it did anything that speaks against delaying its successor.

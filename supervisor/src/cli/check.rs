@@ -33,13 +33,15 @@ impl Check {
                 Failure::usage(format!("{}: `socket` in [supervisor]: {}", self.file.display(), failure.message))
             })?;
         }
-        for warning in config.warnings() {
+        let mut warnings = config.warnings();
+        warnings.extend(config.not_enforced(crate::cgroup::why_not_offered));
+        for warning in &warnings {
             say(format_args!("warning: {warning}"));
         }
         let classes: Vec<&str> = config.classes().iter().map(|class| &*class.policy.class).collect();
         let mut out = Out::default();
         if self.json {
-            out.line(serde_json::json!({ "correct": true, "classes": classes, "warnings": config.warnings() }));
+            out.line(serde_json::json!({ "correct": true, "classes": classes, "warnings": warnings }));
             return out.end(Ok(ExitCode::Done));
         }
         let shown = match classes.is_empty() {

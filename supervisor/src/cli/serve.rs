@@ -7,8 +7,9 @@ use anyhow::Context as _;
 
 use super::connect::{check_socket_path, default_socket};
 use super::{ExitCode, Failure};
+use crate::cgroup::{Cgroups, Trees};
 use crate::clock::Clock;
-use crate::config::{Config, DEFAULT_FILE};
+use crate::config::{Config, DEFAULT_FILE, ProcessTree};
 use crate::diagnostics::say;
 use crate::event_loop::{EventLoop, Setup};
 use crate::name_lock::NameLocks;
@@ -35,9 +36,6 @@ impl Serve {
         let socket = socket.or_else(|| config.socket.clone()).unwrap_or_else(default_socket);
         let socket = std::path::absolute(&socket)?;
         check_socket_path(&socket)?;
-        for warning in config.warnings() {
-            say(format_args!("warning: {warning}"));
-        }
         sys::unblock_signals().context("cannot unblock signals")?;
         sys::seal_inherited_descriptors().context("cannot seal the inherited descriptors (is /proc mounted?)")?;
         sys::become_subreaper().context("cannot become the reaper of orphans")?;
@@ -51,6 +49,17 @@ impl Serve {
         config.limits.processes = config.limits.processes.min(for_processes);
         let lock = claim(&socket)?;
         let names = NameLocks::open(&socket)?;
+        let trees = trees(&config)?;
+        let not_enforced = config.not_enforced(|controller| trees.why_not_limited(controller));
+        for warning in config.warnings().iter().chain(&not_enforced) {
+            say(format_args!("warning: {warning}"));
+        }
+        // What a parent has given up its children never have: so plain classes need no launcher for it. With one class
+        // that must be able to gain privileges it is left to the launchers of the others.
+        let no_new_privs = config.no_new_privs();
+        if no_new_privs {
+            sys::set_no_new_privs().context("cannot give up new privileges")?;
+        }
         let listener =
             sys::listen(&socket, SOCKET_MODE).with_context(|| format!("cannot listen at {}", socket.display()))?;
         if !lock.is_at(&lock_path(&socket)) {
@@ -60,7 +69,18 @@ impl Serve {
             let message = format!("{} was removed at the wrong moment: start again", lock.display());
             return Err(Failure::new(ExitCode::Failed, message));
         }
-        let setup = Setup { config, socket: socket.clone(), listener, lock, names, descriptors, seed: Clock::seed() };
+        let setup = Setup {
+            config,
+            socket: socket.clone(),
+            listener,
+            lock,
+            names,
+            descriptors,
+            trees,
+            no_new_privs,
+            not_enforced,
+            seed: Clock::seed(),
+        };
         let mut event_loop = EventLoop::new(setup).context("cannot start the event loop")?;
         say(format_args!("ready at {}", socket.display()));
         event_loop.run().context("the event loop failed")?;
@@ -87,6 +107,21 @@ impl Serve {
             return Err(Failure::usage(message));
         }
         Ok(config)
+    }
+}
+
+/// How what processes leave behind will be found.
+fn trees(config: &Config) -> Result<Trees, Failure> {
+    if config.process_tree == ProcessTree::Subreaper {
+        return Ok(Trees::Subreaper { why: "`process_tree` in [supervisor] says so".to_string() });
+    }
+    match (Cgroups::make(&config.controllers()), config.process_tree) {
+        (Ok(cgroups), _) => Ok(Trees::Cgroups(cgroups)),
+        (Err(why), ProcessTree::Cgroup) => {
+            let hint = "set `process_tree = \"auto\"` in [supervisor], or let the supervisor make control groups";
+            Err(Failure::new(ExitCode::Failed, format!("cannot make control groups: {why}; {hint}")))
+        }
+        (Err(why), _) => Ok(Trees::Subreaper { why }),
     }
 }
 

@@ -290,7 +290,9 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
             count(limits.descriptors)
         ),
     ));
-    lines.push(("trees by", status.process_tree.clone()));
+    let why = status.why_not_cgroup.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    lines.push(("trees by", format!("{}{why}", status.process_tree)));
+    lines.extend(status.not_enforced.iter().map(|sentence| ("warning", sentence.clone())));
     lines
 }
 

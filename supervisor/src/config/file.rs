@@ -11,6 +11,9 @@ use serde::de::{self, Deserializer};
 use workhall_core::{CrashLimit, Limits, Policy};
 use workhall_protocol::limits::{FRAME_BYTES_MAX, METHOD_BYTES_MAX};
 
+use super::ProcessTree;
+use super::settings::{GroupFile, LimitsFile, Nice, Settings, SettingsFile, Umask, UserFile, Value, Variable};
+
 /// Message and envelope share a frame; this much is left for the envelope.
 const ENVELOPE_BYTES: u64 = 4096;
 const MESSAGE_BYTES_MAX: u64 = FRAME_BYTES_MAX as u64 - ENVELOPE_BYTES;
@@ -50,6 +53,7 @@ pub(super) struct SupervisorFile {
     pub max_processes: u64,
     #[serde(deserialize_with = "count")]
     pub max_connections: u64,
+    pub process_tree: ProcessTree,
 }
 
 impl Default for SupervisorFile {
@@ -68,6 +72,7 @@ impl Default for SupervisorFile {
             max_workers: limits.workers.into(),
             max_processes: limits.processes.into(),
             max_connections: 10_000,
+            process_tree: ProcessTree::Auto,
         }
     }
 }
@@ -115,6 +120,18 @@ pub(super) struct ClassFile {
     pub exit_grace: Duration,
     #[serde(deserialize_with = "duration")]
     pub term_grace: Duration,
+    pub user: Option<UserFile>,
+    pub group: Option<GroupFile>,
+    pub environment: BTreeMap<Variable, Value>,
+    pub pass_environment: Vec<Variable>,
+    pub umask: Option<Umask>,
+    pub nice: Option<Nice>,
+    pub limits: LimitsFile,
+    #[serde(deserialize_with = "some_bytes")]
+    pub memory: Option<u64>,
+    #[serde(deserialize_with = "some_count")]
+    pub processes: Option<u64>,
+    pub no_new_privs: bool,
 }
 
 impl Default for ClassFile {
@@ -135,6 +152,16 @@ impl Default for ClassFile {
             task_grace: None,
             exit_grace: Duration::from_secs(5),
             term_grace: Duration::from_secs(5),
+            user: None,
+            group: None,
+            environment: BTreeMap::new(),
+            pass_environment: Vec::new(),
+            umask: None,
+            nice: None,
+            limits: LimitsFile::default(),
+            memory: None,
+            processes: None,
+            no_new_privs: true,
         }
     }
 }
@@ -228,6 +255,25 @@ impl ClassFile {
     }
 }
 
+impl ClassFile {
+    /// What it sets for its processes.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let settings = SettingsFile {
+            user: self.user.as_ref(),
+            group: self.group.as_ref(),
+            environment: self.environment.clone(),
+            pass_environment: self.pass_environment.clone(),
+            umask: self.umask,
+            nice: self.nice,
+            limits: self.limits,
+            memory: self.memory,
+            processes: self.processes,
+            no_new_privs: self.no_new_privs,
+        };
+        settings.check()
+    }
+}
+
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map_err(de::Error::custom)
@@ -274,6 +320,14 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         }
     }
     deserializer.deserialize_any(Bytes)
+}
+
+fn some_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    bytes(deserializer).map(Some)
+}
+
+fn some_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    count(deserializer).map(Some)
 }
 
 pub(super) fn parse_bytes(text: &str) -> Option<u64> {

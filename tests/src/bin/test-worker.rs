@@ -167,6 +167,8 @@ fn main() -> worker_host::Result {
             let links = fs::read_dir("/proc/self/fd")?.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
             Ok(links.map(|link| link.display().to_string()).collect::<Vec<_>>())
         })
+        // A file of /proc, whose size is not known before, or any other.
+        .method("read", |_, _, (file,): (PathBuf,)| Ok(String::from_utf8_lossy(&fs::read(file)?).into_owned()))
         .method("big", |_, _, (bytes,): (usize,)| Ok("x".repeat(bytes)))
         .on_error(|state, ctx: &mut Context<'_>, error| state.errors.push(format!("{}: {error}", ctx.method())))
         .run()

@@ -567,7 +567,7 @@ impl Checker {
         }
         let process = self.processes.get_mut(&key).expect("was found above");
         match event {
-            Event::Spawned { .. } | Event::Violation { .. } => {}
+            Event::Spawned { .. } | Event::StartFailed { .. } | Event::Violation { .. } => {}
             Event::SpawnFailed { .. } => process.over = true,
             Event::Held { .. } => {
                 // As if it had never been commanded: the next attempt is the same life again.
@@ -1068,6 +1068,7 @@ pub fn key_of(event: &Event<'_>) -> ProcessKey {
         Event::Spawned { process, .. }
         | Event::SpawnFailed { process, .. }
         | Event::Held { process, .. }
+        | Event::StartFailed { process, .. }
         | Event::Ready { process, .. }
         | Event::Done { process, .. }
         | Event::Failed { process, .. }

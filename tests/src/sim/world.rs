@@ -11,7 +11,7 @@ use workhall_core::{
     Limits, Mark, Outcome, Policy, ProcessKey, Refused, ReplyTo,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
-use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, Until};
+use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, StartStage, Until};
 
 use super::Options;
 use super::checker::{Checker, error_of, result_of};
@@ -589,6 +589,7 @@ impl World {
             Event::Spawned { .. } => "event Spawned",
             Event::SpawnFailed { .. } => "event SpawnFailed",
             Event::Held { .. } => "event Held",
+            Event::StartFailed { .. } => "event StartFailed",
             Event::Ready { .. } => "event Ready",
             Event::Done { .. } => "event Done",
             Event::Failed { .. } => "event Failed",
@@ -659,7 +660,11 @@ impl World {
         let nature = Nature::draw(&mut self.rng, self.calm);
         self.count_faults(&nature);
         if nature.start == Start::Fails {
-            return self.feed(Event::SpawnFailed { process: key, detail: "exec: no such file".into() });
+            return self.feed(Event::SpawnFailed {
+                process: key,
+                stage: StartStage::Exec,
+                detail: "exec: no such file".into(),
+            });
         }
         if self.core.policy(key).is_some_and(|policy| policy.task_grace.is_some()) {
             self.checker.limits_tasks(key.number);

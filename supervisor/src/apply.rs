@@ -63,7 +63,7 @@ impl EventLoop {
     }
 
     fn try_spawn(&mut self, key: ProcessKey) -> Result<usize, Unstarted> {
-        let setup = |stage: &str, error: &io::Error| (StartStage::Setup, spawner::failed(stage, error));
+        let setup = |stage: &str, error: &std::io::Error| (StartStage::Setup, spawner::failed(stage, error));
         let (Some(name), Some(class)) = (self.core.name(key), self.class_of_process(key)) else {
             return Err((StartStage::Setup, "the worker or its class has gone".to_string()).into());
         };

@@ -178,7 +178,7 @@ impl Config {
     fn shadowed_program(&self, class: &Class) -> Option<String> {
         let name = &*class.policy.class;
         let program = self.workers_dir.as_ref()?.join(name);
-        let same = || Some(find_program(&class.exec[0])?.canonicalize().ok()? == program.canonicalize().ok()?);
+        let same = || Some(class.program()?.canonicalize().ok()? == program.canonicalize().ok()?);
         let serves_itself = self.class_of(name).is_ok_and(|found| found.policy.class == class.policy.class);
         (is_executable(&program) && !(serves_itself && same() == Some(true))).then(|| {
             format!(

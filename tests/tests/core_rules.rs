@@ -962,12 +962,9 @@ fn d08_stopped_is_said_once_and_last() {
     d.dies(2, 1, Exit::Code(0), None);
     d.kill("a", KillMode::Drain);
     d.call("a", "m");
-    d.feed(Event::SpawnFailed { process: d.key(3, 1), detail: "".into() });
-    d.feed(Event::SpawnFailed { process: d.key(3, 2), detail: "".into() });
-    d.core.wait(Target::Name("a"), Until::Gone, AccountId(0), reply(9).unwrap());
     d.feed(Event::SpawnFailed { process: d.key(3, 1), stage: StartStage::Setup, detail: "".into() });
     d.feed(Event::SpawnFailed { process: d.key(3, 2), stage: StartStage::Setup, detail: "".into() });
-    d.core.wait(Target::Name("a"), Until::Gone, reply(9).unwrap());
+    d.core.wait(Target::Name("a"), Until::Gone, AccountId(0), reply(9).unwrap());
     d.effects.clear();
     // Nothing has a process: the last worker goes while the shutdown still looks at them.
     d.core.shutdown(d.now, ms(1000));

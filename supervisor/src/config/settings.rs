@@ -329,6 +329,7 @@ impl<'de, const KIND: u8, const MIN: u64> Deserialize<'de> for LimitFile<KIND, M
                 let number = match (v, KIND) {
                     ("unlimited", _) => return Ok(None),
                     (_, TIME) => parse_duration(v).ok().filter(|time| time.subsec_nanos() == 0).map(|t| t.as_secs()),
+                    ("0", SIZE) => Some(0),
                     (_, SIZE) => parse_bytes(v),
                     _ => None,
                 };

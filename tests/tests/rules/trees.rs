@@ -93,7 +93,7 @@ fn k08_no_control_group_is_left_behind() {
     fs::create_dir_all(base.join(format!("{number}.1/deep/deeper"))).unwrap();
     supervisor.kill(&["b"]);
     assert_eq!(groups(), 1);
-    leave(&supervisor, "a/b", "setsid sleep 1000 & echo $! > $FILE", "left");
+    leave(&supervisor, "a/b", "setsid sleep 1000 & echo $! > $FILE.new; mv $FILE.new $FILE", "left");
     supervisor.signal(Signal::SIGTERM);
     assert!(supervisor.ended().success());
     assert!(!base.exists());
@@ -171,7 +171,7 @@ fn d05_a_failed_start_says_its_stage() {
 fn k08_a_worker_that_was_stopped_with_all_its_children_is_killed() {
     for mode in tree_modes() {
         let supervisor = Supervisor::in_mode(mode, "");
-        let left = leave(&supervisor, "a", "setsid sleep 1000 & echo $! > $FILE", "left");
+        let left = leave(&supervisor, "a", "setsid sleep 1000 & echo $! > $FILE.new; mv $FILE.new $FILE", "left");
         for pid in [supervisor.worker_pid("a"), left[0]] {
             kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
         }

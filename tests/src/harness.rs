@@ -209,7 +209,7 @@ impl Supervisor {
             if let Some(status) = this.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!("the supervisor ended with {status}:\n{}", this.log());
             }
-            this.log()[seen..].contains("ready")
+            this.log()[seen..].contains("workhall: ready at ")
         });
     }
 

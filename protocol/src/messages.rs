@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use bincode::de::BorrowDecoder;
 use bincode::error::{AllowedEnumVariants, DecodeError};
 use bincode::{BorrowDecode, Decode, Encode};
-use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::args::Payload;
@@ -81,6 +81,85 @@ pub(crate) fn loose_ref(line: &[u8]) -> Option<Ref> {
     let line = std::str::from_utf8(line).ok()?;
     let OnlyKey(LooseFields(reference)) = serde_json::from_str(line).ok()?;
     reference
+}
+
+/// The task that a JSON line settles which is not understood: `{"done":{"id":12,"result":NaN}}`. The id counts
+/// if it was whole before the line went wrong; a line that names two, or is two messages, settles none.
+pub(crate) fn loose_settled(line: &[u8]) -> Option<u64> {
+    let mut ids = Ids::default();
+    let mut line = serde_json::Deserializer::from_slice(line);
+    let _where_it_goes_wrong = line.deserialize_map(SettledVisitor(&mut ids));
+    ids.only
+}
+
+/// The ids of tasks that were found, as long as it is one.
+#[derive(Default)]
+struct Ids {
+    only: Option<u64>,
+    more: bool,
+}
+
+impl Ids {
+    fn found(&mut self, id: u64) {
+        self.only = Some(id).filter(|_| self.only.is_none() && !self.more);
+        self.more = self.only.is_none();
+    }
+
+    fn spoil(&mut self) {
+        *self = Ids { only: None, more: true };
+    }
+}
+
+/// The outer object of a line.
+struct SettledVisitor<'a>(&'a mut Ids);
+
+impl<'de> Visitor<'de> for SettledVisitor<'_> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with one key")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        match map.next_key::<String>()?.as_deref() {
+            Some("done" | "failed") => map.next_value_seed(SettledFields(self.0))?,
+            _ => return Ok(()),
+        }
+        if map.next_key::<IgnoredAny>()?.is_some() {
+            self.0.spoil();
+        }
+        Ok(())
+    }
+}
+
+/// The fields of a `done` or a `failed`.
+struct SettledFields<'a>(&'a mut Ids);
+
+impl<'de> DeserializeSeed<'de> for SettledFields<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for SettledFields<'_> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut read = None;
+        loop {
+            let key = map.next_key::<String>()?;
+            // What follows the digits shows that they were all.
+            if let Some(id) = read.take() {
+                self.0.found(id);
+            }
+            match key.as_deref() {
+                Some("id") => read = Some(map.next_value()?),
+                Some(_) => drop(map.next_value::<IgnoredAny>()?),
+                None => return Ok(()),
+            }
+        }
+    }
 }
 
 /// The value of an object that has this one key.

@@ -350,7 +350,10 @@ impl EventLoop {
             match decoder.next::<ToSupervisor>() {
                 Ok(None) => break,
                 Ok(Some(request)) => self.request(now, index, request),
-                Err(DecodeError::Message { reference, reason }) => self.misunderstood(now, index, reference, &reason),
+                Err(DecodeError::Message { reference, settles, reason }) => {
+                    self.misunderstood(now, index, reference, &reason);
+                    self.settle_misunderstood(now, index, settles, &reason);
+                }
                 Err(DecodeError::Stream(reason)) => {
                     self.misunderstood(now, index, None, &reason);
                     self.connections[index].closing = true;
@@ -374,6 +377,15 @@ impl EventLoop {
         // Who chains calls must not have one overtake another that was not understood.
         self.connections[index].chain_broken = Some(Refusal::NotPermitted);
         self.say(index, &Reply::Error(Error { reference, detail: reason.into() }));
+    }
+
+    /// A worker has settled a task by what cannot be understood. It will not say it again: nobody who waits
+    /// for the task, or behind it, would come to his own.
+    fn settle_misunderstood(&mut self, now: Instant, index: usize, settles: Option<u64>, reason: &str) {
+        if let (Some(id), Peer::Worker { process, .. }) = (settles, self.connections[index].peer) {
+            let error = format!("the worker has settled it with what is not understood: {reason}");
+            self.core.handle(now, Event::Failed { process, id: MessageId(id), error: &error });
+        }
     }
 
     /// The other side has closed: nothing more comes, and nothing more is written.

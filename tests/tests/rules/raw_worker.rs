@@ -269,6 +269,50 @@ while True:
 }
 
 #[test]
+fn d03_a_task_that_is_settled_with_what_is_not_understood_has_failed() {
+    let mut supervisor = python(
+        r#"
+ready()
+while True:
+    task = until("task")
+    wrong = {
+        "nan": b'{"done":{"id":%d,"result":NaN}}',
+        "latin": b'{"done":{"id":%d,"result":"\xff"}}',
+        "deep": b'{"done":{"id":%d,"result":' + b"[" * 70 + b"]" * 70 + b"}}",
+        "deeper": b'{"done":{"id":%d,"result":' + b"[" * 5000 + b"]" * 5000 + b"}}",
+        "bytes": b'{"done":{"result":{"$bytes":"!"},"id":%d}}',
+        "silent": b'{"failed":{"id":%d}}',
+        "number": b'{"failed":{"id":%d,"error":5}}',
+        "list": b'{"done":[%d,5]}',
+        "other": b'{"done":{"id":%d000,"result":NaN}}',
+    }.get(task["method"])
+    if wrong: s.sendall(wrong % task["id"] + b"\n")
+    if not wrong or task["method"] in ("list", "other"): done(task, os.getpid())
+"#,
+    );
+    let pid = supervisor.call(&["w", "good"]);
+    let methods = ["nan", "latin", "deep", "deeper", "bytes", "silent", "number"];
+    for (at, method) in methods.iter().enumerate() {
+        let outcome = outcome(&supervisor, &["w", method]);
+        let error = outcome["failed"]["error"].as_str().unwrap_or_else(|| panic!("{method}: {outcome}"));
+        assert!(error.contains("not understood: "), "{method}: {error}");
+        assert_eq!(violations(&supervisor, "w"), at + 1, "{method}: {error}");
+    }
+    // What does not say which task it is, or names one that is not its own, settles nothing.
+    for method in ["list", "other"] {
+        assert_eq!(supervisor.call(&["w", method]), pid, "{method}");
+    }
+    assert_eq!(violations(&supervisor, "w"), methods.len() + 3);
+    // Those that nobody waits for fail as well, and none behind them is held up.
+    call_all(&supervisor, "w", &methods);
+    assert_eq!(supervisor.call(&["w", "good"]), pid, "the process lives on");
+    assert_eq!((supervisor.ledger("done"), supervisor.ledger("failed")), (4, 2 * methods.len() as u64));
+    let errors = heard(&supervisor).into_iter().filter(|line| line["error"].is_object()).count();
+    assert_eq!(errors, 2 * methods.len() + 2);
+    supervisor.until("it is idle", |this| this.ps("w")["state"] == "idle");
+}
+
+#[test]
 fn what_a_worker_must_not_say_is_counted_and_harms_nothing() {
     let mut supervisor = python(
         r#"

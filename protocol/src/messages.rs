@@ -511,7 +511,7 @@ pub struct Welcome<'a> {
 /// A message to execute.
 #[derive(Clone, Debug, PartialEq, Encode, BorrowDecode, Serialize, Deserialize)]
 pub struct Task<'a> {
-    /// The message's id; to be settled with it.
+    /// To be settled with it: the message's id, but for a message that was posted for later a newer number.
     pub id: u64,
     /// Which method.
     #[serde(borrow)]

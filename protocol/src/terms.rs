@@ -26,7 +26,8 @@ pub enum Until {
     Gone,
     /// Nothing is pending (a task may still be running).
     Empty,
-    /// The mailbox has room again after it was full: at most half of its limits is in use.
+    /// The mailbox has room again after it was full: at most half of its limits is in use, and of the limits for
+    /// this sender and for all.
     Room,
 }
 

@@ -59,7 +59,8 @@ impl<'a> Context<'a> {
         self.link.session.identity.generation
     }
 
-    /// The id of the message that is executed.
+    /// What the message that is executed is known by: the same at each attempt, and no other's. It is the message's
+    /// id, but for a message that was posted for later a newer number.
     pub fn message(&self) -> u64 {
         self.task.id.0
     }

@@ -101,7 +101,11 @@ impl Core {
     pub(crate) fn try_start(&mut self, now: Instant, index: u32) {
         let worker = &mut self.workers[index as usize];
         if self.stopping.is_some() || !worker.may_start() {
-            return self.give_up_place(index);
+            if worker.life.is_none() {
+                self.give_up_place(index);
+                self.arm(index);
+            }
+            return;
         }
         if worker.place || self.take_place(index) {
             let worker = &self.workers[index as usize];

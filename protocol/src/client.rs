@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::messages::{
-    Call, FromSupervisor, Info, Kill, List, Message, OutcomeBody, ReceiptBody, Ref, Reply, Request, Status, Until, Wait,
+    Call, Error, FromSupervisor, Info, Kill, List, Message, OutcomeBody, ReceiptBody, Ref, Reply, Request, Status,
+    Until, Wait,
 };
 use crate::wire::{DecodeError, Decoder, EncodeError, Encoding, encode};
 
@@ -26,6 +27,10 @@ pub enum ClientError {
     /// The supervisor did not understand the request; nothing has happened.
     #[error("the supervisor did not understand: {0}")]
     NotUnderstood(String),
+    /// There are too many connections, of this user or of all: the supervisor has ended this one before it
+    /// took in anything. Nothing has happened.
+    #[error("the supervisor has no place for this connection: {0}")]
+    TurnedAway(String),
     /// The request was ignored or refused, or is a question: it has this receipt and no outcome.
     #[error("the request has no outcome, only a receipt: {0:?}")]
     NoOutcome(ReceiptBody<'static>),
@@ -189,10 +194,20 @@ impl<S: Read + Write> Client<S> {
     /// Writes what was submitted so far.
     pub fn flush(&mut self) -> Result<(), ClientError> {
         if !self.out.is_empty() {
-            self.stream.write_all(&self.out)?;
+            if let Err(error) = self.stream.write_all(&self.out) {
+                return Err(self.turned_away().unwrap_or(ClientError::Io(error)));
+            }
             self.out.clear();
         }
         Ok(())
+    }
+
+    /// Why the connection has ended before it began, if the supervisor has left word.
+    fn turned_away(&mut self) -> Option<ClientError> {
+        match self.read_one() {
+            Err(error @ ClientError::TurnedAway(_)) => Some(error),
+            _ => None,
+        }
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -216,7 +231,12 @@ impl<S: Read + Write> Client<S> {
     /// Takes in one message, reading if none is there.
     fn read_one(&mut self) -> Result<(), ClientError> {
         loop {
+            // This client speaks in binary frames. Only who was not heard at all is answered otherwise.
+            let turned_away = self.decoder.encoding() == Some(Encoding::Json);
             match self.decoder.next::<FromSupervisor>() {
+                Ok(Some(Reply::Error(Error { reference: None, detail }))) if turned_away => {
+                    return Err(ClientError::TurnedAway(detail.into_owned()));
+                }
                 Ok(Some(reply)) => {
                     let kind = reply.kind();
                     let (number, keep) = match reply {
@@ -281,7 +301,7 @@ fn number(reference: &Ref) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::args::Payload;
-    use crate::messages::{Accepted, Address, DeadReason, Error, Ignored, Outcome, Receipt, Refusal, ToSupervisor};
+    use crate::messages::{Accepted, Address, DeadReason, Ignored, Outcome, Receipt, Refusal, ToSupervisor};
     use std::thread;
     use std::time::Duration;
 
@@ -525,6 +545,19 @@ mod tests {
             assert!(matches!(client.receipt(before), Ok(ReceiptBody::Accepted(_))));
             assert_eq!(client.unread, 0);
         });
+    }
+
+    #[test]
+    fn who_is_turned_away_is_told_why_whether_it_reads_or_writes_first() {
+        let line = b"{\"error\":{\"ref\":null,\"detail\":\"full\"}}\n";
+        for close_first in [true, false] {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            far.write_all(line).unwrap();
+            let far = if close_first { None } else { Some(far) };
+            let error = Client::new(near).status().unwrap_err();
+            assert!(matches!(&error, ClientError::TurnedAway(detail) if detail == "full"), "{error}");
+            drop(far);
+        }
     }
 
     #[test]

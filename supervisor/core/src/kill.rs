@@ -112,6 +112,9 @@ impl Core {
                 }
             }
         }
+        if !self.workers[oldest as usize].killers.is_empty() {
+            self.killed.insert(oldest);
+        }
         let step = if kill.mode == KillMode::Now { Step::Kill } else { Step::Ask };
         self.bring_down(now, oldest, step, kill.within);
     }
@@ -182,6 +185,7 @@ impl Core {
         if let Some(killer) = killer {
             if kill.wait {
                 worker.killers.push(killer);
+                self.killed.insert(index);
             }
             self.emit(Effect::Killed { reply: killer.reply, discarded: 0 });
         }

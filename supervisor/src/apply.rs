@@ -56,6 +56,7 @@ impl EventLoop {
             return Err("the worker has gone".to_string());
         };
         let class = self.classes.get(&policy.class).ok_or("its class has gone")?;
+        let creds = class.runs_as();
         let spawned = spawner::spawn(class, name, key, &self.socket)?;
         let (pid, serial) = (spawned.pid, self.take_serial());
         let process = Process {
@@ -75,7 +76,7 @@ impl EventLoop {
             format!("cannot watch process {pid}: {error}")
         })?;
         self.leaders.insert(pid);
-        match self.add_connection(spawned.stream, Peer::Worker { process: key, slot }) {
+        match self.add_connection(spawned.stream, Peer::Worker { process: key, slot, creds }) {
             Ok(index) => self.processes[slot].connection = Some(index),
             Err(_) => sys::kill_group(pid),
         }
@@ -153,6 +154,9 @@ impl EventLoop {
 
     fn outcome(&mut self, reply: ReplyTo, body: OutcomeBody<'_>) {
         let Some(index) = self.connection(reply.connection) else { return };
+        if let OutcomeBody::Reached {} = body {
+            self.connections[index].waits -= 1;
+        }
         if let Some(reference) = self.connections[index].outcome_reference(reply.token) {
             self.say(index, &Reply::Outcome(messages::Outcome { reference, body }));
         }

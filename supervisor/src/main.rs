@@ -1,5 +1,7 @@
 //! `workhall`: the supervisor and its command line, in one binary.
 
+mod access;
+mod accounts;
 mod apply;
 mod cli;
 mod clock;
@@ -8,6 +10,7 @@ mod connection;
 mod diagnostics;
 mod event_loop;
 mod exit_code;
+mod listener;
 mod process_tree;
 mod reaper;
 mod report;
@@ -15,6 +18,7 @@ mod requests;
 mod spawner;
 mod sys;
 mod token;
+mod traffic;
 mod unix_signals;
 
 fn main() -> std::process::ExitCode {

@@ -128,6 +128,23 @@ pub struct StatusReport {
     pub process_tree: String,
     /// The supervisor is on its way to stop.
     pub stopping: bool,
+    /// Who asks, and what they may do.
+    pub asker: AskerReport,
+}
+
+/// Who asks, as the kernel says, and what they may do by the configuration.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct AskerReport {
+    /// The user.
+    pub uid: u32,
+    /// The primary group.
+    pub gid: u32,
+    /// How many connections they have.
+    pub connections: u64,
+    /// Whether they may kill.
+    pub may_kill: bool,
+    /// Whether they may administer.
+    pub may_administer: bool,
 }
 
 /// Rule L1.
@@ -179,6 +196,12 @@ pub struct LimitsReport {
     pub workers: u64,
     /// The most connections of clients.
     pub connections: u64,
+    /// The most of one user, but for root and the supervisor's own.
+    pub connections_per_user: u64,
+    /// The most bytes of answers that one user, or one worker, may leave unread.
+    pub unread_bytes_per_user: u64,
+    /// The most bytes of messages that one user may have begun and not finished.
+    pub unfinished_bytes_per_user: u64,
     /// The most open descriptors of the supervisor.
     pub descriptors: u64,
 }

@@ -10,7 +10,7 @@ use workhall_protocol::ids::WorkerNumber;
 use workhall_protocol::messages::{Kill as KillMessage, KillReport, OutcomeBody, ReceiptBody};
 use workhall_protocol::terms::{Current, EndedBy};
 
-use super::connect::{Connection, connect};
+use super::connect::{Connection, connect, refused};
 use super::output::{age, print_line};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 
@@ -74,9 +74,9 @@ impl Kill {
             let ticket = connection.ask(|client| client.kill(kill))?;
             tickets.push((target, ticket));
         }
-        let mut values = Vec::new();
+        let (mut values, mut not_killed) = (Vec::new(), None);
         for (target, ticket) in tickets {
-            let value = self.answer(&mut connection, &target, ticket)?;
+            let value = self.answer(&mut connection, &target, ticket, &mut not_killed)?;
             values.push(value);
         }
         if self.json {
@@ -86,12 +86,22 @@ impl Kill {
             };
             print_line(value)?;
         }
-        Ok(ExitCode::Done)
+        not_killed.map_or(Ok(ExitCode::Done), Err)
     }
 
-    /// The receipt, and with `--wait` the full one; for people it is printed here.
-    fn answer(&self, connection: &mut Connection, target: &WorkerArgument, ticket: Ticket) -> Result<Value, Failure> {
+    /// The receipt, and with `--wait` the full one; for people it is printed here. A refusal is kept until all
+    /// have their answers; one of many alike is enough.
+    fn answer(
+        &self,
+        connection: &mut Connection,
+        target: &WorkerArgument,
+        ticket: Ticket,
+        not_killed: &mut Option<Failure>,
+    ) -> Result<Value, Failure> {
         let receipt = connection.receipt(ticket)?;
+        if let ReceiptBody::Refused { reason, detail } = &receipt {
+            not_killed.get_or_insert_with(|| refused(*reason, detail));
+        }
         if !self.wait || !matches!(receipt, ReceiptBody::Killed { .. }) {
             if let (true, false, ReceiptBody::Ignored { .. }) = (self.wait, self.json, &receipt) {
                 print_line(format_args!("{target}: there is no such worker, nothing to do"))?;

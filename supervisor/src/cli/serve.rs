@@ -1,6 +1,7 @@
 //! `workhall serve`: from the command line to a supervisor that accepts.
 
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -12,9 +13,6 @@ use crate::config::{Config, DEFAULT_FILE};
 use crate::diagnostics::say;
 use crate::event_loop::{EventLoop, Setup};
 use crate::sys::{self, LockFile};
-
-/// The mode of the socket: its owner alone may connect.
-const SOCKET_MODE: u16 = 0o600;
 
 /// The arguments of `workhall serve`.
 #[derive(Debug, clap::Args)]
@@ -45,9 +43,10 @@ impl Serve {
         // A worker takes two descriptors, its connection and its pidfd: clients leave it half of them.
         let for_clients = usize::try_from(descriptors.saturating_sub(64) / 2).unwrap_or(usize::MAX).max(16);
         config.connections = config.connections.min(for_clients);
-        let lock = claim(&socket)?;
+        let access = config.socket_access;
+        let lock = claim(&socket, access.mode)?;
         let listener =
-            sys::listen(&socket, SOCKET_MODE).with_context(|| format!("cannot listen at {}", socket.display()))?;
+            sys::listen(&socket, access).with_context(|| format!("cannot listen at {}", socket.display()))?;
         let setup = Setup { config, socket: socket.clone(), listener, lock, descriptors, seed: Clock::seed() };
         let mut event_loop = EventLoop::new(setup).context("cannot start the event loop")?;
         say(format_args!("ready at {}", socket.display()));
@@ -79,13 +78,16 @@ impl Serve {
 }
 
 /// Takes the right to serve a socket, and the path if a supervisor that is gone has left it.
-fn claim(socket: &Path) -> Result<LockFile, Failure> {
+fn claim(socket: &Path, mode: u32) -> Result<LockFile, Failure> {
     let shown = socket.display();
     if let Some(dir) = socket.parent().filter(|dir| !dir.exists()) {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.mode(0o700).create(dir).with_context(|| {
-            format!("cannot make the directory {} of the socket: make it, or name another --socket", dir.display())
-        })?;
+        let cannot =
+            || format!("cannot make the directory {} of the socket: make it, or name another --socket", dir.display());
+        std::fs::DirBuilder::new().mode(0o700).create(dir).with_context(cannot)?;
+        // Others who may open the socket must come to it; what else is there they neither see nor may open.
+        if mode & 0o077 != 0 {
+            std::fs::set_permissions(dir, Permissions::from_mode(0o711)).with_context(cannot)?;
+        }
     }
     let mut lock_path = socket.as_os_str().to_os_string();
     lock_path.push(".lock");

@@ -220,6 +220,20 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
             count(limits.descriptors)
         ),
     ));
+    let asker = &status.asker;
+    let may = |may: bool| if may { "may" } else { "may not" };
+    lines.push((
+        "you",
+        format!(
+            "user {}, group {}, {} of {} clients; you {} kill, you {} administer",
+            asker.uid,
+            asker.gid,
+            count(asker.connections),
+            count(limits.connections_per_user),
+            may(asker.may_kill),
+            may(asker.may_administer)
+        ),
+    ));
     lines.push(("trees by", status.process_tree.clone()));
     lines
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use workhall_protocol::messages::Until;
+use workhall_protocol::messages::{ReceiptBody, Until};
 
-use super::connect::connect;
+use super::connect::{connect, refused};
 use super::output::print_line;
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 
@@ -44,7 +44,9 @@ impl Wait {
         let mut connection = connect(socket)?;
         connection.set_timeout(self.timeout);
         let ticket = connection.ask(|client| client.wait(self.worker.address(), until))?;
-        connection.receipt(ticket)?;
+        if let ReceiptBody::Refused { reason, detail } = connection.receipt(ticket)? {
+            return Err(refused(reason, &detail));
+        }
         let outcome = connection.ask(|client| client.outcome(ticket))?;
         if self.json {
             print_line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?)?;

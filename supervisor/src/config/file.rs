@@ -11,11 +11,17 @@ use serde::de::{self, Deserializer};
 use workhall_core::Policy;
 use workhall_protocol::limits::{FRAME_BYTES_MAX, METHOD_BYTES_MAX};
 
+use super::people::AllowedFile;
+
 /// Message and envelope share a frame; this much is left for the envelope.
 const ENVELOPE_BYTES: u64 = 4096;
 const MESSAGE_BYTES_MAX: u64 = FRAME_BYTES_MAX as u64 - ENVELOPE_BYTES;
 /// No duration of a configuration is longer than this: thirty days.
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How much of a user's answers may wait to be read, in bytes: several readers of large results that are slow.
+pub const UNREAD_BYTES_DEFAULT: u64 = 512 << 20;
+/// Two of the largest messages: less than that would make some of them impossible to send.
+const USER_BYTES_MIN: u64 = 2 * FRAME_BYTES_MAX as u64;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +47,20 @@ pub(super) struct SupervisorFile {
     pub max_workers: u64,
     #[serde(deserialize_with = "count")]
     pub max_connections: u64,
+    #[serde(deserialize_with = "some_count")]
+    pub max_connections_per_user: Option<u64>,
+    #[serde(deserialize_with = "user_bytes")]
+    pub unread_bytes: u64,
+    #[serde(deserialize_with = "user_bytes")]
+    pub unfinished_bytes: u64,
+    #[serde(deserialize_with = "super::people::mode")]
+    pub socket_mode: u32,
+    #[serde(deserialize_with = "super::people::user")]
+    pub socket_user: Option<u32>,
+    #[serde(deserialize_with = "super::people::group")]
+    pub socket_group: Option<u32>,
+    pub kill: Option<AllowedFile>,
+    pub admin: Option<AllowedFile>,
 }
 
 impl Default for SupervisorFile {
@@ -53,6 +73,14 @@ impl Default for SupervisorFile {
             total_bytes: 1 << 30,
             max_workers: 1_000_000,
             max_connections: 10_000,
+            max_connections_per_user: None,
+            unread_bytes: UNREAD_BYTES_DEFAULT,
+            unfinished_bytes: 64 << 20,
+            socket_mode: 0o600,
+            socket_user: None,
+            socket_group: None,
+            kill: None,
+            admin: None,
         }
     }
 }
@@ -69,6 +97,7 @@ pub(super) struct ClassFile {
     pub startup_method: Option<String>,
     pub on_crash: OnCrash,
     pub mailbox: MailboxFile,
+    pub call: Option<AllowedFile>,
     #[serde(deserialize_with = "some_time")]
     pub start_timeout: Duration,
     #[serde(deserialize_with = "some_duration")]
@@ -89,6 +118,7 @@ impl Default for ClassFile {
             startup_method: None,
             on_crash: OnCrash::Drop,
             mailbox: MailboxFile::default(),
+            call: None,
             start_timeout: Duration::from_secs(30),
             task_grace: None,
             exit_grace: Duration::from_secs(5),
@@ -203,6 +233,20 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     match u64::deserialize(deserializer)? {
         0 => Err(de::Error::custom("0 is out of range: at least 1 (zero never means unlimited)")),
         count => Ok(count),
+    }
+}
+
+fn some_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    count(deserializer).map(Some)
+}
+
+fn user_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let bytes = bytes(deserializer)?;
+    match bytes >= USER_BYTES_MIN {
+        true => Ok(bytes),
+        false => Err(de::Error::custom(format_args!(
+            "out of range: at least {USER_BYTES_MIN} bytes, two of the largest messages"
+        ))),
     }
 }
 

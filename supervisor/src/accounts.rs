@@ -171,7 +171,7 @@ impl Accounts {
     }
 
     /// Whether the log is to have a line on an account: one, until it has no connection left.
-    pub fn to_be_told(&mut self, account: Account) -> bool {
+    pub fn tell_once(&mut self, account: Account) -> bool {
         self.usage.get_mut(&account).is_some_and(|usage| !std::mem::replace(&mut usage.told, true))
     }
 }

@@ -94,7 +94,7 @@ impl EventLoop {
             let mut stream = stream;
             let _gone = std::io::Write::write(&mut stream, &line);
         }
-        if self.accounts.to_be_told(account) {
+        if self.accounts.tell_once(account) {
             say(format_args!("turned away: {detail}"));
         }
     }

@@ -164,7 +164,7 @@ impl EventLoop {
             (_, true) => KillMode::Now,
             _ => KillMode::Ladder,
         };
-        if let Err(refused) = self.check_kill(index, target) {
+        if let Err(refused) = self.check_kill(index, target, kill.wait) {
             self.core.count_refused();
             let Some(reference) = kill.reference else { return };
             let body = ReceiptBody::Refused { reason: refused.reason, detail: refused.detail };
@@ -199,8 +199,8 @@ impl EventLoop {
             self.check_awaited(index, false)?;
         }
         let peer = self.connections[index].peer;
-        if !self.config.has_call_lists()
-            || is_master(self.own.uid, peer.creds())
+        if is_master(self.own.uid, peer.creds())
+            || !self.config.has_call_lists()
             || self.is_itself(peer, call.worker.target())
         {
             return Ok(());
@@ -217,13 +217,17 @@ impl EventLoop {
     }
 
     /// Whether the sender may kill. A worker may always kill itself: it could end anyway.
-    fn check_kill(&self, index: usize, target: Target<'_>) -> Result<(), Refused> {
+    fn check_kill(&self, index: usize, target: Target<'_>, wait: bool) -> Result<(), Refused> {
         let peer = self.connections[index].peer;
         let itself = matches!((peer, target), (Peer::Worker { process, .. }, Target::Number(number)) if process.number == number);
         if !itself {
             self.config.rights.check(self.own.uid, peer.creds(), Wish::Kill)?;
         }
-        self.check_awaited(index, false)
+        // A plain kill has its answer at once, and is never refused for what else is due.
+        match wait {
+            true => self.check_awaited(index, false),
+            false => Ok(()),
+        }
     }
 
     fn is_itself(&self, peer: Peer, target: Target<'_>) -> bool {

@@ -274,7 +274,7 @@ impl EventLoop {
             );
             match self.connections[index].peer {
                 Peer::Client(creds) => {
-                    if self.accounts.to_be_told(account) {
+                    if self.accounts.tell_once(account) {
                         say(format_args!(
                             "a connection of user {} (process {}) is closed: {detail}",
                             creds.uid, creds.pid

@@ -418,7 +418,7 @@ impl Core {
     fn after_life(&mut self, now: Instant, index: u32, mut life: Life) {
         let jitter = self.random();
         let worker = &mut self.workers[index as usize];
-        let exit = life.exit.map(|(exit, _)| exit);
+        let exit = life.exit_of_program();
         if worker.goal == Goal::Down || self.stopping.is_some() {
             return self.remove(now, index, Some(life));
         }

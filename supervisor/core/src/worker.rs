@@ -341,6 +341,12 @@ impl Life {
         !self.in_flight.is_empty() && asked && self.exit.is_none()
     }
 
+    /// How its program ended; none if it was never executed, and only what was to prepare it ran.
+    pub fn exit_of_program(&self) -> Option<Exit> {
+        let prepared = !matches!(self.failed_stage, Some(StartStage::Setup | StartStage::Exec));
+        self.exit.filter(|_| prepared).map(|(exit, _)| exit)
+    }
+
     /// The start has failed. What was said first is the cause of what is said later.
     pub fn start_failed(&mut self, stage: StartStage, detail: Box<str>) {
         if self.failure.is_none() {

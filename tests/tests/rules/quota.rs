@@ -130,6 +130,7 @@ fn c04_the_messages_of_all_are_bounded() {
     let shown = supervisor.cli(&["status"]).ok().out;
     assert!(shown.contains("4 of 4 wait or run"), "{shown}");
     held.release();
+    supervisor.until("all have run", |this| charged(this).is_empty());
     assert_eq!(supervisor.call(&["a", "count"]), 4, "once there is room");
 }
 

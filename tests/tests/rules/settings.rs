@@ -23,6 +23,7 @@ def say(message):
 def tell(method, args):
     if method == "me": return {"uid": os.getresuid(), "gid": os.getresgid(), "groups": sorted(os.getgroups()),
         "nice": os.getpriority(os.PRIO_PROCESS, 0), "cwd": os.getcwd(), "env": dict(os.environ), "fds": sorted(fds),
+        "lock": [fd for fd in fds if ".names/" in os.readlink(f"/proc/self/fd/{fd}")],
         "given": sorted(given), "group": os.getpgrp() == os.getpid(), "stdin": os.readlink("/proc/self/fd/0")}
     if method == "read": return open(args[0]).read()
     if method == "write": return open(args[0], "w").write("x")
@@ -119,7 +120,7 @@ fn a_directory_that_the_user_may_not_enter_is_a_failed_start() {
     supervisor.cli(&["call", "teller", "me"]).ok();
     supervisor.until("it could not start", |this| this.ps("teller")["state"] == "backoff");
     let last = &supervisor.cli(&["info", "teller", "--json"]).ok().json()["last_exit"];
-    assert_eq!((&last["stage"], &last["exit"]), (&json!("setup"), &json!({"code": 127})), "{last}");
+    assert_eq!((&last["stage"], &last["exit"]), (&json!("setup"), &Value::Null), "{last}");
     let failure = last["failure"].as_str().unwrap();
     assert!(failure.starts_with("cannot start in ") && failure.contains("Permission denied"), "{failure}");
 }
@@ -219,6 +220,10 @@ fn descriptors_do_not_leak_into_workers() {
         let me = supervisor.call(&["teller", "me"]);
         let mut expected = vec![json!(0), json!(1), json!(2)];
         expected.extend(me["given"].as_array().unwrap().iter().cloned());
+        // The lock of its name (rule D7).
+        assert_eq!(me["lock"].as_array().unwrap().len(), 1, "{me}");
+        expected.extend(me["lock"].as_array().unwrap().iter().cloned());
+        expected.sort_unstable_by_key(|fd| fd.as_i64());
         assert_eq!(me["fds"], Value::Array(expected), "{mode}");
         drop(clients);
     }

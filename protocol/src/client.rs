@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::messages::{
-    Address, Call, Dead, DeadShow, FromSupervisor, Info, Kill, Letters, List, Message, OutcomeBody, ReceiptBody, Ref,
-    Reply, Request, Resume, Status, Until, Wait,
+    Address, Call, Dead, DeadShow, Error, FromSupervisor, Info, Kill, Letters, List, Message, OutcomeBody, ReceiptBody,
+    Ref, Reply, Request, Resume, Status, Until, Wait,
 };
 use crate::sys;
 use crate::wire::{DecodeError, Decoder, EncodeError, Encoding, encode};
@@ -33,6 +33,10 @@ pub enum ClientError {
     /// The supervisor did not understand the request; nothing has happened.
     #[error("the supervisor did not understand: {0}")]
     NotUnderstood(String),
+    /// There are too many connections, of this user or of all: the supervisor has ended this one before it
+    /// took in anything. Nothing has happened.
+    #[error("the supervisor has no place for this connection: {0}")]
+    TurnedAway(String),
     /// The request was ignored or refused, or is a question: it has this receipt and no outcome.
     #[error("the request has no outcome, only a receipt: {0:?}")]
     NoOutcome(ReceiptBody<'static>),
@@ -261,7 +265,10 @@ impl<S: Read + AsFd> Client<S> {
         let mut written = 0;
         let result = self.write(&mut written);
         self.out.drain(..written);
-        result
+        match result {
+            Err(ClientError::Io(error)) => Err(self.turned_away().unwrap_or(ClientError::Io(error))),
+            other => other,
+        }
     }
 
     /// Whether something was submitted that is not written yet.
@@ -281,6 +288,14 @@ impl<S: Read + AsFd> Client<S> {
             }
         }
         Ok(())
+    }
+
+    /// Why the connection has ended before it began, if the supervisor has left word.
+    fn turned_away(&mut self) -> Option<ClientError> {
+        match self.read_one() {
+            Err(error @ ClientError::TurnedAway(_)) => Some(error),
+            _ => None,
+        }
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -325,7 +340,12 @@ impl<S: Read + AsFd> Client<S> {
 
     /// Takes in one message of those that were read; says whether there was one.
     fn take_one(&mut self) -> Result<bool, ClientError> {
+        // This client speaks in binary frames. Only who was not heard at all is answered otherwise.
+        let turned_away = self.decoder.encoding() == Some(Encoding::Json);
         let reply = match self.decoder.next::<FromSupervisor>() {
+            Ok(Some(Reply::Error(Error { reference: None, detail }))) if turned_away => {
+                return Err(ClientError::TurnedAway(detail.into_owned()));
+            }
             Ok(Some(reply)) => reply,
             Ok(None) => return Ok(false),
             Err(DecodeError::Message { reason, .. } | DecodeError::Stream(reason)) => {
@@ -377,7 +397,7 @@ fn number(reference: &Ref) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::args::Payload;
-    use crate::messages::{Accepted, DeadReason, Error, Ignored, Outcome, Receipt, Refusal, ToSupervisor};
+    use crate::messages::{Accepted, DeadReason, Ignored, Outcome, Receipt, Refusal, ToSupervisor};
     use std::io::Write as _;
     use std::thread;
     use std::time::Duration;
@@ -676,6 +696,19 @@ mod tests {
             assert!(!client.has_unsent());
             assert_eq!(reader.join().unwrap(), args);
         });
+    }
+
+    #[test]
+    fn who_is_turned_away_is_told_why_whether_it_reads_or_writes_first() {
+        let line = b"{\"error\":{\"ref\":null,\"detail\":\"full\"}}\n";
+        for close_first in [true, false] {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            far.write_all(line).unwrap();
+            let far = if close_first { None } else { Some(far) };
+            let error = Client::new(near).status().unwrap_err();
+            assert!(matches!(&error, ClientError::TurnedAway(detail) if detail == "full"), "{error}");
+            drop(far);
+        }
     }
 
     #[test]

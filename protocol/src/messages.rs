@@ -563,7 +563,7 @@ pub enum ReceiptBody<'a> {
         /// Why.
         reason: Ignored,
     },
-    /// A call that may not be accepted; nothing has happened.
+    /// A request that may not be accepted; nothing has happened.
     Refused {
         /// Why, for programs.
         reason: Refusal,

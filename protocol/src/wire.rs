@@ -13,6 +13,9 @@ pub const BINARY_VERSION: u8 = 0xB1;
 /// How much memory, in bytes, a [`Decoder`] keeps between messages. Enough for several reads.
 const IDLE_BYTES_MAX: usize = 256 << 10;
 
+/// How much memory, in bytes, a [`Decoder`] has at least after [`Decoder::compact`]: not worth giving back.
+const KEEP_BYTES: usize = 4 << 10;
+
 /// How many consumed bytes a [`Decoder`] leaves at its front before it moves the rest down:
 /// many small messages are worth one move.
 const CONSUMED_BYTES_MAX: usize = 64 << 10;
@@ -106,6 +109,18 @@ impl Decoder {
     /// How many bytes wait to be decoded.
     pub fn buffered(&self) -> usize {
         self.buffer.len() - self.start
+    }
+
+    /// Gives back what is not needed for the bytes that wait: for the owner of many connections, most of which
+    /// are silent for long.
+    pub fn compact(&mut self) {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        if self.buffer.capacity() > KEEP_BYTES && self.buffer.capacity() / 2 > self.buffer.len() {
+            self.buffer.shrink_to(KEEP_BYTES.max(self.buffer.len()));
+        }
     }
 
     /// Takes bytes in.
@@ -631,6 +646,21 @@ mod tests {
             assert_eq!(drain::<ToSupervisor>(&mut decoder), [LIST_HEARD]);
         }
         assert!(decoder.buffer.capacity() <= IDLE_BYTES_MAX, "{}", decoder.buffer.capacity());
+    }
+
+    #[test]
+    fn a_compact_decoder_holds_what_waits_and_little_more() {
+        let mut decoder = Decoder::default();
+        decoder.push(&[LIST.repeat(9000), LIST[..4].to_vec()].concat());
+        assert_eq!(drain::<ToSupervisor>(&mut decoder).len(), 9000);
+        decoder.compact();
+        assert!(decoder.buffer.capacity() <= KEEP_BYTES && decoder.buffered() == 4);
+        decoder.push(&LIST[4..]);
+        assert_eq!(drain::<ToSupervisor>(&mut decoder), [LIST_HEARD]);
+        decoder.push(&frame(3, &[1, 0xfc, 0, 0, 128, 0])[..8]);
+        decoder.push(&vec![b'x'; 1 << 20]);
+        decoder.compact();
+        assert_eq!(decoder.buffered(), 8 + (1 << 20));
     }
 
     #[test]

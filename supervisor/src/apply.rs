@@ -67,6 +67,7 @@ impl EventLoop {
         let (Some(name), Some(class)) = (self.core.name(key), self.class_of_process(key)) else {
             return Err((StartStage::Setup, "the worker or its class has gone".to_string()).into());
         };
+        let creds = class.runs_as();
         let lock = self.names.take(name).map_err(|error| setup("cannot lock its name", &error))?;
         let lock = lock.ok_or(Unstarted::Held)?;
         let group = self.trees.group(key, &class.settings);
@@ -88,7 +89,7 @@ impl EventLoop {
         // From here on it is watched: should its connection fail, its end is noticed like any other.
         let slot = self.add_process(process).map_err(|error| setup(&format!("cannot watch process {pid}"), &error))?;
         self.leaders.insert(pid);
-        match self.add_connection(spawned.stream, Peer::Worker { process: key, slot }) {
+        match self.add_connection(spawned.stream, Peer::Worker { process: key, slot, creds }) {
             Ok(index) => self.processes[slot].connection = Some(index),
             Err(_) => sys::kill_group(pid),
         }
@@ -186,6 +187,9 @@ impl EventLoop {
 
     fn outcome(&mut self, reply: ReplyTo, body: OutcomeBody<'_>) {
         let Some(index) = self.connection(reply.connection) else { return };
+        if let OutcomeBody::Reached {} = body {
+            self.connections[index].waits -= 1;
+        }
         if let Some(reference) = self.connections[index].outcome_reference(reply.token) {
             self.say(index, &Reply::Outcome(messages::Outcome { reference, body }));
         }

@@ -4,6 +4,7 @@
 //! that names file, line, column and what was expected.
 
 mod file;
+mod people;
 mod settings;
 
 use std::ffi::OsStr;
@@ -18,9 +19,12 @@ use workhall_core::{Limits, Policy, Refused};
 use workhall_protocol::ids::WorkerName;
 use workhall_protocol::terms::Refusal;
 
-pub use file::parse_duration;
-use file::{ClassFile, File, OnCrash};
+use file::{ClassFile, File, OnCrash, SupervisorFile};
+pub use file::{UNREAD_BYTES_DEFAULT, parse_duration};
 pub use settings::Settings;
+
+use crate::access::{Allowed, Creds, Rights};
+use crate::sys::{self, SocketAccess};
 
 /// Where the configuration is looked for when nobody says where.
 pub const DEFAULT_FILE: &str = "/etc/workhall/workhall.toml";
@@ -42,6 +46,16 @@ pub struct Config {
     pub process_tree: ProcessTree,
     /// What is set for processes whose class is in no file.
     plain: Settings,
+    /// `max_connections_per_user`.
+    pub connections_per_user: Option<usize>,
+    /// How many bytes of answers a user, or a worker, may leave unread.
+    pub unread_bytes: usize,
+    /// How many bytes of unfinished messages a user may have sent.
+    pub unfinished_bytes: usize,
+    /// Whose the socket is, and who may open it.
+    pub socket_access: SocketAccess,
+    /// Who may do what beyond calls.
+    pub rights: Rights,
     classes: Vec<Arc<Class>>,
     /// Patterns and the class of each, the most specific first.
     patterns: Vec<Pattern>,
@@ -74,9 +88,18 @@ pub struct Class {
     pub main: bool,
     /// What is set for its processes.
     pub settings: Settings,
+    /// Who may call its workers; everyone who may open the socket, if none.
+    pub call: Option<Allowed>,
 }
 
 impl Class {
+    /// As whom its processes run, and what they call and kill is judged.
+    pub fn runs_as(&self) -> Creds {
+        let own = sys::own_creds();
+        let Settings { user, group, .. } = &self.settings;
+        Creds { uid: user.unwrap_or(own.uid), gid: group.unwrap_or(own.gid), ..own }
+    }
+
     /// The file to execute, looked for as its process would; none if there is none. One that is named by a path is
     /// not looked for.
     pub fn program(&self) -> Option<PathBuf> {
@@ -127,6 +150,11 @@ impl Config {
     /// A class of the file.
     pub fn class(&self, name: &str) -> Option<Arc<Class>> {
         self.classes.iter().find(|class| *class.policy.class == *name).cloned()
+    }
+
+    /// Whether any class says who may call.
+    pub fn has_call_lists(&self) -> bool {
+        self.classes.iter().any(|class| class.call.is_some())
     }
 
     /// The workers directory.
@@ -269,7 +297,7 @@ impl Config {
     fn class_of_program(&self, name: &str, program: &Path) -> Class {
         let file = ClassFile { exec: vec![program.to_string_lossy().into_owned()], ..ClassFile::default() };
         let policy = Arc::new(file.policy(name));
-        Class { policy, exec: file.exec, directory: None, main: false, settings: self.plain.clone() }
+        Class { policy, exec: file.exec, directory: None, main: false, settings: self.plain.clone(), call: None }
     }
 }
 
@@ -356,8 +384,9 @@ impl File {
             }
             let directory = class.directory.as_ref().map(|dir| base.join(dir));
             let settings = class.settings().with_context(|| format!("class `{name}`"))?;
+            let call = class.call.as_ref().map(|list| list.allowed());
             let policy = Arc::new(class.policy(name));
-            let built = Arc::new(Class { policy, exec, directory, main: class.main, settings });
+            let built = Arc::new(Class { policy, exec, directory, main: class.main, settings, call });
             classes.push(built.clone());
             match &class.names {
                 None => patterns.push(Pattern {
@@ -391,7 +420,7 @@ impl File {
         let supervisor = self.supervisor;
         let mut config = Config {
             file: file.map(Path::to_path_buf),
-            socket: supervisor.socket.map(|socket| base.join(socket)),
+            socket: supervisor.socket.as_ref().map(|socket| base.join(socket)),
             shutdown_grace: supervisor.shutdown_grace,
             limits: Limits {
                 message_bytes: supervisor.message_bytes,
@@ -404,9 +433,14 @@ impl File {
                 dead_messages: supervisor.dead_letters.messages,
                 dead_bytes: supervisor.dead_letters.bytes,
             },
-            connections: supervisor.max_connections as usize,
+            connections: size(supervisor.max_connections),
             process_tree: supervisor.process_tree,
             plain: ClassFile::default().settings().expect("the defaults need nobody's account"),
+            connections_per_user: supervisor.max_connections_per_user.map(size),
+            unread_bytes: size(supervisor.unread_bytes),
+            unfinished_bytes: size(supervisor.unfinished_bytes),
+            socket_access: supervisor.socket_access(),
+            rights: supervisor.rights(),
             classes,
             patterns,
             workers_dir: None,
@@ -416,6 +450,22 @@ impl File {
         }
         Ok(config)
     }
+}
+
+impl SupervisorFile {
+    fn socket_access(&self) -> SocketAccess {
+        SocketAccess { mode: self.socket_mode, user: self.socket_user, group: self.socket_group }
+    }
+
+    fn rights(&self) -> Rights {
+        let allowed = |list: &Option<people::AllowedFile>| list.as_ref().map(people::AllowedFile::allowed);
+        Rights { kill: allowed(&self.kill), admin: allowed(&self.admin) }
+    }
+}
+
+/// On a machine with smaller addresses more is as good as all.
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn glob(class: &str, pattern: &str, built: &Arc<Class>) -> anyhow::Result<Pattern> {
@@ -581,6 +631,19 @@ mod tests {
                 "class.a = { exec = ['x'], names = ['z']}\nclass.b = { exec = ['x'], names = ['z'] }",
                 &["`a` and `b`", "`z`"],
             ),
+            ("[supervisor]\nsocket_mode = '0999'", &["w.toml:2:15", "0999", "0660"]),
+            ("[supervisor]\nsocket_mode = '01777'", &["w.toml:2:15", "no mode"]),
+            ("[supervisor]\nsocket_mode = '0400'", &["w.toml:2:15", "nobody could connect"]),
+            ("[supervisor]\nsocket_mode = 660", &["w.toml:2:15", "string"]),
+            ("[supervisor]\nsocket_user = 'no-such'", &["w.toml:2:15", "no user `no-such`"]),
+            ("[supervisor]\nsocket_group = 'no-such'", &["w.toml:2:16", "no group `no-such`"]),
+            ("[supervisor]\nkill = { users = [0, 'no-such'] }", &["w.toml:2:22", "no user `no-such`"]),
+            ("[supervisor]\nadmin = { groups = [-1] }", &["w.toml:2:21", "a group by name or number"]),
+            ("[supervisor]\nadmin = { user = ['root'] }", &["w.toml:2:11", "user", "users"]),
+            ("[class.a]\nexec = ['x']\ncall = { users = ['root', 'nix'] }", &["w.toml:3:27", "no user `nix`"]),
+            ("[class.a]\nexec = ['x']\ncall = ['root']", &["w.toml:3:8", "a table, like"]),
+            ("[supervisor]\nmax_connections_per_user = 0", &["w.toml:2:28", "never means unlimited"]),
+            ("[supervisor]\nunread_bytes = '1MiB'", &["w.toml:2:16", "two of the largest"]),
             ("[class.a]\nexec = ['x', \"\\u0000\"]", &["w.toml:2:8", "NUL"]),
             ("[class.a]\nexec = ['x']\nstart_timeout = '0s'", &["w.toml:3:17", "out of range"]),
             ("class.a = { exec = ['x'], names = ['a[']}", &["class `a`", "names"]),
@@ -591,6 +654,22 @@ mod tests {
                 assert!(error.contains(part), "{text}\n-> {error}\nlacks {part}");
             }
         }
+    }
+
+    #[test]
+    fn lists_of_people_are_numbers_when_they_are_read() {
+        let config = read(
+            "[supervisor]\nkill = { users = ['root', 4711], groups = ['root', 4712] }\nadmin = {}\n\
+             [class.a]\nexec = ['x']\ncall = { groups = ['daemon'] }",
+        )
+        .unwrap();
+        let kill = config.rights.kill.as_ref().unwrap();
+        assert_eq!((&kill.users[..2], &kill.groups[..]), (&[0, 4711][..], &[0, 4712][..]));
+        assert_eq!(config.rights.admin, Some(Allowed::default()));
+        assert_eq!(config.class("a").unwrap().call.as_ref().unwrap().groups, [1]);
+        assert_eq!(config.socket_access, SocketAccess { mode: 0o600, user: None, group: None });
+        let config = read("[supervisor]\nsocket_mode = '660'\nsocket_user = 'root'\nsocket_group = 12\n").unwrap();
+        assert_eq!(config.socket_access, SocketAccess { mode: 0o660, user: Some(0), group: Some(12) });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use workhall_core::{DeadLetter, Instant, Letters};
 use workhall_protocol::args::Payload;
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::messages::{
-    self, Dead, DeadShow, Letter, ReceiptBody, Refused, Reply, Requeued, Resume, Sender,
+    self, Dead, DeadShow, Letter, ReceiptBody, Refused, Reply, Request, Requeued, Resume, Sender,
 };
 use workhall_protocol::terms::Ignored;
 
@@ -20,7 +20,31 @@ pub(crate) const ROWS_MAX: usize = 4096;
 const NO_LETTER: ReceiptBody<'static> = ReceiptBody::Ignored { reason: Ignored::NoLetter };
 
 impl EventLoop {
-    pub(crate) fn dead(&mut self, now: Instant, index: usize, dead: Dead<'_>) {
+    /// What only who may administer may ask: messages of others, and what changes more than a call or a kill.
+    pub(crate) fn administer(&mut self, now: Instant, index: usize, request: Request<'_>) {
+        let reference = match &request {
+            Request::Dead(dead) => &dead.reference,
+            Request::DeadShow(show) => &show.reference,
+            Request::Requeue(letters) | Request::DeadDrop(letters) => &letters.reference,
+            Request::Resume(resume) => &resume.reference,
+            _ => return,
+        };
+        if let Err(refused) = self.check_admin(index) {
+            self.core.count_refused();
+            let body = ReceiptBody::Refused { reason: refused.reason, detail: refused.detail };
+            return self.receipt(index, reference.clone(), body);
+        }
+        match request {
+            Request::Dead(dead) => self.dead(now, index, dead),
+            Request::DeadShow(show) => self.dead_show(now, index, show),
+            Request::Requeue(letters) => self.requeue(now, index, letters),
+            Request::DeadDrop(letters) => self.dead_drop(now, index, letters),
+            Request::Resume(resume) => self.resume(now, index, resume),
+            _ => {}
+        }
+    }
+
+    fn dead(&mut self, now: Instant, index: usize, dead: Dead<'_>) {
         let which = dead.worker.as_deref().map_or(Letters::All, Letters::Of);
         let (limit, totals) = (self.core.limits().0, self.core.dead_totals());
         let matching = self.core.dead_letters(which).count();
@@ -42,7 +66,7 @@ impl EventLoop {
         self.report(index, dead.reference, &report);
     }
 
-    pub(crate) fn dead_show(&mut self, now: Instant, index: usize, show: DeadShow) {
+    fn dead_show(&mut self, now: Instant, index: usize, show: DeadShow) {
         // The letter is said as it lies in the core: it may be large.
         let mut letters = self.core.dead_letters(Letters::One(MessageId(show.message)));
         let body = letters.next().map_or(NO_LETTER, |letter| ReceiptBody::Letter(Box::new(shown(letter, now))));
@@ -52,7 +76,7 @@ impl EventLoop {
         self.unless_said(index, Some(show.reference), said);
     }
 
-    pub(crate) fn requeue(&mut self, now: Instant, index: usize, request: messages::Letters<'_>) {
+    fn requeue(&mut self, now: Instant, index: usize, request: messages::Letters<'_>) {
         let which = match meant(&request) {
             Ok(which) => which,
             Err(reason) => return self.misunderstood(now, index, Some(request.reference.clone()), reason),
@@ -60,7 +84,7 @@ impl EventLoop {
         if self.is_unknown(which) {
             return self.receipt(index, request.reference.clone(), NO_LETTER);
         }
-        let account = self.connections[index].account();
+        let account = self.connections[index].peer.account().id();
         let (config, classes) = (&self.config, &mut self.classes);
         let requeued = self.core.requeue(now, which, account, |name| policy_of(config, classes, name));
         let body = ReceiptBody::Requeued(Requeued {
@@ -71,7 +95,7 @@ impl EventLoop {
         self.receipt(index, request.reference.clone(), body);
     }
 
-    pub(crate) fn dead_drop(&mut self, now: Instant, index: usize, request: messages::Letters<'_>) {
+    fn dead_drop(&mut self, now: Instant, index: usize, request: messages::Letters<'_>) {
         let which = match meant(&request) {
             Ok(which) => which,
             Err(reason) => return self.misunderstood(now, index, Some(request.reference.clone()), reason),
@@ -83,7 +107,7 @@ impl EventLoop {
         self.receipt(index, request.reference.clone(), body);
     }
 
-    pub(crate) fn resume(&mut self, now: Instant, index: usize, resume: Resume<'_>) {
+    fn resume(&mut self, now: Instant, index: usize, resume: Resume<'_>) {
         let body = match self.core.resume(now, resume.worker.target()) {
             true => ReceiptBody::Resumed {},
             false => ReceiptBody::Ignored { reason: Ignored::NoWorker },

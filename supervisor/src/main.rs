@@ -1,5 +1,7 @@
 //! `workhall`: the supervisor and its command line, in one binary.
 
+mod access;
+mod accounts;
 mod apply;
 mod cgroup;
 mod cli;
@@ -11,6 +13,7 @@ mod diagnostics;
 mod event_loop;
 mod exit_code;
 mod launcher;
+mod listener;
 mod name_lock;
 mod process_tree;
 mod reaper;
@@ -19,6 +22,7 @@ mod requests;
 mod spawner;
 mod sys;
 mod token;
+mod traffic;
 mod unix_signals;
 
 fn main() -> std::process::ExitCode {

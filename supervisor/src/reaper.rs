@@ -69,11 +69,10 @@ impl EventLoop {
         self.leaders.remove(&pid);
         let _open = self.poller.remove(&process.pidfd);
         if let Some(index) = process.connection.take() {
-            let connection = self.connections.remove(index);
-            let _open = self.poller.remove(connection.stream());
-            self.core.forget_waits(connection.key);
-            process.unwritten_task = connection.first_unwritten_task();
+            let (_, unwritten_task) = self.forget_connection(index);
+            self.processes[slot].unwritten_task = unwritten_task;
         }
+        let process = &self.processes[slot];
         let mark = match process.page.marks() {
             Some((begun, finished)) => Some(Mark { begun, finished }),
             // Without marks it may have begun all that it was sent, but nothing that could not even be written

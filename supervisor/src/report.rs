@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, Policy, State, WorkerView};
 use workhall_protocol::terms::{DeadReason, Exit, StartStage};
 
+use crate::access::{Account, Owner};
+
 /// One row of `workhall ps`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerRow {
@@ -193,6 +195,23 @@ pub struct StatusReport {
     pub not_enforced: Vec<String>,
     /// The supervisor is on its way to stop.
     pub stopping: bool,
+    /// Who asks, and what they may do.
+    pub asker: AskerReport,
+}
+
+/// Who asks, as the kernel says, and what they may do by the configuration.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct AskerReport {
+    /// The user.
+    pub uid: u32,
+    /// The primary group.
+    pub gid: u32,
+    /// How many connections they have.
+    pub connections: u64,
+    /// Whether they may kill.
+    pub may_kill: bool,
+    /// Whether they may administer.
+    pub may_administer: bool,
 }
 
 /// Rule L1.
@@ -247,10 +266,10 @@ pub struct DeadTotalsReport {
 /// A sender who is charged for messages that wait or run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SenderReport {
-    /// The user id.
-    pub user: u64,
-    /// The workers that run as this user; else the clients.
-    pub workers: bool,
+    /// The user whose clients sent them; null for a worker.
+    pub user: Option<u64>,
+    /// The number of the worker that sent them; null for clients.
+    pub worker: Option<u64>,
     /// Messages.
     pub messages: u64,
     /// Their bytes.
@@ -334,6 +353,12 @@ pub struct LimitsReport {
     pub dead_bytes: u64,
     /// The most connections of clients.
     pub connections: u64,
+    /// The most of one user, but for root and the supervisor's own.
+    pub connections_per_user: u64,
+    /// The most bytes of answers that one user, or one worker, may leave unread.
+    pub unread_bytes_per_user: u64,
+    /// The most bytes of messages that one user may have begun and not finished.
+    pub unfinished_bytes_per_user: u64,
     /// The most open descriptors of the supervisor.
     pub descriptors: u64,
 }
@@ -412,12 +437,11 @@ impl ClassLimits {
 impl SenderReport {
     /// The account's number says who it is.
     pub fn new(account: AccountId, charge: Charge) -> SenderReport {
-        SenderReport {
-            user: account.0 & u64::from(u32::MAX),
-            workers: account.0 >> 32 != 0,
-            messages: charge.messages,
-            bytes: charge.bytes,
-        }
+        let (user, worker) = match Account::owner(account) {
+            Owner::User(user) => (Some(user), None),
+            Owner::Worker(worker) => (None, Some(worker)),
+        };
+        SenderReport { user, worker, messages: charge.messages, bytes: charge.bytes }
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ use nix::unistd::{Gid, Group, Pid, Uid, User};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use workhall_protocol::terms::Exit;
 
+use crate::access::Creds;
+
 /// A connected local socket.
 pub type Stream = uds_local_socket::Stream;
 /// A listening local socket.
@@ -45,13 +47,80 @@ const LOCK_BYTES_MAX: u64 = 11;
 
 // ---- sockets --------------------------------------------------------------------------------
 
-/// Listens at a path, with the mode set before anyone can connect. Accepts without blocking.
-pub fn listen(path: &Path, mode: u16) -> io::Result<Listener> {
-    ListenerOptions::new()
+/// Whose a socket is, and who may open it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// The permission bits.
+    pub mode: u32,
+    /// Its owner; the supervisor's user if none.
+    pub user: Option<u32>,
+    /// Its group; the supervisor's, or the directory's, if none.
+    pub group: Option<u32>,
+}
+
+/// Listens at a path. Accepts without blocking. At no moment is the socket more open than `access` says: it
+/// is made with the bits of the owner alone, which is the supervisor itself until another is named; those of
+/// the group come when the group is the right one.
+pub fn listen(path: &Path, access: SocketAccess) -> io::Result<Listener> {
+    let listener = ListenerOptions::new()
         .name(path.to_fs_name::<GenericFilePath>()?)
-        .mode(mode.into())
+        .mode(access.mode & 0o700)
         .nonblocking(ListenerNonblockingMode::Both)
-        .create_sync_as()
+        .create_sync_as()?;
+    // Held by a descriptor: whoever may write to the directory cannot put another file in its place meanwhile.
+    let file = File::options().read(true).custom_flags((OFlag::O_PATH | OFlag::O_NOFOLLOW).bits()).open(path)?;
+    let found = file.metadata()?;
+    if !found.file_type().is_socket() || found.uid() != own_creds().uid {
+        return Err(io::Error::other("somebody else has put another file in its place"));
+    }
+    let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    if access.user.is_some() || access.group.is_some() {
+        std::os::unix::fs::chown(&by_descriptor, access.user, access.group).map_err(|error| {
+            let whom =
+                [access.user.map(|user| format!("user {user}")), access.group.map(|group| format!("group {group}"))];
+            let whom = whom.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+            let hint = "root gives it to anybody, others only to groups that they are in";
+            io::Error::new(error.kind(), format!("cannot give it to {whom}: {error} ({hint})"))
+        })?;
+    }
+    std::fs::set_permissions(&by_descriptor, Permissions::from_mode(access.mode))?;
+    Ok(listener)
+}
+
+/// Who is at the other end, as the kernel noted when it connected.
+pub fn peer_creds(stream: &Stream) -> io::Result<Creds> {
+    let creds = getsockopt(stream, PeerCredentials)?;
+    Ok(Creds { pid: creds.pid(), uid: creds.uid(), gid: creds.gid() })
+}
+
+/// Who this process is.
+pub fn own_creds() -> Creds {
+    Creds { pid: std::process::id() as i32, uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw() }
+}
+
+/// The number of a user; none if there is no such user.
+pub fn user_number(name: &str) -> io::Result<Option<u32>> {
+    Ok(User::from_name(name)?.map(|user| user.uid.as_raw()))
+}
+
+/// The number of a group and those of its members; none if there is no such group. Who has it as the primary
+/// group only is not listed there.
+pub fn group_members(name: &str) -> io::Result<Option<(u32, Vec<u32>)>> {
+    Group::from_name(name)?.map(with_members).transpose()
+}
+
+/// The same for a group that is known by its number.
+pub fn group_members_of(number: u32) -> io::Result<Option<(u32, Vec<u32>)>> {
+    Group::from_gid(Gid::from_raw(number))?.map(with_members).transpose()
+}
+
+fn with_members(group: Group) -> io::Result<(u32, Vec<u32>)> {
+    let mut members = Vec::new();
+    for name in &group.mem {
+        // A member whose user is gone is nobody.
+        members.extend(user_number(name)?);
+    }
+    Ok((group.gid.as_raw(), members))
 }
 
 /// The next connection that waits; none if there is none.

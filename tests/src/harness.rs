@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -421,6 +422,43 @@ impl Supervisor {
     pub fn no_overlap(&self) {
         assert!(!self.path("OVERLAP").exists(), "{:?}", self.lines("OVERLAP"));
     }
+}
+
+/// Helpers for tests of who may do what, and of how much memory that takes.
+impl Supervisor {
+    /// Lets other users come to the socket and to what lies beside it, and gives them the command line.
+    pub fn open_to_others(&self) {
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let copy = self.path("workhall");
+        fs::copy(bin_dir().join("workhall"), &copy).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A program, run by another user with this primary group and no other. Only root can do that.
+    pub fn command_of(&self, uid: u32, gid: u32, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups", "--", program]);
+        command.args(args).env("WORKHALL_SOCKET", &self.socket).env_remove("WORKHALL_NUMBER");
+        command.current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    /// The command line, run by another user. After [`Supervisor::open_to_others`].
+    pub fn cli_of(&self, uid: u32, gid: u32, args: &[&str]) -> Output {
+        output(&mut self.command_of(uid, gid, self.path("workhall").to_str().unwrap(), args))
+    }
+
+    /// How much memory its process has had at most, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+}
+
+/// Whether the tests may become other users.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
 }
 
 /// A command line on its way.

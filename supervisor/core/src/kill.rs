@@ -114,6 +114,9 @@ impl Core {
                 }
             }
         }
+        if !self.workers[oldest as usize].killers.is_empty() {
+            self.killed.insert(oldest);
+        }
         let step = if kill.mode == KillMode::Now { Step::Kill } else { Step::Ask };
         self.bring_down(now, oldest, step, kill.within);
     }
@@ -184,6 +187,7 @@ impl Core {
         if let Some(killer) = killer {
             if kill.wait {
                 worker.killers.push(killer);
+                self.killed.insert(index);
             }
             self.emit(Effect::Killed { reply: killer.reply, discarded: 0 });
         }

@@ -4,7 +4,7 @@
 //! the index with number and generation: what an old life says late is dropped and counted.
 
 use alloc::borrow::Cow;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
@@ -73,6 +73,8 @@ pub struct Core {
     pub(crate) deadlines: Deadlines,
     /// In the order of names, so that the same input always has the same output.
     pub(crate) watches: BTreeMap<WorkerName, Vec<Watch>>,
+    /// Workers for whose end somebody waits who has killed them.
+    pub(crate) killed: BTreeSet<u32>,
     /// Watched names that this step has changed.
     #[serde(skip)]
     pub(crate) touched: Vec<WorkerName>,
@@ -108,6 +110,7 @@ impl Core {
             queued: VecDeque::new(),
             deadlines: Deadlines::default(),
             watches: BTreeMap::new(),
+            killed: BTreeSet::new(),
             touched: Vec::new(),
             effects: VecDeque::new(),
             now: Instant::default(),
@@ -187,6 +190,20 @@ impl Core {
         }
         self.finish_step();
         found.is_some()
+    }
+
+    /// A request that the shell has refused before it came here is counted with the others.
+    pub fn count_refused(&mut self) {
+        self.counters.refused += 1;
+    }
+
+    /// The class of a worker that exists.
+    pub fn class_of(&self, target: Target<'_>) -> Option<&str> {
+        let index = match target {
+            Target::Name(name) => self.find_name(name),
+            Target::Number(number) => self.find_number(number),
+        }?;
+        Some(&self.workers[index as usize].policy.class)
     }
 
     /// How many workers there are.
@@ -323,6 +340,7 @@ impl Core {
         self.touch(index);
         let worker = self.workers.remove(index as usize);
         debug_assert!(worker.mailbox.len() == 0 && worker.life.is_none());
+        self.killed.remove(&index);
         self.report_killers(now, &worker, life);
         let number_hash = self.hasher.hash_one(worker.identity.number);
         if let Ok(entry) = self.by_number.find_entry(number_hash, |entry| *entry == index) {

@@ -49,8 +49,15 @@ impl Core {
         self.watches.entry(name).or_default().push(watch);
     }
 
-    /// A connection is gone: nobody waits there any more.
+    /// A connection is gone: nobody waits there any more, for a state or for the end of a kill. A worker that
+    /// never ends would else keep all who ever killed it.
     pub fn forget_waits(&mut self, connection: NonZeroU64) {
+        let workers = &mut self.workers;
+        self.killed.retain(|index| {
+            let killers = &mut workers[*index as usize].killers;
+            killers.retain(|killer| killer.reply.connection != connection);
+            !killers.is_empty()
+        });
         self.watches.retain(|_, watches| {
             watches.retain(|watch| watch.reply.connection != connection);
             !watches.is_empty()

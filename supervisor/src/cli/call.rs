@@ -13,10 +13,10 @@ use workhall_protocol::limits::FRAME_BYTES_MAX;
 use workhall_protocol::messages::{Call as CallMessage, OutcomeBody, ReceiptBody, Until};
 use workhall_protocol::terms::{Ignored, Refusal};
 
-use super::connect::{Connection, connect};
+use super::connect::{Connection, connect, refused};
 use super::output::{Out, ran, safe, word};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
-use crate::connection::OUT_BYTES_MAX;
+use crate::config::UNREAD_BYTES_DEFAULT;
 use crate::diagnostics::say;
 
 pub const EXAMPLES: &str = "Examples:
@@ -30,8 +30,9 @@ pub const EXAMPLES: &str = "Examples:
 const LINES_AHEAD: usize = 256;
 /// The same with `--wait`: so many results may have to be kept for a reader that is slow.
 const LINES_AHEAD_WAITING: usize = 8;
-// Twice as many outcomes can be on their way, and they must not make the supervisor give this client up.
-const _: () = assert!(2 * LINES_AHEAD_WAITING * FRAME_BYTES_MAX < OUT_BYTES_MAX);
+// Twice as many outcomes can be on their way, and as much again in front of them that was written already; they
+// must not make the supervisor give this client up.
+const _: () = assert!(2 * 2 * (LINES_AHEAD_WAITING * FRAME_BYTES_MAX) as u64 <= UNREAD_BYTES_DEFAULT);
 /// How much of stdin is read at once, in bytes.
 const LINES_BUFFER_BYTES: usize = 64 << 10;
 /// How often in a row a full mailbox may refuse although it had room: others may have filled it first.
@@ -153,9 +154,7 @@ impl Call {
             out.line(serde_json::to_value(receipt).map_err(anyhow::Error::from)?);
         }
         match receipt {
-            ReceiptBody::Refused { reason, detail } => {
-                Err(Failure::new(ExitCode::Refused, format!("refused: {}: {}", word(reason)?, safe(detail))))
-            }
+            ReceiptBody::Refused { reason, detail } => Err(refused(*reason, detail)),
             ReceiptBody::Ignored { reason } => {
                 if self.wait && !self.json {
                     say(format!("ignored, so there is no result: {}", ignored(*reason)));

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use workhall_protocol::Client;
 use workhall_protocol::client::{ClientError, Ticket};
 use workhall_protocol::messages::ReceiptBody;
+use workhall_protocol::terms::Refusal;
 
 use super::Failure;
+use super::output::safe;
 use crate::exit_code::ExitCode;
 use crate::sys::{self, Stream};
 
@@ -126,6 +128,8 @@ impl Connection {
             ClientError::Io(error) => {
                 Failure::new(ExitCode::NoSupervisor, format!("the supervisor closed the connection: {error}"))
             }
+            ClientError::TurnedAway(_) => Failure::new(ExitCode::Refused, format!("refused: {error}")),
+            ClientError::NoOutcome(ReceiptBody::Refused { reason, detail }) => refused(reason, &detail),
             ClientError::Encode(error) => Failure::new(ExitCode::Refused, format!("refused: too_large: {error}")),
             other => Failure::new(ExitCode::Failed, other.to_string()),
         })
@@ -142,9 +146,16 @@ impl Connection {
                 .map(Some)
                 .map_err(|error| Failure::new(ExitCode::Failed, format!("the report cannot be read: {error}"))),
             ReceiptBody::Ignored { .. } => Ok(None),
+            ReceiptBody::Refused { reason, detail } => Err(refused(reason, &detail)),
             other => Err(Failure::new(ExitCode::Failed, format!("unexpected answer: {other:?}"))),
         }
     }
+}
+
+/// What the supervisor refuses.
+pub fn refused(reason: Refusal, detail: &str) -> Failure {
+    let reason = serde_json::to_value(reason).unwrap_or_default();
+    Failure::new(ExitCode::Refused, format!("refused: {}: {}", reason.as_str().unwrap_or_default(), safe(detail)))
 }
 
 fn timed_out() -> Failure {

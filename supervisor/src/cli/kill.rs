@@ -11,7 +11,7 @@ use workhall_protocol::ids::WorkerNumber;
 use workhall_protocol::messages::{Kill as KillMessage, KillReport, OutcomeBody, ReceiptBody};
 use workhall_protocol::terms::{Current, EndedBy};
 
-use super::connect::{Connection, connect, environment_socket};
+use super::connect::{Connection, connect, environment_socket, refused};
 use super::output::{Out, age};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 
@@ -80,9 +80,9 @@ impl Kill {
             let ticket = connection.ask(|client| client.kill(kill))?;
             tickets.push((target, ticket));
         }
-        let mut values = Vec::new();
+        let (mut values, mut not_killed) = (Vec::new(), None);
         for (target, ticket) in tickets {
-            let value = self.answer(&mut connection, &target, ticket, out)?;
+            let value = self.answer(&mut connection, &target, ticket, &mut not_killed, out)?;
             values.push(value);
         }
         if self.json {
@@ -92,18 +92,23 @@ impl Kill {
             };
             out.line(value);
         }
-        Ok(ExitCode::Done)
+        not_killed.map_or(Ok(ExitCode::Done), Err)
     }
 
-    /// The receipt, and with `--wait` the full one; for people it is printed here.
+    /// The receipt, and with `--wait` the full one; for people it is printed here. A refusal is kept until all
+    /// have their answers; one of many alike is enough.
     fn answer(
         &self,
         connection: &mut Connection,
         target: &WorkerArgument,
         ticket: Ticket,
+        not_killed: &mut Option<Failure>,
         out: &mut Out,
     ) -> Result<Value, Failure> {
         let receipt = connection.receipt(ticket)?;
+        if let ReceiptBody::Refused { reason, detail } = &receipt {
+            not_killed.get_or_insert_with(|| refused(*reason, detail));
+        }
         if !self.wait || !matches!(receipt, ReceiptBody::Killed { .. }) {
             if let (true, false, ReceiptBody::Ignored { .. }) = (self.wait, self.json, &receipt) {
                 out.line(format_args!("{target}: there is no such worker, nothing to do"));

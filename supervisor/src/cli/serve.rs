@@ -1,6 +1,7 @@
 //! `workhall serve`: from the command line to a supervisor that accepts.
 
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -14,9 +15,6 @@ use crate::diagnostics::say;
 use crate::event_loop::{EventLoop, Setup};
 use crate::name_lock::NameLocks;
 use crate::sys::{self, Listens, LockFile};
-
-/// The mode of the socket: its owner alone may connect.
-const SOCKET_MODE: u16 = 0o600;
 
 /// The arguments of `workhall serve`.
 #[derive(Debug, clap::Args)]
@@ -47,7 +45,8 @@ impl Serve {
         // Its start takes as many again, for a moment.
         let for_processes = u32::try_from(descriptors.saturating_sub(64) / 2 / 4).unwrap_or(u32::MAX).max(4);
         config.limits.processes = config.limits.processes.min(for_processes);
-        let lock = claim(&socket)?;
+        let access = config.socket_access;
+        let lock = claim(&socket, access.mode)?;
         let names = NameLocks::open(&socket)?;
         let trees = trees(&config)?;
         let not_enforced = config.not_enforced(|controller| trees.why_not_limited(controller));
@@ -61,7 +60,7 @@ impl Serve {
             sys::set_no_new_privs().context("cannot give up new privileges")?;
         }
         let listener =
-            sys::listen(&socket, SOCKET_MODE).with_context(|| format!("cannot listen at {}", socket.display()))?;
+            sys::listen(&socket, access).with_context(|| format!("cannot listen at {}", socket.display()))?;
         if !lock.is_at(&lock_path(&socket)) {
             // Whoever has made the next one may have begun to listen there, too.
             sys::leave_path(listener);
@@ -126,13 +125,16 @@ fn trees(config: &Config) -> Result<Trees, Failure> {
 }
 
 /// Takes the right to serve a socket, and the path if a supervisor that is gone has left it.
-fn claim(socket: &Path) -> Result<LockFile, Failure> {
+fn claim(socket: &Path, mode: u32) -> Result<LockFile, Failure> {
     let shown = socket.display();
     if let Some(dir) = socket.parent().filter(|dir| !dir.exists()) {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.mode(0o700).create(dir).with_context(|| {
-            format!("cannot make the directory {} of the socket: make it, or name another --socket", dir.display())
-        })?;
+        let cannot =
+            || format!("cannot make the directory {} of the socket: make it, or name another --socket", dir.display());
+        std::fs::DirBuilder::new().mode(0o700).create(dir).with_context(cannot)?;
+        // Others who may open the socket must come to it; what else is there they neither see nor may open.
+        if mode & 0o077 != 0 {
+            std::fs::set_permissions(dir, Permissions::from_mode(0o711)).with_context(cannot)?;
+        }
     }
     let lock_path = lock_path(socket);
     let lock = sys::lock(&lock_path).with_context(|| format!("cannot lock {}", lock_path.display()))?;

@@ -265,9 +265,11 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
         lines.push((
             if at == 0 { "senders" } else { "" },
             format!(
-                "{} of user {}: {} of {} messages, {} of {}",
-                if sender.workers { "workers" } else { "clients" },
-                sender.user,
+                "{}: {} of {} messages, {} of {}",
+                match (sender.worker, sender.user) {
+                    (Some(worker), _) => format!("worker %{worker}"),
+                    (None, user) => format!("clients of user {}", user.unwrap_or_default()),
+                },
                 count(sender.messages),
                 count(limits.sender_messages),
                 bytes(sender.bytes),
@@ -288,6 +290,20 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
             count(limits.workers),
             count(limits.connections),
             count(limits.descriptors)
+        ),
+    ));
+    let asker = &status.asker;
+    let may = |may: bool| if may { "may" } else { "may not" };
+    lines.push((
+        "you",
+        format!(
+            "user {}, group {}, {} of {} clients; you {} kill, you {} administer",
+            asker.uid,
+            asker.gid,
+            count(asker.connections),
+            count(limits.connections_per_user),
+            may(asker.may_kill),
+            may(asker.may_administer)
         ),
     ));
     let why = status.why_not_cgroup.as_ref().map(|why| format!(": {why}")).unwrap_or_default();

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use workhall_protocol::messages::Until;
+use workhall_protocol::messages::{ReceiptBody, Until};
 
-use super::connect::connect;
+use super::connect::{connect, refused};
 use super::output::Out;
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 
@@ -43,7 +43,9 @@ impl Wait {
         self.worker.check()?;
         let mut connection = connect(socket, self.timeout)?;
         let ticket = connection.ask(|client| client.wait(self.worker.address(), until))?;
-        connection.receipt(ticket)?;
+        if let ReceiptBody::Refused { reason, detail } = connection.receipt(ticket)? {
+            return Err(refused(reason, &detail));
+        }
         let outcome = connection.ask(|client| client.outcome(ticket))?;
         let mut out = Out::default();
         if self.json {

@@ -12,6 +12,7 @@ use workhall_core::{CrashLimit, Limits, Policy};
 use workhall_protocol::limits::{FRAME_BYTES_MAX, METHOD_BYTES_MAX};
 
 use super::ProcessTree;
+use super::people::AllowedFile;
 use super::settings::{GroupFile, LimitsFile, Nice, Settings, SettingsFile, Umask, UserFile, Value, Variable};
 
 /// Message and envelope share a frame; this much is left for the envelope.
@@ -19,6 +20,10 @@ const ENVELOPE_BYTES: u64 = 4096;
 const MESSAGE_BYTES_MAX: u64 = FRAME_BYTES_MAX as u64 - ENVELOPE_BYTES;
 /// No duration of a configuration is longer than this: thirty days.
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How much of a user's answers may wait to be read, in bytes: several readers of large results that are slow.
+pub const UNREAD_BYTES_DEFAULT: u64 = 512 << 20;
+/// Two of the largest messages: less than that would make some of them impossible to send.
+const USER_BYTES_MIN: u64 = 2 * FRAME_BYTES_MAX as u64;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +59,20 @@ pub(super) struct SupervisorFile {
     #[serde(deserialize_with = "count")]
     pub max_connections: u64,
     pub process_tree: ProcessTree,
+    #[serde(deserialize_with = "some_count")]
+    pub max_connections_per_user: Option<u64>,
+    #[serde(deserialize_with = "user_bytes")]
+    pub unread_bytes: u64,
+    #[serde(deserialize_with = "user_bytes")]
+    pub unfinished_bytes: u64,
+    #[serde(deserialize_with = "super::people::mode")]
+    pub socket_mode: u32,
+    #[serde(deserialize_with = "super::people::user")]
+    pub socket_user: Option<u32>,
+    #[serde(deserialize_with = "super::people::group")]
+    pub socket_group: Option<u32>,
+    pub kill: Option<AllowedFile>,
+    pub admin: Option<AllowedFile>,
 }
 
 impl Default for SupervisorFile {
@@ -73,6 +92,14 @@ impl Default for SupervisorFile {
             max_processes: limits.processes.into(),
             max_connections: 10_000,
             process_tree: ProcessTree::Auto,
+            max_connections_per_user: None,
+            unread_bytes: UNREAD_BYTES_DEFAULT,
+            unfinished_bytes: 64 << 20,
+            socket_mode: 0o600,
+            socket_user: None,
+            socket_group: None,
+            kill: None,
+            admin: None,
         }
     }
 }
@@ -108,6 +135,7 @@ pub(super) struct ClassFile {
     pub attempts: Option<u8>,
     pub crash_limit: CrashLimitFile,
     pub mailbox: MailboxFile,
+    pub call: Option<AllowedFile>,
     #[serde(deserialize_with = "some_time")]
     pub start_timeout: Duration,
     #[serde(deserialize_with = "maybe_time")]
@@ -146,6 +174,7 @@ impl Default for ClassFile {
             attempts: None,
             crash_limit: CrashLimitFile::default(),
             mailbox: MailboxFile::default(),
+            call: None,
             start_timeout: Duration::from_secs(30),
             task_timeout: None,
             idle_timeout: None,
@@ -370,6 +399,16 @@ fn crashes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> 
     match u64::deserialize(deserializer)? {
         crashes @ 1..=1000 => Ok(crashes as u16),
         _ => Err(de::Error::custom("out of range: 1 to 1000 crashes")),
+    }
+}
+
+fn user_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let bytes = bytes(deserializer)?;
+    match bytes >= USER_BYTES_MIN {
+        true => Ok(bytes),
+        false => Err(de::Error::custom(format_args!(
+            "out of range: at least {USER_BYTES_MIN} bytes, two of the largest messages"
+        ))),
     }
 }
 

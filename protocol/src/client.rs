@@ -266,7 +266,10 @@ impl<S: Read + AsFd> Client<S> {
         let result = self.write(&mut written);
         self.out.drain(..written);
         match result {
-            Err(ClientError::Io(error)) => Err(self.turned_away().unwrap_or(ClientError::Io(error))),
+            // Who is gone may have said why; one that only takes nothing in would be waited for.
+            Err(ClientError::Io(error)) if has_gone(&error) => {
+                Err(self.turned_away().unwrap_or(ClientError::Io(error)))
+            }
             other => other,
         }
     }
@@ -384,6 +387,10 @@ enum Kept {
     Receipt(Result<ReceiptBody<'static>, String>),
     Outcome(OutcomeBody<'static>),
     Nothing,
+}
+
+fn has_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 fn number(reference: &Ref) -> Option<u64> {

@@ -103,7 +103,9 @@ impl EventLoop {
         let process = &mut self.processes[slot];
         let (true, Some(group)) = (process.reaped, &mut process.group) else { return };
         let watched = group.events().is_some();
+        self.reserve.release();
         let gone = group.kill().and_then(|()| group.is_populated()).is_ok_and(|populated| !populated);
+        self.reserve.fill();
         match (gone, watched, group.events()) {
             (true, ..) => {
                 // The kernel forgets the watch with the descriptor.

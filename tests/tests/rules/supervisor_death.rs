@@ -198,7 +198,7 @@ fn d07_who_holds_a_name_shows_in_info_and_a_kill_of_it_returns_at_once() {
     assert_eq!((&report["generation"], &report["crashes"], &report["last_exit"]), (&json!(0), &json!(0), &Value::Null));
     assert!(["backoff", "absent", "starting"].contains(&report["state"].as_str().unwrap()), "{report}");
     let people = supervisor.cli(&["info", "a"]).ok().out;
-    assert!(people.contains("waits for   process "), "{people}");
+    assert!(people.contains("waits for     process "), "{people}");
     for flags in [&["a"][..], &["a", "--now"]] {
         let began = Instant::now();
         let receipt = supervisor.kill(flags);

@@ -1,12 +1,12 @@
-//! The only file of this crate that names the operating system's interfaces: nix, rustix and interprocess.
-//! Thin: each function is one thing that the kernel does, and decides nothing.
+//! The only place of this crate that names the operating system's interfaces: nix, rustix and interprocess. Here are
+//! sockets, waiting and children; `own.rs` is about the process itself, `people.rs` about users. Thin: each function is one thing that the kernel does, and decides nothing.
 
-use std::convert::Infallible;
-use std::ffi::{CString, OsStr, OsString};
+mod own;
+mod people;
+
 use std::fs::{File, Permissions};
-use std::io::{self, Read, Seek as _, Write as _};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,23 +16,22 @@ use interprocess::local_socket::{GenericFilePath, ListenerNonblockingMode, Liste
 use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
 use interprocess::os::unix::uds_local_socket;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
-use nix::libc;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigHandler, SigSet, Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect as connect_to, getsockopt, shutdown, socket,
     socketpair,
 };
-use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Group, Pid, Uid, User};
+use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use workhall_protocol::terms::Exit;
 
 use crate::access::Creds;
+
+pub use own::*;
+pub use people::*;
 
 /// A connected local socket.
 pub type Stream = uds_local_socket::Stream;
@@ -41,9 +40,6 @@ pub type Listener = uds_local_socket::Listener;
 
 /// The longest path of a socket, in bytes: what fits into `sockaddr_un`, with its end.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
-
-/// The most that stands in a lock file, in bytes: a process id and a newline.
-const LOCK_BYTES_MAX: u64 = 11;
 
 // ---- sockets --------------------------------------------------------------------------------
 
@@ -91,36 +87,6 @@ pub fn listen(path: &Path, access: SocketAccess) -> io::Result<Listener> {
 pub fn peer_creds(stream: &Stream) -> io::Result<Creds> {
     let creds = getsockopt(stream, PeerCredentials)?;
     Ok(Creds { pid: creds.pid(), uid: creds.uid(), gid: creds.gid() })
-}
-
-/// Who this process is.
-pub fn own_creds() -> Creds {
-    Creds { pid: std::process::id() as i32, uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw() }
-}
-
-/// The number of a user; none if there is no such user.
-pub fn user_number(name: &str) -> io::Result<Option<u32>> {
-    Ok(User::from_name(name)?.map(|user| user.uid.as_raw()))
-}
-
-/// The number of a group and those of its members; none if there is no such group. Who has it as the primary
-/// group only is not listed there.
-pub fn group_members(name: &str) -> io::Result<Option<(u32, Vec<u32>)>> {
-    Group::from_name(name)?.map(with_members).transpose()
-}
-
-/// The same for a group that is known by its number.
-pub fn group_members_of(number: u32) -> io::Result<Option<(u32, Vec<u32>)>> {
-    Group::from_gid(Gid::from_raw(number))?.map(with_members).transpose()
-}
-
-fn with_members(group: Group) -> io::Result<(u32, Vec<u32>)> {
-    let mut members = Vec::new();
-    for name in &group.mem {
-        // A member whose user is gone is nobody.
-        members.extend(user_number(name)?);
-    }
-    Ok((group.gid.as_raw(), members))
 }
 
 /// The next connection that waits; none if there is none.
@@ -380,308 +346,6 @@ impl Drop for Inherit<'_> {
         let set = fcntl(self.0, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
         debug_assert!(set.is_ok(), "the descriptor is open as long as it is borrowed");
     }
-}
-
-// ---- the process itself ---------------------------------------------------------------------
-
-/// How often a lock is taken anew whose file was removed meanwhile.
-const LOCK_TRIES_MAX: usize = 100;
-
-/// Takes the lock on the file at a path, for as long as the file is held, and writes our process id into it.
-/// None if another process has it. Nothing but a lock file of our own user is ever locked or written: the
-/// directory may be everybody's.
-pub fn lock(path: &Path) -> io::Result<Option<LockFile>> {
-    for _ in 0..LOCK_TRIES_MAX {
-        let Some(lock) = try_lock(path)? else { return Ok(None) };
-        // Between opening and locking it may have been removed, and another been made in its place: the
-        // lock on a file that nobody finds keeps nobody out.
-        if lock.is_at(path) {
-            return Ok(Some(lock));
-        }
-    }
-    Err(io::Error::other("it is removed again and again"))
-}
-
-fn try_lock(path: &Path) -> io::Result<Option<LockFile>> {
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false);
-    let file = options.mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path).map_err(|error| {
-        match error.raw_os_error() == Some(Errno::ELOOP as i32) {
-            true => io::Error::other("it is a symbolic link, which is not followed: remove it"),
-            false => error,
-        }
-    })?;
-    let meta = file.metadata()?;
-    let user = nix::unistd::geteuid().as_raw();
-    if meta.uid() != user {
-        let owner = meta.uid();
-        return Err(io::Error::other(format!("it belongs to user {owner}, not to {user}: remove it, or become them")));
-    }
-    if !meta.is_file() || meta.nlink() > 1 {
-        return Err(io::Error::other("it is no file of its own (another name leads to it, too): remove it"));
-    }
-    let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => lock,
-        Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
-        Err((_, e)) => return Err(e.into()),
-    };
-    let mut file: &File = &lock;
-    let mut text = Vec::new();
-    Read::take(file, LOCK_BYTES_MAX + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > LOCK_BYTES_MAX || !text.iter().all(|byte| byte.is_ascii_digit() || *byte == b'\n') {
-        return Err(io::Error::other("it is no lock file, something else stands in it: move it away"));
-    }
-    // One of an earlier version may be open to others, who could hold the lock then.
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", std::process::id())?;
-    Ok(Some(LockFile(lock)))
-}
-
-/// A lock that the kernel releases with the process.
-#[derive(Debug)]
-pub struct LockFile(Flock<File>);
-
-impl LockFile {
-    /// Whether the file that is locked is still the one at this path.
-    pub fn is_at(&self, path: &Path) -> bool {
-        match (self.0.metadata(), path.symlink_metadata()) {
-            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
-            _ => false,
-        }
-    }
-}
-
-/// Locks one byte of a file for this open file description (F_OFD_SETLK): whoever inherits the descriptor holds the
-/// lock too. False if another description has it.
-pub fn lock_byte(file: &File, offset: u64) -> io::Result<bool> {
-    let l_start = offset.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-    let (l_type, l_whence) = (libc::F_WRLCK as libc::c_short, libc::SEEK_SET as libc::c_short);
-    let lock = libc::flock { l_type, l_whence, l_start, l_len: 1, l_pid: 0 };
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
-        Ok(_) => Ok(true),
-        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// Opens a directory; a link is not followed.
-pub fn open_directory(path: &Path) -> io::Result<File> {
-    File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
-}
-
-/// The user that the supervisor acts as.
-pub fn user() -> u32 {
-    nix::unistd::geteuid().as_raw()
-}
-
-/// Adopts the orphans of the processes below (PR_SET_CHILD_SUBREAPER).
-pub fn become_subreaper() -> io::Result<()> {
-    Ok(nix::sys::prctl::set_child_subreaper(true)?)
-}
-
-/// Raises the soft limit of open descriptors to the hard one; returns it.
-pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    }
-    Ok(hard)
-}
-
-/// What the machine or its limits lack, and where they are set, if that is why something failed.
-pub fn shortage(error: &io::Error) -> Option<&'static str> {
-    match Errno::from_raw(error.raw_os_error()?) {
-        Errno::EMFILE => Some("the limit of open files is reached: `ulimit -n`, or LimitNOFILE of the service"),
-        Errno::ENFILE => Some("the machine's limit of open files is reached: fs.file-max"),
-        Errno::EAGAIN => Some("the limit of processes is reached: `ulimit -u`, or TasksMax of the service"),
-        Errno::ENOMEM => Some("there is not enough memory"),
-        _ => None,
-    }
-}
-
-/// From here on nothing that is executed gains privileges by it (PR_SET_NO_NEW_PRIVS); there is no way back.
-pub fn set_no_new_privs() -> io::Result<()> {
-    Ok(nix::sys::prctl::set_no_new_privs()?)
-}
-
-/// Whether it may become any user.
-pub fn is_root() -> bool {
-    Uid::effective().is_root()
-}
-
-/// Sets how nice it is to others, from -20 to 19.
-pub fn set_nice(nice: i32) -> io::Result<()> {
-    Ok(rustix::process::setpriority_process(None, nice)?)
-}
-
-/// Sets which permissions new files lack.
-pub fn set_umask(mask: u32) {
-    umask(Mode::from_bits_truncate(mask));
-}
-
-/// Sets the soft and the hard limit; none is unlimited.
-pub fn set_limit(limit: Limit, value: Option<u64>) -> io::Result<()> {
-    let value = value.unwrap_or(nix::sys::resource::RLIM_INFINITY);
-    Ok(setrlimit(limit.resource(), value, value)?)
-}
-
-/// A resource that the kernel limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[allow(missing_docs, reason = "they are named as in the configuration, whose table says what they are")]
-pub enum Limit {
-    OpenFiles,
-    UserProcesses,
-    CpuTime,
-    AddressSpace,
-    Data,
-    Stack,
-    Core,
-    FileSize,
-    LockedMemory,
-}
-
-impl Limit {
-    /// Its key in the configuration.
-    pub fn key(self) -> &'static str {
-        match self {
-            Limit::OpenFiles => "open_files",
-            Limit::UserProcesses => "user_processes",
-            Limit::CpuTime => "cpu_time",
-            Limit::AddressSpace => "address_space",
-            Limit::Data => "data",
-            Limit::Stack => "stack",
-            Limit::Core => "core",
-            Limit::FileSize => "file_size",
-            Limit::LockedMemory => "locked_memory",
-        }
-    }
-
-    fn resource(self) -> Resource {
-        match self {
-            Limit::OpenFiles => Resource::RLIMIT_NOFILE,
-            Limit::UserProcesses => Resource::RLIMIT_NPROC,
-            Limit::CpuTime => Resource::RLIMIT_CPU,
-            Limit::AddressSpace => Resource::RLIMIT_AS,
-            Limit::Data => Resource::RLIMIT_DATA,
-            Limit::Stack => Resource::RLIMIT_STACK,
-            Limit::Core => Resource::RLIMIT_CORE,
-            Limit::FileSize => Resource::RLIMIT_FSIZE,
-            Limit::LockedMemory => Resource::RLIMIT_MEMLOCK,
-        }
-    }
-}
-
-/// Takes the supplementary groups.
-pub fn set_groups(groups: &[u32]) -> io::Result<()> {
-    let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
-    Ok(nix::unistd::setgroups(&groups)?)
-}
-
-/// Takes the group: real, effective and saved.
-pub fn set_group(group: u32) -> io::Result<()> {
-    let group = Gid::from_raw(group);
-    Ok(nix::unistd::setresgid(group, group, group)?)
-}
-
-/// Becomes the user: real, effective and saved, so that there is no way back.
-pub fn set_user(user: u32) -> io::Result<()> {
-    let user = Uid::from_raw(user);
-    Ok(nix::unistd::setresuid(user, user, user)?)
-}
-
-/// An entry of the user database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    /// The name.
-    pub name: String,
-    /// The number.
-    pub user: u32,
-    /// Its own group.
-    pub group: u32,
-    /// The groups it is in, its own among them.
-    pub groups: Vec<u32>,
-    /// Its directory.
-    pub home: PathBuf,
-}
-
-/// Looks a user up, by name or by number.
-pub fn account(name: &str) -> io::Result<Option<Account>> {
-    let entry = match (User::from_name(name)?, name.parse()) {
-        (Some(entry), _) => Some(entry),
-        (None, Ok(number)) => User::from_uid(Uid::from_raw(number))?,
-        (None, Err(_)) => None,
-    };
-    let Some(entry) = entry else { return Ok(None) };
-    let name = CString::new(entry.name.as_str())?;
-    let groups = nix::unistd::getgrouplist(&name, entry.gid)?.into_iter().map(Gid::as_raw).collect();
-    let (user, group) = (entry.uid.as_raw(), entry.gid.as_raw());
-    Ok(Some(Account { name: entry.name, user, group, groups, home: entry.dir }))
-}
-
-/// Looks a group's number up by its name.
-pub fn group_number(name: &str) -> io::Result<Option<u32>> {
-    Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()))
-}
-
-/// From here on stdin is empty, and what this process wrote to a closed pipe kills it, as programs expect who were not
-/// written in Rust: its runtime ignores SIGPIPE.
-pub fn as_programs_expect() -> io::Result<()> {
-    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
-    // SAFETY: the default disposition runs no code of ours.
-    #[allow(unsafe_code)]
-    unsafe {
-        nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl)?;
-    }
-    Ok(())
-}
-
-/// Becomes another program: comes back only if that fails. Unlike `Command::exec` it never takes a file that is no
-/// program for a script of the shell.
-pub fn execute(program: &OsStr, words: &[String], environment: &[OsString]) -> io::Error {
-    let become_it = || -> io::Result<Infallible> {
-        let program = CString::new(program.as_bytes())?;
-        let words = words.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>()?;
-        let environment = environment.iter().map(|entry| CString::new(entry.as_bytes()));
-        let environment = environment.collect::<Result<Vec<_>, _>>()?;
-        Ok(nix::unistd::execve(&program, &words, &environment)?)
-    };
-    match become_it() {
-        Err(error) => error,
-        Ok(never) => match never {},
-    }
-}
-
-/// A file in memory with this content, to be read from its beginning.
-pub fn memory_file(content: &[u8]) -> io::Result<File> {
-    let mut file = File::from(memfd_create("workhall-plan", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all(content)?;
-    file.rewind()?;
-    Ok(file)
-}
-
-/// Unblocks all signals: a mask that was inherited would go on to every worker.
-pub fn unblock_signals() -> io::Result<()> {
-    Ok(SigSet::empty().thread_set_mask()?)
-}
-
-/// Marks what was inherited, but for stdin, stdout and stderr, close-on-exec: it is nobody's below.
-pub fn seal_inherited_descriptors() -> io::Result<()> {
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        let number: Option<RawFd> = entry?.file_name().to_str().and_then(|name| name.parse().ok());
-        if let Some(number) = number.filter(|number| *number > 2) {
-            // SAFETY: borrowed for this one call. A number that is not open any more (that of the directory
-            // being read, at its end) is answered by EBADF, and nothing else runs yet that could open it anew.
-            #[allow(unsafe_code)]
-            let fd = unsafe { BorrowedFd::borrow_raw(number) };
-            match fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
-                Ok(_) | Err(Errno::EBADF) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

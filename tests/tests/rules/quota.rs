@@ -130,7 +130,8 @@ fn c04_the_messages_of_all_are_bounded() {
     let shown = supervisor.cli(&["status"]).ok().out;
     assert!(shown.contains("4 of 4 wait or run"), "{shown}");
     held.release();
-    assert_eq!(supervisor.call(&["a", "count"]), 4, "once there is room");
+    supervisor.until("there is room", |this| this.ledger("done") == 4);
+    assert_eq!(supervisor.call(&["a", "count"]), 4);
 }
 
 #[test]

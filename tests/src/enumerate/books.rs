@@ -1,10 +1,11 @@
 //! What must hold in every state, from what clients and processes really did and what the core commanded. Apart from the
 //! core: of its state only the ledger, the counters and the charges are read, and compared.
 
-use workhall_core::{Core, Effect, Instant, KillMode, KillReceipt, Letters, Outcome, ProcessKey};
+use workhall_core::{Core, Effect, Instant, Kill, KillMode, KillReceipt, Letters, Outcome, ProcessKey};
 use workhall_protocol::ids::{Target, WorkerNumber};
 use workhall_protocol::terms::DeadReason;
 
+use super::config::Post;
 use super::process::{Process, Task};
 
 /// A rule that does not hold: in a word, and what was seen.
@@ -22,8 +23,6 @@ pub struct Books {
     highest: u64,
     pub kill: Option<KillRecord>,
     pub wait: Option<WaitRecord>,
-    /// The last task that was begun by each worker.
-    last_begun: Vec<(u64, u64)>,
     /// How many tasks ended by returning and by failing, as far as the core can know.
     ended: [u64; 2],
     /// How often a message may be begun.
@@ -48,6 +47,7 @@ pub struct Message {
 #[derive(Clone, Debug, Hash)]
 pub struct KillRecord {
     drain: bool,
+    wait: bool,
     /// Whom it was for.
     number: u64,
     receipts: u8,
@@ -71,21 +71,13 @@ fn must(holds: bool, rule: &'static str, detail: impl FnOnce() -> String) -> Res
 
 impl Books {
     pub fn new(attempts: u8) -> Books {
-        Books {
-            messages: Vec::new(),
-            open: [None; 2],
-            highest: 1,
-            kill: None,
-            wait: None,
-            last_begun: Vec::new(),
-            ended: [0; 2],
-            attempts,
-        }
+        Books { messages: Vec::new(), open: [None; 2], highest: 1, kill: None, wait: None, ended: [0; 2], attempts }
     }
 
     // ---- clients ------------------------------------------------------------------------------
 
-    pub fn accepted(&mut self, name: u8, number: u64, id: u64, awaited: bool) -> Result<(), Failure> {
+    pub fn accepted(&mut self, name: u8, number: u64, id: u64, post: Post) -> Result<(), Failure> {
+        let posted_for_later = post.after.is_some();
         match self.open[usize::from(name)] {
             Some(open) => must(number == open, "K7", || format!("{number} has the message, {open} is open"))?,
             None => must(number > self.highest, "W4", || format!("{number} after {}", self.highest))?,
@@ -97,24 +89,24 @@ impl Books {
         self.messages.push(Message {
             id,
             number,
-            awaited,
+            awaited: post.awaited,
             delivered: false,
             begun: 0,
             ended: None,
             settled: false,
-            task: 0,
+            task: if posted_for_later { 0 } else { id },
         });
         Ok(())
     }
 
     /// A kill that was posted, or ignored because there is no such worker (rule K6).
-    pub fn killed(&mut self, name: u8, mode: KillMode, receipt: KillReceipt) -> Result<(), Failure> {
+    pub fn killed(&mut self, name: u8, kill: Kill<'_>, receipt: KillReceipt) -> Result<(), Failure> {
         let open = self.open[usize::from(name)].take();
         let posted = receipt == KillReceipt::Posted;
         must(posted == open.is_some(), "K6", || format!("{open:?} is open, and its kill was {receipt:?}"))?;
         if let Some(number) = open {
-            let drain = mode == KillMode::Drain;
-            self.kill = Some(KillRecord { drain, number, receipts: 0, reports: 0, discarded: 0 });
+            let (drain, wait) = (kill.mode == KillMode::Drain, kill.wait);
+            self.kill = Some(KillRecord { drain, wait, number, receipts: 0, reports: 0, discarded: 0 });
         }
         Ok(())
     }
@@ -172,20 +164,14 @@ impl Books {
         must(!message.settled, "L1", || format!("{id} is executed after its fate"))?;
         must(message.begun < self.attempts && message.ended.is_none(), "D2", || format!("{id} is executed again"))?;
         message.begun += 1;
-        let again = message.begun > 1;
-        let last = match self.last_begun.iter_mut().find(|(of, _)| *of == number) {
-            Some((_, last)) => std::mem::replace(last, task.id),
-            None => {
-                self.last_begun.push((number, task.id));
-                0
-            }
-        };
-        must(last < task.id || again && last == task.id, "C3", || format!("{id} begins after task {last}"))?;
-        // What is unknown of a message for which nobody waits is left to the one above.
-        let earlier = self.messages[..usize::from(task.message)].iter().find(|earlier| {
-            earlier.number == number && earlier.task != 0 && earlier.awaited && !earlier.settled && earlier.begun == 0
+        // Where nobody waits, what became of an earlier one is not seen: then at least no later one has begun.
+        let passed = self.messages.iter().find(|other| {
+            let begun = other.begun > 0;
+            let waits = other.awaited && !other.settled && other.task != 0;
+            let out_of_order = if other.task < task.id { waits && !begun } else { other.task > task.id && begun };
+            other.number == number && out_of_order
         });
-        must(earlier.is_none(), "C3", || format!("{id} begins before {earlier:?}"))
+        must(passed.is_none(), "C3", || format!("{id} begins out of order: {passed:?}"))
     }
 
     /// It has ended by itself, and the core will know it.
@@ -220,8 +206,10 @@ impl Books {
                 must(!exact || report.discarded == kill.discarded, "K12", || {
                     format!("the report says {} discarded, it was {}", report.discarded, kill.discarded)
                 })?;
+                let kill = kill.clone();
+                self.kill = Some(KillRecord { discarded: 0, ..kill });
                 let left = processes.find(|process| process.key.number.0 == kill.number && process.is_there());
-                must(left.is_none(), "K8", || format!("the kill is over and {left:?} is there"))
+                must(left.is_none(), "K12", || format!("the kill is over and {left:?} is there"))
             }
             Effect::Reached { reply } => {
                 let wait = self.wait.as_mut().filter(|_| reply.token == WAIT_TOKEN);
@@ -252,12 +240,16 @@ impl Books {
         };
         let what = format!("{message:?} is {outcome:?}");
         must(!message.settled && message.awaited, "L1", || format!("a second fate: {what}"))?;
-        message.settled = true;
-        let (number, ended, begun) = (message.number, message.ended, message.begun);
+        let Message { number, ended, begun, delivered, task, .. } = *message;
+        // How it came to its fate tells two states apart no more.
+        *message = Message { delivered: false, begun: 0, ended: None, settled: true, ..*message };
         let never_begun = |may_have_run| may_have_run || begun == 0;
         let killed = self.kill.as_mut().filter(|kill| kill.number == number);
         match outcome {
-            Outcome::Done { .. } => must(ended == Some(true), "L1", || what),
+            Outcome::Done { result } => {
+                must(ended == Some(true), "L1", || what.clone())?;
+                must(**result == task.to_le_bytes(), "S5", || format!("with another result: {what}"))
+            }
             Outcome::Failed { .. } => must(ended == Some(false), "D3", || what),
             _ if ended.is_some() => fail("L1", format!("it had ended by itself: {what}")),
             Outcome::Discarded { may_have_run } => {
@@ -272,9 +264,9 @@ impl Books {
             Outcome::Dead { reason, may_have_run, .. } => {
                 must(never_begun(*may_have_run), "L2", || what.clone())?;
                 let fits = match reason {
-                    DeadReason::Crashed => attempts == 1 && message.delivered,
-                    DeadReason::Poison => attempts > 1 && message.delivered,
-                    DeadReason::TimedOut => message.delivered,
+                    DeadReason::Crashed => attempts == 1 && delivered,
+                    DeadReason::Poison => attempts > 1 && delivered,
+                    DeadReason::TimedOut => delivered,
                     DeadReason::NeverStarted => true,
                     DeadReason::Abandoned | DeadReason::Expired => false,
                 };
@@ -309,7 +301,9 @@ impl Books {
             format!("{done} have returned and {failed} have failed, {ledger:?}")
         })?;
         if let Some(kill) = &self.kill {
-            must((kill.receipts, kill.reports) == (1, 1), "K12", || format!("no receipt or no report: {kill:?}"))?;
+            must((kill.receipts, kill.reports) == (1, u8::from(kill.wait)), "K12", || {
+                format!("no receipt or no report: {kill:?}")
+            })?;
             let there = core.worker(Instant::default(), Target::Number(WorkerNumber(kill.number))).is_some();
             must(!there, "K1", || format!("{} was killed and is there", kill.number))?;
         }

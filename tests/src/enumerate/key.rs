@@ -48,6 +48,15 @@ enum Treat {
     Wake,
     /// Ends with the worker's number.
     Identity,
+    /// Counts only until another field says that it does not: kept until then.
+    Held(usize, u64),
+    /// The step of a ladder.
+    Step,
+    /// The last task that was settled. How long a life has been ready says whether it was healthy, which only matters
+    /// if it has settled nothing and failures came before it. One that is ready may have started at any time.
+    Settled,
+    /// How many failures came before.
+    Failures,
 }
 
 #[derive(Debug)]
@@ -58,6 +67,12 @@ pub struct Key<'h> {
     past: u64,
     is_instant: bool,
     last: u64,
+    holding: bool,
+    /// When the life was started and when it was ready.
+    held: [u64; 2],
+    /// The step of the ladder.
+    step: u64,
+    failures: u64,
     /// Number and deadline of each worker.
     wakes: Vec<(u64, u64)>,
     /// Inside the heap: its entries.
@@ -74,6 +89,10 @@ impl<'h> Key<'h> {
             past: EXACT,
             is_instant: false,
             last: 0,
+            holding: false,
+            held: [0; 2],
+            step: 0,
+            failures: 0,
             wakes: Vec::new(),
             in_heap: false,
             entries: Vec::new(),
@@ -99,12 +118,14 @@ impl<'h> Key<'h> {
     fn mix(&mut self, token: u64) {
         let [a, b] = self.halves;
         let wide = u128::from(a ^ token).wrapping_mul(0x2d35_8dcc_aa6c_78a5_8bb8_4b93_962e_acc9);
-        self.halves = [(wide >> 64) as u64 ^ wide as u64, (b.rotate_left(23) ^ token).wrapping_mul(0xd6e8_feb8_6659_fd93)];
+        self.halves =
+            [(wide >> 64) as u64 ^ wide as u64, (b.rotate_left(23) ^ token).wrapping_mul(0xd6e8_feb8_6659_fd93)];
     }
 
     fn token(&mut self, token: u64) {
         self.last = token;
         match self.in_heap {
+            _ if self.holding => {}
             true => self.entries.last_mut().expect("an entry is a tuple, which has begun").push(token),
             false => self.mix(token),
         }
@@ -136,18 +157,23 @@ impl<'h> Key<'h> {
                 _ => Treat::Past(EXACT),
             },
             "Life" => match field {
-                "started" => Treat::Past(h.start_timeout),
-                "ready" => Treat::Past(HEALTHY_AFTER),
+                "started" => Treat::Held(0, h.start_timeout),
+                "ready" => Treat::Held(1, HEALTHY_AFTER),
+                "settled" => Treat::Settled,
                 "since" | "looked" => Treat::Past(h.task),
                 "swept" => Treat::Past(REPEAT),
                 "exit" | "ask_again" => Treat::Past(0),
                 _ => Treat::Past(EXACT),
             },
             "Stop" => match field {
-                "began" => Treat::Skip,
+                "step" => Treat::Step,
+                // Ask has its own, Term and Kill have theirs.
+                "idle_since" | "task_deadline" if self.step > 0 => Treat::Skip,
+                "acted" if self.step == 0 => Treat::Skip,
                 "acted" => Treat::Past(h.term_grace.max(REPEAT)),
                 "idle_since" => Treat::Past(h.exit_grace),
                 "task_deadline" => Treat::Past(0),
+                "began" => Treat::Skip,
                 _ => Treat::Past(EXACT),
             },
             "Message" => match field {
@@ -156,7 +182,11 @@ impl<'h> Key<'h> {
                 _ => Treat::Past(EXACT),
             },
             "Mailbox" => Treat::Past(if field == "later" { 0 } else { EXACT }),
-            "Failures" => Treat::Past(if field == "recent" { h.crash_window } else { EXACT }),
+            "Failures" => match field {
+                "in_a_row" => Treat::Failures,
+                "recent" => Treat::Past(h.crash_window),
+                _ => Treat::Past(EXACT),
+            },
             "Deadlines" => Treat::Past(0),
             "Killer" if field == "since" => Treat::Skip,
             "Written" if field != "core" => Treat::Skip,
@@ -183,6 +213,28 @@ impl<'h> Key<'h> {
                 self.past = 0;
                 value.serialize(&mut *self)?;
                 (self.in_heap, self.past) = (false, EXACT);
+            }
+            Treat::Held(which, past) => {
+                self.holding = true;
+                self.past = past;
+                value.serialize(&mut *self)?;
+                (self.holding, self.past) = (false, EXACT);
+                self.held[which] = self.last;
+            }
+            Treat::Step => {
+                value.serialize(&mut *self)?;
+                self.step = self.last;
+            }
+            Treat::Failures => {
+                value.serialize(&mut *self)?;
+                self.failures = self.last;
+            }
+            Treat::Settled => {
+                value.serialize(&mut *self)?;
+                let ([started, ready], settled) = (self.held, self.last);
+                self.mix(if ready == NEVER { started } else { NEVER });
+                let matters = ready == NEVER || settled == 0 && self.failures > 0;
+                self.mix(if matters { ready } else { 1 });
             }
             Treat::Identity => {
                 value.serialize(&mut *self)?;
@@ -284,7 +336,9 @@ impl<'k, 'h> Serializer for &'k mut Key<'h> {
     }
 
     fn serialize_none(self) -> Result<(), fmt::Error> {
-        self.serialize_u8(0)
+        // No point in time.
+        self.token(if self.holding { NEVER } else { 0 });
+        Ok(())
     }
 
     fn serialize_some<T: ?Sized + Serialize>(self, value: &T) -> Result<(), fmt::Error> {
@@ -304,11 +358,7 @@ impl<'k, 'h> Serializer for &'k mut Key<'h> {
         self.serialize_u32(index)
     }
 
-    fn serialize_newtype_struct<T: ?Sized + Serialize>(
-        self,
-        name: &'static str,
-        value: &T,
-    ) -> Result<(), fmt::Error> {
+    fn serialize_newtype_struct<T: ?Sized + Serialize>(self, name: &'static str, value: &T) -> Result<(), fmt::Error> {
         self.is_instant = name == "Instant";
         value.serialize(self)
     }

@@ -6,5 +6,5 @@ mod process;
 mod search;
 mod world;
 
-pub use config::{Config, FULL, SMALL};
+pub use config::{CANARIES, Config, FULL, SMALL};
 pub use search::{Count, Settings, Violation, enumerate};

@@ -1,6 +1,6 @@
 //! A virtual process, small enough to be enumerated: what it and its wires hold at the moment.
 
-use super::config::Config;
+use super::config::{Config, Obeys};
 use super::world::Act;
 use workhall_core::{Mark, ProcessKey};
 use workhall_protocol::ids::MessageId;
@@ -20,7 +20,10 @@ pub struct Task {
 pub enum Doing {
     Nothing,
     /// The page says that it has begun; the flag is not looked at yet.
-    Beginning { task: Task, previous: u64 },
+    Beginning {
+        task: Task,
+        previous: u64,
+    },
     Running(Task),
     /// The words that it has ended are written; the page does not say so yet.
     Told(Task),
@@ -144,6 +147,14 @@ impl Process {
         self.doing = Doing::Nothing;
         self.unwritten.clear();
         self.inbox.clear();
+        self.stops = false;
+    }
+
+    /// Its exit was seen: how it was tells two states apart no more.
+    pub fn forget_how_it_was(&mut self) {
+        self.dead = Some(Death::Leaves);
+        (self.begun, self.finished, self.finished_fed) = (0, 0, 0);
+        (self.flag, self.asked, self.signal) = (false, false, None);
     }
 
     /// It ends when it is asked, between two tasks; also when nobody can tell it anything any more.
@@ -167,6 +178,7 @@ impl Process {
                 acts.push(act(slot));
             }
         };
+        let nature = config.natures[usize::from(self.name)];
         let living = self.dead.is_none();
         // The shell.
         may(!self.outbox.is_empty(), Act::ShellReads);
@@ -180,18 +192,18 @@ impl Process {
             return;
         }
         // The process.
-        may(!self.is_ready, Act::SaysReady);
+        may(!self.is_ready && nature.starts, Act::SaysReady);
         match self.doing {
             Doing::Nothing => may(self.is_ready && !self.inbox.is_empty(), Act::Takes),
             Doing::Beginning { .. } => may(true, Act::LooksAtFlag),
             Doing::Running(_) => {
-                may(true, Act::Returns);
-                may(config.tasks_fail, Act::Fails);
+                may(nature.returns, Act::Returns);
+                may(nature.returns && config.tasks_fail, Act::Fails);
             }
             Doing::Told(_) => may(true, Act::Marks),
         }
         may(!self.unwritten.is_empty() && self.connected, Act::Writes);
-        may(self.may_leave(), Act::Obeys);
-        may(self.signal.is_some(), Act::DiesOfSignal);
+        may(self.may_leave() && nature.obeys == Obeys::Ask, Act::Obeys);
+        may(self.signal.is_some_and(|signal| nature.obeys == Obeys::Ask || signal == Death::Kill), Act::DiesOfSignal);
     }
 }

@@ -177,9 +177,9 @@ impl Search {
     /// A panic of the core is a violation like any other.
     fn take(&self, state: u32, world: &World, step: Step) -> Result<(u128, World), Box<Violation>> {
         let taken = catch_unwind(AssertUnwindSafe(|| world.after(step).map(|next| (next.key(), next))));
-        taken.unwrap_or_else(|panic| Err(("panic", words(&*panic)))).map_err(|failure| {
-            self.violation(state, Some(step), failure)
-        })
+        taken
+            .unwrap_or_else(|panic| Err(("panic", words(&*panic))))
+            .map_err(|failure| self.violation(state, Some(step), failure))
     }
 
     fn reached(&mut self, from: u32, step: Step, key: u128, next: World, place: (u8, u32)) -> u32 {

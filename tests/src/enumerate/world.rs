@@ -4,6 +4,7 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use workhall_core::{
     AccountId, Call, CallReceipt, Core, Effect, Event, Instant, Kill, KillReceipt, Limits, Policy, ProcessKey,
@@ -12,7 +13,7 @@ use workhall_protocol::ids::{MessageId, Target};
 use workhall_protocol::terms::{Refusal, Until};
 
 use super::books::{Books, Failure, KILL_TOKEN, WAIT_TOKEN};
-use super::config::{Config, Fault, Nature};
+use super::config::{Config, Fault, base_policy};
 use super::key::{Horizons, Key};
 use super::process::{Death, Doing, Process, Task, Word};
 use crate::driver::{line, reply};
@@ -22,9 +23,16 @@ pub const NAMES: [&str; 2] = ["a", "b"];
 /// Something that can happen. Processes are named by their slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Act {
-    Post { to: u8 },
-    Kill { name: u8, how: u8 },
-    Wait { name: u8 },
+    Post {
+        to: u8,
+    },
+    Kill {
+        name: u8,
+        how: u8,
+    },
+    Wait {
+        name: u8,
+    },
     /// Time passes to the next deadline.
     Tick,
     SaysReady(u8),
@@ -76,9 +84,10 @@ pub struct Setup {
 
 impl Setup {
     pub fn new(config: &'static Config) -> Setup {
-        let mut policy = Policy { class: "c".into(), ..Policy::default() };
+        let mut policy = base_policy();
         (config.policy)(&mut policy);
-        let nanos = |duration: std::time::Duration| duration.as_nanos() as u64;
+        // What has no limit is never too old.
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(0);
         let horizons = Horizons {
             start_timeout: nanos(policy.start_timeout),
             exit_grace: nanos(policy.exit_grace),
@@ -114,7 +123,7 @@ impl World {
         if broken_gate {
             core.break_the_gate();
         }
-        let attempts = setup.policy.attempts;
+        let (attempts, faults) = (setup.policy.attempts, setup.config.faults_max);
         World {
             setup,
             core,
@@ -123,7 +132,7 @@ impl World {
             books: Books::new(attempts),
             processes: Vec::new(),
             posted: 0,
-            faults: 1,
+            faults,
             fail_spawn: false,
             spawned: false,
             log: None,
@@ -222,7 +231,11 @@ impl World {
         let slot = match act {
             Act::Post { to } => return format!("post to {}{failing}", NAMES[usize::from(to)]),
             Act::Kill { name, how } => {
-                return format!("kill {} {:?}{failing}", NAMES[usize::from(name)], self.setup.config.kills[usize::from(how)]);
+                return format!(
+                    "kill {} {:?}{failing}",
+                    NAMES[usize::from(name)],
+                    self.setup.config.kills[usize::from(how)]
+                );
             }
             Act::Wait { name } => return format!("wait until {} is idle", NAMES[usize::from(name)]),
             Act::Tick => return format!("time passes{failing}"),
@@ -348,7 +361,7 @@ impl World {
         match self.core.call(self.now, call, |_| Ok(policy)) {
             CallReceipt::Accepted { number, message } => {
                 self.posted += 1;
-                self.books.accepted(to, number.0, message.0, post.awaited)?;
+                self.books.accepted(to, number.0, message.0, post)?;
                 self.apply()
             }
             // It may be posted again.
@@ -363,9 +376,9 @@ impl World {
     fn kill(&mut self, name: u8, how: u8) -> Result<(), Failure> {
         let (mode, within) = self.setup.config.kills[usize::from(how)];
         let target = Target::Name(NAMES[usize::from(name)]);
-        let kill = Kill { target, mode, within, reply: reply(KILL_TOKEN), wait: true };
+        let kill = Kill { target, mode, within, reply: reply(KILL_TOKEN), wait: self.setup.config.reports };
         let receipt: KillReceipt = self.core.kill(self.now, kill);
-        self.books.killed(name, mode, receipt)?;
+        self.books.killed(name, kill, receipt)?;
         self.apply()
     }
 
@@ -433,7 +446,9 @@ impl World {
                     let window = if has_page { 2 } else { 1 };
                     self.feed(Event::Ready { process: key, window, marked: has_page })?;
                 }
-                Word::Done(id) => self.feed(Event::Done { process: key, id: MessageId(id), result: b"" })?,
+                Word::Done(id) => {
+                    self.feed(Event::Done { process: key, id: MessageId(id), result: &id.to_le_bytes() })?
+                }
                 Word::Failed(id) => self.feed(Event::Failed { process: key, id: MessageId(id), error: "" })?,
             }
         }
@@ -456,6 +471,7 @@ impl World {
         process.exit_fed = true;
         let (key, mark) = (process.key, process.page());
         let exit = process.dead.expect("it has died").exit();
+        process.forget_how_it_was();
         self.feed(Event::Exited { process: key, exit, mark })
     }
 
@@ -506,7 +522,7 @@ impl World {
         let name = self.core.name(key).and_then(|name| NAMES.iter().position(|known| *known == &**name));
         let Some(name) = name else { return Err(("spawn", format!("{key:?} has no name"))) };
         self.books.spawns(key, name as u8, self.processes.iter().flatten())?;
-        let has_page = self.setup.config.natures[name] == Nature::Page;
+        let has_page = self.setup.config.natures[name].page;
         self.spawned = true;
         if std::mem::take(&mut self.fail_spawn) {
             self.faults -= 1;

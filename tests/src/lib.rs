@@ -1,5 +1,6 @@
 //! The simulator of the core, and the harness for real processes.
 
 pub mod driver;
+pub mod enumerate;
 pub mod harness;
 pub mod sim;

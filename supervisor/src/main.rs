@@ -1,22 +1,5 @@
 //! `workhall`: the supervisor and its command line, in one binary.
 
-mod apply;
-mod cli;
-mod clock;
-mod config;
-mod connection;
-mod diagnostics;
-mod event_loop;
-mod exit_code;
-mod process_tree;
-mod reaper;
-mod report;
-mod requests;
-mod spawner;
-mod sys;
-mod token;
-mod unix_signals;
-
 fn main() -> std::process::ExitCode {
-    cli::run().into()
+    workhall::main()
 }

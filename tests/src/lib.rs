@@ -1,4 +1,5 @@
 //! The simulator of the core, and the harness for real processes.
 
+pub mod fuzz;
 pub mod harness;
 pub mod sim;

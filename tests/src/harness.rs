@@ -24,7 +24,8 @@ pub fn bin_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         let exe = std::env::current_exe().expect("a test knows its own path");
-        let dir = exe.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST").to_path_buf();
+        let dir = exe.parent().expect("target/PROFILE/deps/TEST, or target/PROFILE/BIN");
+        let dir = if dir.ends_with("deps") { dir.parent().expect("target/PROFILE") } else { dir }.to_path_buf();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         // The whole workspace, as `cargo test --workspace` has it: so features are the same and nothing is
         // built twice.
@@ -146,7 +147,15 @@ impl Supervisor {
 
     /// With a configuration; `{bin}` in it is the directory of the executables, `{dir}` the test's own.
     pub fn with_config(config: &str) -> Supervisor {
+        Supervisor::with_files(config, &[])
+    }
+
+    /// The same, with files in the test's own directory.
+    pub fn with_files(config: &str, files: &[(&str, &str)]) -> Supervisor {
         let this = Supervisor::prepare();
+        for (name, text) in files {
+            this.file(name, text);
+        }
         let config =
             config.replace("{bin}", bin_dir().to_str().unwrap()).replace("{dir}", this.dir.path().to_str().unwrap());
         let file = this.path("workhall.toml");
@@ -438,6 +447,20 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits so long for a condition; returns whether it came.
+pub fn until_or(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if start.elapsed() >= patience {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

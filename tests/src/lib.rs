@@ -1,5 +1,6 @@
-//! The simulator of the core, and the harness for real processes.
+//! The simulator of the core, the harness for real processes, the chaos run, and the bodies of the fuzz targets.
 
+pub mod chaos;
 pub mod fuzz;
 pub mod harness;
 pub mod sim;

@@ -115,7 +115,12 @@ impl Config {
     /// Reads a file. The error names the place in it.
     pub fn read(file: &Path) -> anyhow::Result<Config> {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let parsed: File = toml::from_str(&text).map_err(|error| anyhow::anyhow!("{}", at(file, &text, &error)))?;
+        Config::parse(&text, file)
+    }
+
+    /// Reads the text of a file.
+    pub fn parse(text: &str, file: &Path) -> anyhow::Result<Config> {
+        let parsed: File = toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", at(file, text, &error)))?;
         let base = std::path::absolute(file)?.parent().map(Path::to_path_buf).unwrap_or_default();
         parsed.check(&base, Some(file)).with_context(|| file.display().to_string())
     }

@@ -1,31 +1,5 @@
 //! `workhall`: the supervisor and its command line, in one binary.
 
-mod access;
-mod accounts;
-mod apply;
-mod cgroup;
-mod cli;
-mod clock;
-mod config;
-mod connection;
-mod dead_letters;
-mod diagnostics;
-mod event_loop;
-mod exit_code;
-mod launcher;
-mod listener;
-mod name_lock;
-mod process_tree;
-mod reaper;
-mod report;
-mod requests;
-mod spawner;
-mod sys;
-mod token;
-mod traffic;
-mod unix_signals;
-
 fn main() -> std::process::ExitCode {
-    // In a process of a worker to be, before anything else that would cost time.
-    launcher::run_if_asked().unwrap_or_else(|| cli::run().into())
+    workhall::main()
 }

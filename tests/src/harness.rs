@@ -28,7 +28,8 @@ pub fn bin_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         let exe = std::env::current_exe().expect("a test knows its own path");
-        let dir = exe.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST").to_path_buf();
+        let dir = exe.parent().expect("target/PROFILE/deps/TEST, or target/PROFILE/BIN");
+        let dir = if dir.ends_with("deps") { dir.parent().expect("target/PROFILE") } else { dir }.to_path_buf();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         // The whole workspace, as `cargo test --workspace` has it: so features are the same and nothing is
         // built twice.
@@ -151,13 +152,25 @@ impl Supervisor {
 
     /// With a configuration; `{bin}` in it is the directory of the executables, `{dir}` the test's own.
     pub fn with_config(config: &str) -> Supervisor {
-        Supervisor::with_config_under(config, |_| Vec::new())
+        Supervisor::with_all(config, &[], |_| Vec::new())
+    }
+
+    /// The same, with files in the test's own directory.
+    pub fn with_files(config: &str, files: &[(&str, &str)]) -> Supervisor {
+        Supervisor::with_all(config, files, |_| Vec::new())
     }
 
     /// The same, started by a command that executes the one that follows it: `prlimit --nofile=40`. `under` is given
     /// the test's own directory.
     pub fn with_config_under(config: &str, under: impl FnOnce(&Path) -> Vec<String>) -> Supervisor {
+        Supervisor::with_all(config, &[], under)
+    }
+
+    fn with_all(config: &str, files: &[(&str, &str)], under: impl FnOnce(&Path) -> Vec<String>) -> Supervisor {
         let mut this = Supervisor::prepare();
+        for (name, text) in files {
+            this.file(name, text);
+        }
         this.under = under(this.dir.path());
         let config =
             config.replace("{bin}", bin_dir().to_str().unwrap()).replace("{dir}", this.dir.path().to_str().unwrap());
@@ -544,6 +557,20 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits so long for a condition; returns whether it came.
+pub fn until_or(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if start.elapsed() >= patience {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -1,6 +1,8 @@
-//! The simulator of the core, and the harness for real processes.
+//! The simulator of the core, the harness for real processes, the chaos run, and the bodies of the fuzz targets.
 
+pub mod chaos;
 pub mod driver;
 pub mod enumerate;
+pub mod fuzz;
 pub mod harness;
 pub mod sim;

@@ -169,6 +169,7 @@ fn no_file_is_dead() {
         let is_root = ["main", "lib", "mod"].contains(&stem)
             || dir.ends_with("bin")
             || dir.ends_with("tests/tests")
+            || dir.ends_with("fuzz_targets")
             || dir.ends_with("benches")
             || dir.ends_with("examples");
         if is_root {

@@ -10,7 +10,7 @@ use workhall_core::{
     AccountId, Call, CallReceipt, Core, Effect, Event, Instant, Kill, KillReceipt, Limits, Policy, ProcessKey,
 };
 use workhall_protocol::ids::{MessageId, Target};
-use workhall_protocol::terms::{Refusal, Until};
+use workhall_protocol::terms::{Refusal, StartStage, Until};
 
 use super::books::{Books, Failure, KILL_TOKEN, WAIT_TOKEN};
 use super::config::{Config, Fault, base_policy};
@@ -526,7 +526,11 @@ impl World {
         self.spawned = true;
         if std::mem::take(&mut self.fail_spawn) {
             self.faults -= 1;
-            return self.feed(Event::SpawnFailed { process: key, detail: "no such file".into() });
+            return self.feed(Event::SpawnFailed {
+                process: key,
+                stage: StartStage::Exec,
+                detail: "no such file".into(),
+            });
         }
         let free = self.processes.iter().position(Option::is_none).unwrap_or(self.processes.len());
         if free == self.processes.len() {

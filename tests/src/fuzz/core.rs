@@ -1,0 +1,503 @@
+//! The core's event stream: bytes become calls, kills, waits, facts about processes, and time.
+//!
+//! The processes are as hostile as a shell lets through: they settle what they were not given, twice or out of
+//! order, are ready twice, write anything into their mark pages, and hang up at any moment. What the shell
+//! guarantees is kept: Spawn is answered at once, Ask too, and Look if there is a page, each process exits once and its tree is gone
+//! once, after the exit; of a life that has ended only late facts come.
+//!
+//! The core's own debug assertions prove the ledger after each step. Checked here: the gate (no process while
+//! another of the name is not gone), no task for a process that was asked to end or has exited, one answer to
+//! each who waits; and that in the end a shutdown leaves nothing, whatever came before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use workhall_core::{
+    AccountId, Call, CallReceipt, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode, KillReceipt, Letters,
+    Limits, Mark, Policy, ProcessKey, Refused, ReplyTo,
+};
+use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
+use workhall_protocol::terms::{Exit, Refusal, StartStage, Until};
+
+const NAMES: [&str; 4] = ["a", "b", "main", "nobody"];
+/// How many times the end is driven on before it counts as none.
+const END_STEPS_MAX: usize = 10_000;
+/// Deadlines are followed so many times at one go.
+const TICKS_MAX: u8 = 8;
+
+/// The core's event stream.
+pub fn core(data: &[u8]) {
+    let Some(([policy, more], steps)) = data.split_first_chunk() else { return };
+    let mut world = World::new(*policy, *more, steps);
+    while !world.bytes.is_empty() && !world.stopped {
+        world.step();
+    }
+    world.end();
+}
+
+#[derive(Debug)]
+struct Process {
+    key: ProcessKey,
+    name: WorkerName,
+    tasks: Vec<MessageId>,
+    asked: bool,
+    exited: bool,
+    gone: bool,
+}
+
+struct World<'a> {
+    core: Core,
+    now: Instant,
+    bytes: &'a [u8],
+    policy: Arc<Policy>,
+    processes: Vec<Process>,
+    /// Who waits for the fate of a message, for a receipt of a kill, for its end, for a state.
+    awaited: BTreeMap<&'static str, BTreeSet<u64>>,
+    next_token: u64,
+    stopping: bool,
+    stopped: bool,
+}
+
+impl<'a> World<'a> {
+    fn new(policy: u8, more: u8, bytes: &'a [u8]) -> World<'a> {
+        let bit = |bit: u8| policy & (1 << bit) != 0;
+        let also = |bit: u8| more & (1 << bit) != 0;
+        let limits = Limits {
+            message_bytes: 100,
+            total_bytes: if bit(0) { 700 } else { 1 << 20 },
+            total_messages: 30,
+            sender_messages: if also(0) { 3 } else { 100 },
+            sender_bytes: 1 << 20,
+            workers: 3,
+            processes: if also(1) { 1 } else { 10 },
+            dead_messages: 4,
+            dead_bytes: 600,
+        };
+        let policy = Policy {
+            class: "c".into(),
+            startup_method: bit(1).then(|| "startup".into()),
+            mailbox_messages: if bit(2) { 2 } else { 20 },
+            mailbox_bytes: if bit(3) { 200 } else { 1 << 20 },
+            start_timeout: Duration::from_millis(100),
+            task_grace: bit(4).then_some(Duration::from_millis(30)),
+            exit_grace: Duration::from_millis(if bit(5) { 0 } else { 50 }),
+            term_grace: Duration::from_millis(if bit(6) { 0 } else { 70 }),
+            attempts: if also(2) { 3 } else { 1 },
+            task_timeout: also(3).then_some(Duration::from_millis(40)),
+            idle_timeout: also(4).then_some(Duration::from_millis(15)),
+            crash_limit: CrashLimit {
+                crashes: if also(5) { 2 } else { 100 },
+                within: Duration::from_secs(3600),
+                pause: Duration::from_millis(500),
+                refuse_calls: also(6),
+                drop_unstarted: also(7),
+            },
+        };
+        World {
+            core: Core::new(limits, 1),
+            now: Instant(1),
+            bytes,
+            policy: Arc::new(policy),
+            processes: Vec::new(),
+            awaited: BTreeMap::new(),
+            next_token: 0,
+            stopping: false,
+            stopped: false,
+        }
+    }
+
+    /// The next byte; zeros behind the end.
+    fn byte(&mut self) -> u8 {
+        match self.bytes.split_first() {
+            Some((byte, rest)) => {
+                self.bytes = rest;
+                *byte
+            }
+            None => 0,
+        }
+    }
+
+    fn flag(&mut self) -> bool {
+        self.byte() & 1 != 0
+    }
+
+    fn duration(&mut self) -> Duration {
+        Duration::from_millis([0, 1, 20, 60, 200, 1000, 30_000, 4_000_000][usize::from(self.byte() % 8)])
+    }
+
+    fn step(&mut self) {
+        match self.byte() % 16 {
+            0..=3 => self.call(),
+            4 => self.kill(),
+            5 => self.wait(),
+            6 => self.ticks(),
+            7 => match self.byte() {
+                0..=15 => {
+                    self.stopping = true;
+                    self.core.shutdown(self.now, Duration::from_millis(100));
+                }
+                // Workers of its own a supervisor starts before it accepts anything.
+                16..=63 if !self.stopping => self.start(),
+                64..=95 => {
+                    self.core.forget_waits(connection());
+                    self.awaited.remove("state");
+                }
+                96..=111 => self.post_again(),
+                112..=127 => {
+                    let target = self.target();
+                    self.core.resume(self.now, target);
+                }
+                _ => self.late(),
+            },
+            _ => self.process_acts(),
+        }
+        self.apply();
+    }
+
+    // ---- clients ----------------------------------------------------------------------------
+
+    fn target(&mut self) -> Target<'static> {
+        match self.byte() {
+            byte @ 0..=199 => Target::Name(NAMES[usize::from(byte % 8 / 2).min(3)]),
+            byte => Target::Number(WorkerNumber(u64::from(byte - 200) % 12)),
+        }
+    }
+
+    fn reply(&mut self) -> ReplyTo {
+        self.next_token += 1;
+        ReplyTo { connection: connection(), token: self.next_token }
+    }
+
+    fn await_one(&mut self, what: &'static str, reply: ReplyTo) {
+        self.awaited.entry(what).or_default().insert(reply.token);
+    }
+
+    fn answered(&mut self, what: &'static str, reply: ReplyTo) {
+        let was_awaited = self.awaited.get_mut(what).is_some_and(|awaited| awaited.remove(&reply.token));
+        assert!(was_awaited, "{reply:?} was told of its {what} twice, or unasked");
+    }
+
+    fn call(&mut self) {
+        let (target, flags) = (self.target(), self.byte());
+        let bit = |bit: u8| flags & (1 << bit) != 0;
+        let reply = bit(0).then(|| self.reply());
+        let from = bit(1).then(|| self.any_process().map(|process| process.key)).flatten();
+        let expires = bit(2).then(|| self.duration());
+        let after = bit(6).then(|| self.duration());
+        let account = AccountId(u64::from(bit(7)));
+        let args = vec![0; if bit(3) { usize::from(self.byte()) } else { 1 }];
+        let call = Call {
+            target,
+            method: if bit(4) { "" } else { "work" },
+            args: &args,
+            from,
+            existing: bit(5),
+            expires,
+            after,
+            account,
+            reply,
+        };
+        let policy = self.policy.clone();
+        let receipt = self.core.call(self.now, call, |name| match name {
+            "nobody" => Err(Refused::new(Refusal::NoClass, "no class")),
+            _ => Ok(policy),
+        });
+        if let (Some(reply), CallReceipt::Accepted { .. }) = (reply, receipt) {
+            self.await_one("fate", reply);
+        }
+    }
+
+    fn kill(&mut self) {
+        let (target, flags) = (self.target(), self.byte());
+        let reply = (flags & 1 != 0).then(|| self.reply());
+        let wait = flags & 2 != 0 && reply.is_some();
+        let within = (flags & 4 != 0).then(|| self.duration());
+        let mode = [KillMode::Ladder, KillMode::Drain, KillMode::Now, KillMode::Ladder][usize::from(flags >> 6)];
+        let receipt = self.core.kill(self.now, Kill { target, mode, within, reply, wait });
+        if let (Some(reply), KillReceipt::Posted) = (reply, receipt) {
+            self.await_one("receipt", reply);
+            if wait {
+                self.await_one("end", reply);
+            }
+        }
+    }
+
+    fn wait(&mut self) {
+        let (target, reply) = (self.target(), self.reply());
+        let until = [Until::Idle, Until::Gone, Until::Empty, Until::Room][usize::from(self.byte() % 4)];
+        self.await_one("state", reply);
+        self.core.wait(target, until, AccountId(0), reply);
+    }
+
+    /// Dead letters are dropped, or posted again.
+    fn post_again(&mut self) {
+        let byte = self.byte();
+        let newest = self.core.dead_letters(Letters::All).next_back().map(|letter| letter.message.id);
+        let which = match byte % 3 {
+            0 => Letters::All,
+            1 => Letters::Of("a"),
+            _ => Letters::One(newest.unwrap_or_default()),
+        };
+        let meant = self.core.dead_letters(which).count() as u64;
+        if byte & 128 != 0 {
+            assert_eq!(self.core.drop_dead(which), meant);
+            return;
+        }
+        let policy = self.policy.clone();
+        let report = self.core.requeue(self.now, which, AccountId(1), |_| Ok(policy.clone()));
+        assert_eq!(report.requeued + report.left, meant, "each letter is a message again, or still a letter");
+    }
+
+    fn start(&mut self) {
+        let main = self.flag();
+        let name = WorkerName::new(if main { "main" } else { "b" }).expect("it is one");
+        // A supervisor starts its main worker once, at its own start.
+        if !main || self.core.worker(self.now, Target::Number(WorkerNumber::MAIN)).is_none() {
+            self.core.start(self.now, name, self.policy.clone(), main);
+        }
+    }
+
+    fn ticks(&mut self) {
+        let byte = self.byte();
+        if byte < 128 {
+            self.now = self.now.after(self.duration());
+            return self.core.tick(self.now);
+        }
+        for _ in 0..byte % TICKS_MAX {
+            let Some(at) = self.core.next_deadline() else { return };
+            self.now = self.now.max(at);
+            self.core.tick(self.now);
+            self.apply();
+        }
+    }
+
+    // ---- processes --------------------------------------------------------------------------
+
+    fn any_process(&mut self) -> Option<&mut Process> {
+        let living: Vec<usize> = (0..self.processes.len()).filter(|slot| !self.processes[*slot].gone).collect();
+        let at = usize::from(self.byte());
+        let slot = *living.get(at % living.len().max(1))?;
+        Some(&mut self.processes[slot])
+    }
+
+    /// One that it was given, or any.
+    fn id(&mut self, tasks: &[MessageId]) -> MessageId {
+        match self.byte() {
+            byte @ 0..=239 => tasks.get(usize::from(byte % 4)).copied().unwrap_or_default(),
+            250..=255 => MessageId(u64::MAX),
+            byte => MessageId(u64::from(byte - 240)),
+        }
+    }
+
+    fn mark(&mut self, tasks: &[MessageId]) -> Option<Mark> {
+        self.flag().then(|| Mark { begun: self.id(tasks), finished: self.id(tasks) })
+    }
+
+    fn process_acts(&mut self) {
+        let Some(found) = self.any_process() else { return };
+        let (process, tasks, exited) = (found.key, found.tasks.clone(), found.exited);
+        let act = self.byte() % 16;
+        if exited {
+            if act < 8 {
+                self.mark_gone(process);
+                self.core.handle(self.now, Event::TreeGone { process });
+            }
+            return;
+        }
+        let event = match act {
+            0..=1 => {
+                let byte = self.byte();
+                let window = [0, 1, 2, 64, u32::MAX][usize::from(byte % 5)];
+                Event::Ready { process, window, marked: byte >= 64 }
+            }
+            2 => Event::StartFailed { process, stage: StartStage::Exec, detail: "no such file".into() },
+            3..=6 => {
+                let id = self.id(&tasks);
+                self.settled(process, id);
+                Event::Done { process, id, result: b"result" }
+            }
+            7..=8 => {
+                let id = self.id(&tasks);
+                self.settled(process, id);
+                Event::Failed { process, id, error: "error" }
+            }
+            9..=10 => match self.mark(&tasks) {
+                Some(mark) => Event::Marked { process, mark },
+                None => return,
+            },
+            11 => Event::Violation { process, detail: "é" },
+            12 => Event::Disconnected { process },
+            _ => {
+                let mark = self.mark(&tasks);
+                let exit = if self.flag() { Exit::Code(0) } else { Exit::Signal(9) };
+                return self.exits(process, exit, mark);
+            }
+        };
+        self.core.handle(self.now, event);
+    }
+
+    fn settled(&mut self, process: ProcessKey, id: MessageId) {
+        if let Some(process) = self.processes.iter_mut().find(|other| other.key == process) {
+            process.tasks.retain(|task| *task != id);
+        }
+    }
+
+    fn exits(&mut self, key: ProcessKey, exit: Exit, mark: Option<Mark>) {
+        self.core.handle(self.now, Event::Disconnected { process: key });
+        self.apply();
+        if let Some(process) = self.processes.iter_mut().find(|process| process.key == key) {
+            process.exited = true;
+        }
+        self.core.handle(self.now, Event::Exited { process: key, exit, mark });
+        self.apply();
+    }
+
+    fn mark_gone(&mut self, key: ProcessKey) {
+        if let Some(process) = self.processes.iter_mut().find(|process| process.key == key) {
+            process.gone = true;
+        }
+    }
+
+    /// Something of a life that has ended.
+    fn late(&mut self) {
+        let at = usize::from(self.byte());
+        let ended: Vec<ProcessKey> =
+            self.processes.iter().filter(|process| process.gone).map(|process| process.key).collect();
+        let Some(process) = ended.get(at % ended.len().max(1)).copied() else { return };
+        let id = MessageId(u64::from(self.byte()));
+        let event = match self.byte() % 6 {
+            0 => Event::Done { process, id, result: b"late" },
+            1 => Event::Marked { process, mark: Mark { begun: id, finished: id } },
+            2 => Event::Ready { process, window: 3, marked: true },
+            3 => Event::Exited { process, exit: Exit::Code(0), mark: None },
+            4 => Event::Asked { process, mark: None },
+            _ => Event::TreeGone { process },
+        };
+        let before = self.core.ledger();
+        self.core.handle(self.now, event);
+        assert_eq!(self.core.ledger(), before, "an old life is not heard");
+    }
+
+    // ---- the shell --------------------------------------------------------------------------
+
+    fn apply(&mut self) {
+        while let Some(effect) = self.core.next_effect() {
+            assert!(!self.stopped, "after Stopped came {effect:?}");
+            match effect {
+                Effect::Spawn { process } => self.spawn(process),
+                Effect::Deliver { process, slot, id } => self.deliver(process, slot, id),
+                Effect::Ask { process, slot } => self.ask(process, slot),
+                Effect::Look { process, slot } => self.look(process, slot),
+                Effect::Continue { process, slot }
+                | Effect::Term { process, slot }
+                | Effect::Kill { process, slot } => {
+                    // A step that starts a process may end it too, before the answer to Spawn: then nobody is
+                    // signalled, and the ladder goes on.
+                    assert!(self.processes.get(slot as usize).is_none_or(|signalled| signalled.key == process));
+                }
+                Effect::Sweep { process, slot } => {
+                    let swept = &self.processes[slot as usize];
+                    assert!(swept.key == process && swept.exited, "a sweep comes after the exit");
+                }
+                Effect::Settled { reply, .. } => self.answered("fate", reply),
+                Effect::Killed { reply, .. } => self.answered("receipt", reply),
+                Effect::KillEnded { reply, .. } => {
+                    assert!(self.awaited.get("receipt").is_none_or(|awaited| !awaited.contains(&reply.token)));
+                    self.answered("end", reply);
+                }
+                Effect::Reached { reply } => self.answered("state", reply),
+                Effect::Stopped => self.stopped = true,
+            }
+        }
+        assert!(self.core.ledger().balances());
+    }
+
+    fn spawn(&mut self, key: ProcessKey) {
+        let name = self.core.name(key).expect("who is started is there").clone();
+        let other = self.processes.iter().find(|process| process.name == name && !process.gone);
+        assert!(other.is_none(), "{key:?} of {name} is started while {other:?} is not gone");
+        match self.byte() {
+            0..=235 => {}
+            236..=240 => return self.core.handle(self.now, Event::Held { process: key, detail: "process 7".into() }),
+            _ => {
+                let (stage, detail) = (StartStage::Setup, "no such file".into());
+                return self.core.handle(self.now, Event::SpawnFailed { process: key, stage, detail });
+            }
+        }
+        let slot = self.processes.len() as u32;
+        self.processes.push(Process { key, name, tasks: Vec::new(), asked: false, exited: false, gone: false });
+        self.core.handle(self.now, Event::Spawned { process: key, slot });
+    }
+
+    fn deliver(&mut self, key: ProcessKey, slot: u32, id: MessageId) {
+        let process = &mut self.processes[slot as usize];
+        assert_eq!(process.key, key);
+        assert!(!process.asked && !process.exited, "{id} is for a process that ends");
+        // In the same turn it may have been settled already: by a mark, if the process lies.
+        if self.core.task(key, id).is_none() {
+            return;
+        }
+        process.tasks.push(id);
+        if self.byte() > 250 {
+            self.settled(key, id);
+            self.core.handle(self.now, Event::Undeliverable { process: key, id, error: "too deep" });
+        }
+    }
+
+    fn look(&mut self, key: ProcessKey, slot: u32) {
+        let process = &self.processes[slot as usize];
+        assert_eq!(process.key, key);
+        let tasks = process.tasks.clone();
+        if let Some(mark) = self.mark(&tasks) {
+            self.core.handle(self.now, Event::Marked { process: key, mark });
+        }
+    }
+
+    fn ask(&mut self, key: ProcessKey, slot: u32) {
+        let process = &mut self.processes[slot as usize];
+        assert_eq!(process.key, key);
+        process.asked = true;
+        let tasks = process.tasks.clone();
+        let mark = self.mark(&tasks);
+        self.core.handle(self.now, Event::Asked { process: key, mark });
+    }
+
+    // ---- the end ----------------------------------------------------------------------------
+
+    /// A shutdown, under which everything ends that lives.
+    fn end(&mut self) {
+        self.core.shutdown(self.now, Duration::from_millis(10));
+        self.apply();
+        for _ in 0..END_STEPS_MAX {
+            if self.stopped {
+                break;
+            }
+            if let Some(at) = self.core.next_deadline() {
+                self.now = self.now.max(at);
+            }
+            self.core.tick(self.now);
+            self.apply();
+            let living =
+                self.processes.iter().find(|process| !process.gone).map(|process| (process.key, process.exited));
+            let Some((process, exited)) = living else { continue };
+            if !exited {
+                self.exits(process, Exit::Signal(9), None);
+            }
+            self.mark_gone(process);
+            self.core.handle(self.now, Event::TreeGone { process });
+            self.apply();
+        }
+        assert!(self.stopped, "the shutdown does not end: {:?}", self.core.ledger());
+        let ledger = self.core.ledger();
+        assert_eq!((ledger.pending, ledger.running, self.core.worker_count()), (0, 0, 0));
+        assert_eq!(self.core.limits().1, 0, "every charge is paid back");
+        self.awaited.retain(|_, awaited| !awaited.is_empty());
+        assert!(self.awaited.is_empty(), "some were never answered: {:?}", self.awaited);
+    }
+}
+
+fn connection() -> NonZeroU64 {
+    NonZeroU64::MIN
+}

@@ -242,6 +242,9 @@ mod tests {
         there_and_back(json!([]));
         there_and_back(json!([1, -1, u64::MAX, i64::MIN, 1.5, 1.0, "é", null, true]));
         there_and_back(json!({"z": [1, {"a": {}}], "b": ""}));
+        // As JSON reads it, with its sign.
+        let zero = Payload::from_json(&serde_json::from_str("-0").unwrap()).unwrap();
+        assert_eq!(&*zero.0, [0xcb, 0x80, 0, 0, 0, 0, 0, 0, 0]);
         there_and_back(json!({"$bytes": "AAH/"}));
         there_and_back(json!({"$bytes": "not alone", "x": 1}));
     }

@@ -1,21 +1,28 @@
 //! The client of programs that call: blocking, over any connection that is given to it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::messages::{
-    Call, FromSupervisor, Info, Kill, List, Message, OutcomeBody, ReceiptBody, Ref, Reply, Request, Status, Until, Wait,
+    Address, Call, Dead, DeadShow, Error, FromSupervisor, Info, Kill, Letters, List, Message, OutcomeBody, ReceiptBody,
+    Ref, Reply, Request, Resume, Status, Until, Wait,
 };
+use crate::sys;
 use crate::wire::{DecodeError, Decoder, EncodeError, Encoding, encode};
 
-/// How many receipts a [`Client`] leaves unread at most while it posts. What they occupy fits into
-/// a default socket's buffer, so that neither side ever waits for the other to read.
+/// How many receipts a [`Client`] leaves unread at most while it posts: so few that they do not pile up at
+/// the supervisor, so many that each read brings a batch.
 const UNREAD_RECEIPTS_MAX: usize = 256;
 
 /// How many bytes of requests are collected before they are written.
 const WRITE_BYTES: usize = 32 << 10;
+
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 16 << 10;
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +33,10 @@ pub enum ClientError {
     /// The supervisor did not understand the request; nothing has happened.
     #[error("the supervisor did not understand: {0}")]
     NotUnderstood(String),
+    /// There are too many connections, of this user or of all: the supervisor has ended this one before it
+    /// took in anything. Nothing has happened.
+    #[error("the supervisor has no place for this connection: {0}")]
+    TurnedAway(String),
     /// The request was ignored or refused, or is a question: it has this receipt and no outcome.
     #[error("the request has no outcome, only a receipt: {0:?}")]
     NoOutcome(ReceiptBody<'static>),
@@ -37,11 +48,39 @@ pub enum ClientError {
     Protocol(String),
 }
 
+/// Which dead letters are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhichLetters<'a> {
+    /// The one of this message.
+    Message(u64),
+    /// Those for the workers of this name.
+    Worker(&'a str),
+    /// All.
+    All,
+}
+
+impl<'a> WhichLetters<'a> {
+    fn letters(self, ticket: Ticket) -> Letters<'a> {
+        let none = Letters { reference: Ref::Number(ticket.0), message: None, worker: None, all: false };
+        match self {
+            WhichLetters::Message(message) => Letters { message: Some(message), ..none },
+            WhichLetters::Worker(worker) => Letters { worker: Some(Cow::Borrowed(worker)), ..none },
+            WhichLetters::All => Letters { all: true, ..none },
+        }
+    }
+}
+
 /// A request whose answers are still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(u64);
 
 /// A connection to a supervisor, for programs that are not workers (rule W8).
+///
+/// Blocking, over any connected stream socket. While a write would have to wait, it reads: the supervisor
+/// stops reading from a peer that leaves many answers unread, and two that wait for each other to read would
+/// wait for ever. What was read is kept until it is taken, so the memory of a client grows with what it has
+/// asked for and not taken. The time-outs of the socket are kept: a write that does not get on for as long as its
+/// write time-out fails with [`io::ErrorKind::WouldBlock`], and can be gone on with by [`Client::flush`].
 ///
 /// ```no_run
 /// use workhall_protocol::{Client, args::Payload, messages::Call};
@@ -68,7 +107,7 @@ impl Client<UnixStream> {
     }
 }
 
-impl<S: Read + Write> Client<S> {
+impl<S: Read + AsFd> Client<S> {
     /// Speaks over a connection that is already made.
     pub fn new(stream: S) -> Self {
         Client {
@@ -125,7 +164,7 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Asks to be told when a worker is in some state; the receipt comes at once, the outcome when it is.
-    pub fn wait(&mut self, worker: crate::messages::Address<'_>, until: Until) -> Result<Ticket, ClientError> {
+    pub fn wait(&mut self, worker: Address<'_>, until: Until) -> Result<Ticket, ClientError> {
         let ticket = self.ticket();
         self.send(&Request::Wait(Wait { reference: Ref::Number(ticket.0), worker, until }))?;
         Ok(ticket)
@@ -139,7 +178,7 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Asks for all about one worker.
-    pub fn info(&mut self, worker: crate::messages::Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
+    pub fn info(&mut self, worker: Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
         let ticket = self.ticket();
         self.send(&Request::Info(Info { reference: Ref::Number(ticket.0), worker }))?;
         self.receipt(ticket)
@@ -149,6 +188,43 @@ impl<S: Read + Write> Client<S> {
     pub fn status(&mut self) -> Result<ReceiptBody<'static>, ClientError> {
         let ticket = self.ticket();
         self.send(&Request::Status(Status { reference: Ref::Number(ticket.0) }))?;
+        self.receipt(ticket)
+    }
+
+    /// Asks which dead letters there are: of all workers or those of one name, all that one answer holds or the last
+    /// `limit` that died.
+    pub fn dead(&mut self, worker: Option<&str>, limit: Option<u64>) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        let (reference, worker) = (Ref::Number(ticket.0), worker.map(Cow::Borrowed));
+        self.send(&Request::Dead(Dead { reference, worker, limit }))?;
+        self.receipt(ticket)
+    }
+
+    /// Asks for one dead letter, with everything.
+    pub fn dead_show(&mut self, message: u64) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::DeadShow(DeadShow { reference: Ref::Number(ticket.0), message }))?;
+        self.receipt(ticket)
+    }
+
+    /// Posts dead letters again, in the order in which they died, each as a new message to the same name.
+    pub fn requeue(&mut self, which: WhichLetters<'_>) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::Requeue(which.letters(ticket)))?;
+        self.receipt(ticket)
+    }
+
+    /// Drops dead letters.
+    pub fn dead_drop(&mut self, which: WhichLetters<'_>) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::DeadDrop(which.letters(ticket)))?;
+        self.receipt(ticket)
+    }
+
+    /// Ends the backoff or pause of a worker (rule D4): by name of all of that name.
+    pub fn resume(&mut self, worker: Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::Resume(Resume { reference: Ref::Number(ticket.0), worker }))?;
         self.receipt(ticket)
     }
 
@@ -173,13 +249,11 @@ impl<S: Read + Write> Client<S> {
                 return Ok(outcome);
             }
             match self.receipts.get(&ticket.0) {
-                Some(
-                    Err(_) | Ok(ReceiptBody::Ignored { .. } | ReceiptBody::Refused { .. } | ReceiptBody::Report(_)),
-                ) => {
-                    return self.receipt(ticket).and_then(|receipt| Err(ClientError::NoOutcome(receipt)));
-                }
                 // The outcome is still to come.
                 None | Some(Ok(ReceiptBody::Accepted(_) | ReceiptBody::Killed { .. } | ReceiptBody::Waiting {})) => {}
+                Some(_) => {
+                    return self.receipt(ticket).and_then(|receipt| Err(ClientError::NoOutcome(receipt)));
+                }
             }
             self.flush()?;
             self.read_one()?;
@@ -188,11 +262,43 @@ impl<S: Read + Write> Client<S> {
 
     /// Writes what was submitted so far.
     pub fn flush(&mut self) -> Result<(), ClientError> {
-        if !self.out.is_empty() {
-            self.stream.write_all(&self.out)?;
-            self.out.clear();
+        let mut written = 0;
+        let result = self.write(&mut written);
+        self.out.drain(..written);
+        match result {
+            // Who is gone may have said why; one that only takes nothing in would be waited for.
+            Err(ClientError::Io(error)) if has_gone(&error) => {
+                Err(self.turned_away().unwrap_or(ClientError::Io(error)))
+            }
+            other => other,
+        }
+    }
+
+    /// Whether something was submitted that is not written yet.
+    pub fn has_unsent(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    fn write(&mut self, written: &mut usize) -> Result<(), ClientError> {
+        while *written < self.out.len() {
+            match sys::send_now(&self.stream, &self.out[*written..])? {
+                Some(count) => *written += count,
+                None if sys::wait_to_write(&self.stream)?.readable => {
+                    self.read_more()?;
+                    while self.take_one()? {}
+                }
+                None => {}
+            }
         }
         Ok(())
+    }
+
+    /// Why the connection has ended before it began, if the supervisor has left word.
+    fn turned_away(&mut self) -> Option<ClientError> {
+        match self.read_one() {
+            Err(error @ ClientError::TurnedAway(_)) => Some(error),
+            _ => None,
+        }
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -215,52 +321,65 @@ impl<S: Read + Write> Client<S> {
 
     /// Takes in one message, reading if none is there.
     fn read_one(&mut self) -> Result<(), ClientError> {
-        loop {
-            match self.decoder.next::<FromSupervisor>() {
-                Ok(Some(reply)) => {
-                    let kind = reply.kind();
-                    let (number, keep) = match reply {
-                        Reply::Receipt(r) => (number(&r.reference), Kept::Receipt(Ok(r.body.into_owned()))),
-                        Reply::Outcome(o) => (number(&o.reference), Kept::Outcome(o.body.into_owned())),
-                        Reply::Error(e) => match e.reference {
-                            Some(reference) => (number(&reference), Kept::Receipt(Err(e.detail.into_owned()))),
-                            None => {
-                                // Whichever request it answers has no other receipt to come.
-                                self.unread = self.unread.saturating_sub(1);
-                                return Err(ClientError::NotUnderstood(e.detail.into_owned()));
-                            }
-                        },
-                        Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) => (None, Kept::Nothing),
-                    };
-                    return match (number, keep) {
-                        (Some(n), Kept::Receipt(receipt)) => {
-                            self.unread = self.unread.saturating_sub(1);
-                            self.receipts.insert(n, receipt);
-                            Ok(())
-                        }
-                        (Some(n), Kept::Outcome(outcome)) => {
-                            self.outcomes.insert(n, outcome);
-                            Ok(())
-                        }
-                        _ => Err(ClientError::Protocol(format!("unexpected message kind {kind}"))),
-                    };
-                }
-                Ok(None) => {}
-                Err(DecodeError::Message { reason, .. } | DecodeError::Stream(reason)) => {
-                    return Err(ClientError::Protocol(reason));
-                }
-            }
-            let stream = &mut self.stream;
-            let read = loop {
-                match self.decoder.fill(16 << 10, |room| stream.read(room)) {
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    other => break other?,
-                }
-            };
-            if read == 0 {
-                return Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into()));
-            }
+        while !self.take_one()? {
+            self.read_more()?;
         }
+        Ok(())
+    }
+
+    fn read_more(&mut self) -> Result<(), ClientError> {
+        let stream = &mut self.stream;
+        let read = loop {
+            match self.decoder.fill(READ_BYTES, |room| stream.read(room)) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        match read {
+            0 => Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in one message of those that were read; says whether there was one.
+    fn take_one(&mut self) -> Result<bool, ClientError> {
+        // This client speaks in binary frames. Only who was not heard at all is answered otherwise.
+        let turned_away = self.decoder.encoding() == Some(Encoding::Json);
+        let reply = match self.decoder.next::<FromSupervisor>() {
+            Ok(Some(Reply::Error(Error { reference: None, detail }))) if turned_away => {
+                return Err(ClientError::TurnedAway(detail.into_owned()));
+            }
+            Ok(Some(reply)) => reply,
+            Ok(None) => return Ok(false),
+            Err(DecodeError::Message { reason, .. } | DecodeError::Stream(reason)) => {
+                return Err(ClientError::Protocol(reason));
+            }
+        };
+        let kind = reply.kind();
+        let (number, keep) = match reply {
+            Reply::Receipt(r) => (number(&r.reference), Kept::Receipt(Ok(r.body.into_owned()))),
+            Reply::Outcome(o) => (number(&o.reference), Kept::Outcome(o.body.into_owned())),
+            Reply::Error(e) => match e.reference {
+                Some(reference) => (number(&reference), Kept::Receipt(Err(e.detail.into_owned()))),
+                None => {
+                    // Whichever request it answers has no other receipt to come.
+                    self.unread = self.unread.saturating_sub(1);
+                    return Err(ClientError::NotUnderstood(e.detail.into_owned()));
+                }
+            },
+            Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) => (None, Kept::Nothing),
+        };
+        match (number, keep) {
+            (Some(n), Kept::Receipt(receipt)) => {
+                self.unread = self.unread.saturating_sub(1);
+                self.receipts.insert(n, receipt);
+            }
+            (Some(n), Kept::Outcome(outcome)) => {
+                self.outcomes.insert(n, outcome);
+            }
+            _ => return Err(ClientError::Protocol(format!("unexpected message kind {kind}"))),
+        }
+        Ok(true)
     }
 }
 
@@ -268,6 +387,10 @@ enum Kept {
     Receipt(Result<ReceiptBody<'static>, String>),
     Outcome(OutcomeBody<'static>),
     Nothing,
+}
+
+fn has_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 fn number(reference: &Ref) -> Option<u64> {
@@ -281,7 +404,8 @@ fn number(reference: &Ref) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::args::Payload;
-    use crate::messages::{Accepted, Address, DeadReason, Error, Ignored, Outcome, Receipt, Refusal, ToSupervisor};
+    use crate::messages::{Accepted, DeadReason, Ignored, Outcome, Receipt, Refusal, ToSupervisor};
+    use std::io::Write as _;
     use std::thread;
     use std::time::Duration;
 
@@ -525,6 +649,73 @@ mod tests {
             assert!(matches!(client.receipt(before), Ok(ReceiptBody::Accepted(_))));
             assert_eq!(client.unread, 0);
         });
+    }
+
+    /// A peer that reads nothing until the client has read much, and a client that posts much before it asks.
+    #[test]
+    fn neither_side_waits_for_the_other_to_read() {
+        const BYTES: usize = 1 << 20;
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_write_timeout(Some(Duration::from_secs(60))).unwrap(); // a hang is an error
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut out = Vec::new();
+                for number in 1..=8 {
+                    encode(&failed(Ref::Number(number), "x".repeat(BYTES)), Encoding::Binary, &mut out).unwrap();
+                }
+                far.write_all(&out).unwrap();
+                io::copy(&mut far, &mut io::sink()).unwrap();
+            });
+            let mut client = Client::new(near);
+            let tickets: Vec<_> = (0..8)
+                .map(|id| {
+                    let args = Payload::encode_list(&("y".repeat(BYTES),)).unwrap();
+                    client.submit(Call { wait: true, args, ..call(id) }).unwrap()
+                })
+                .collect();
+            for ticket in tickets {
+                let OutcomeBody::Failed { error } = client.outcome(ticket).unwrap() else { panic!() };
+                assert_eq!(error.len(), BYTES);
+            }
+        });
+    }
+
+    #[test]
+    fn a_write_that_does_not_get_on_ends_with_the_time_out_and_can_be_gone_on_with() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+        let mut client = Client::new(near);
+        let args = Payload::encode_list(&("y".repeat(4 << 20),)).unwrap();
+        let error = client.submit(Call { args: args.clone(), ..call(1) }).unwrap_err();
+        assert!(matches!(&error, ClientError::Io(e) if e.kind() == io::ErrorKind::WouldBlock), "{error}");
+        thread::scope(|scope| {
+            let reader = scope.spawn(move || {
+                let mut decoder = Decoder::default();
+                loop {
+                    decoder.fill(64 << 10, |room| far.read(room)).unwrap();
+                    if let Some(Request::Call(call)) = decoder.next::<ToSupervisor>().unwrap() {
+                        return call.args.into_owned();
+                    }
+                }
+            });
+            assert!(client.has_unsent());
+            while client.flush().is_err() {}
+            assert!(!client.has_unsent());
+            assert_eq!(reader.join().unwrap(), args);
+        });
+    }
+
+    #[test]
+    fn who_is_turned_away_is_told_why_whether_it_reads_or_writes_first() {
+        let line = b"{\"error\":{\"ref\":null,\"detail\":\"full\"}}\n";
+        for close_first in [true, false] {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            far.write_all(line).unwrap();
+            let far = if close_first { None } else { Some(far) };
+            let error = Client::new(near).status().unwrap_err();
+            assert!(matches!(&error, ClientError::TurnedAway(detail) if detail == "full"), "{error}");
+            drop(far);
+        }
     }
 
     #[test]

@@ -44,6 +44,21 @@ impl core::ops::Deref for WorkerName {
     }
 }
 
+#[cfg(feature = "serde")]
+impl serde::Serialize for WorkerName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for WorkerName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = alloc::string::String::deserialize(deserializer)?;
+        WorkerName::new(&name).map_err(serde::de::Error::custom)
+    }
+}
+
 impl fmt::Debug for WorkerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
@@ -93,6 +108,7 @@ impl core::error::Error for NameError {}
 
 /// The number of a worker (rule W4). 1 is the main worker, others start at 2, only rise and are
 /// never reused while a supervisor lives. Written `%7`.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerNumber(pub u64);
 
@@ -108,6 +124,7 @@ impl fmt::Display for WorkerNumber {
 }
 
 /// Which life of a worker's process: 1, 2, 3 … per worker, never reused.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
 
@@ -119,6 +136,7 @@ impl fmt::Display for Generation {
 
 /// The id of an accepted message; rises with acceptance, never reused while a supervisor lives.
 /// 0 is no message.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u64);
 

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use bincode::de::BorrowDecoder;
 use bincode::error::{AllowedEnumVariants, DecodeError};
 use bincode::{BorrowDecode, Decode, Encode};
-use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::args::Payload;
@@ -64,12 +64,102 @@ impl<'de> Deserialize<'de> for Ref {
     }
 }
 
+/// Refuses `{"call":["a","m"]}`: serde would take the fields of a struct from a list, too, in an order that
+/// nobody promises and that a new field changes. Only a message itself is a struct that a peer of the
+/// supervisor writes; what stands in its fields is text, numbers and `args`.
+fn fields_are_named(line: &[u8]) -> Result<(), String> {
+    let value = line.iter().position(|byte| *byte == b':').map(|colon| line[colon + 1..].trim_ascii_start());
+    match value.and_then(<[u8]>::first) {
+        Some(b'[') => Err("the fields of a message are an object, {\"name\":value}, not a list".into()),
+        _ => Ok(()),
+    }
+}
+
 /// The `ref` of a JSON line that is no message that is understood, for the answer: `{"anything":{"ref":1}}`.
 /// None unless the line is JSON of this shape, with one valid `ref`. The rest is skipped, not kept.
 pub(crate) fn loose_ref(line: &[u8]) -> Option<Ref> {
     let line = std::str::from_utf8(line).ok()?;
     let OnlyKey(LooseFields(reference)) = serde_json::from_str(line).ok()?;
     reference
+}
+
+/// The task that a JSON line settles which is not understood: `{"done":{"id":12,"result":NaN}}`. The id counts
+/// if it was whole before the line went wrong; a line that names two, or is two messages, settles none.
+pub(crate) fn loose_settled(line: &[u8]) -> Option<u64> {
+    let mut ids = Ids::default();
+    let mut line = serde_json::Deserializer::from_slice(line);
+    let _where_it_goes_wrong = line.deserialize_map(SettledVisitor(&mut ids));
+    ids.only
+}
+
+/// The ids of tasks that were found, as long as it is one.
+#[derive(Default)]
+struct Ids {
+    only: Option<u64>,
+    more: bool,
+}
+
+impl Ids {
+    fn found(&mut self, id: u64) {
+        self.only = Some(id).filter(|_| self.only.is_none() && !self.more);
+        self.more = self.only.is_none();
+    }
+
+    fn spoil(&mut self) {
+        *self = Ids { only: None, more: true };
+    }
+}
+
+/// The outer object of a line.
+struct SettledVisitor<'a>(&'a mut Ids);
+
+impl<'de> Visitor<'de> for SettledVisitor<'_> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with one key")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        match map.next_key::<String>()?.as_deref() {
+            Some("done" | "failed") => map.next_value_seed(SettledFields(self.0))?,
+            _ => return Ok(()),
+        }
+        if map.next_key::<IgnoredAny>()?.is_some() {
+            self.0.spoil();
+        }
+        Ok(())
+    }
+}
+
+/// The fields of a `done` or a `failed`.
+struct SettledFields<'a>(&'a mut Ids);
+
+impl<'de> DeserializeSeed<'de> for SettledFields<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for SettledFields<'_> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut read = None;
+        loop {
+            let key = map.next_key::<String>()?;
+            // What follows the digits shows that they were all.
+            if let Some(id) = read.take() {
+                self.0.found(id);
+            }
+            match key.as_deref() {
+                Some("id") => read = Some(map.next_value()?),
+                Some(_) => drop(map.next_value::<IgnoredAny>()?),
+                None => return Ok(()),
+            }
+        }
+    }
 }
 
 /// The value of an object that has this one key.
@@ -263,6 +353,9 @@ pub struct Call<'a> {
     /// many without waiting for each receipt knows that none overtook a refused one.
     #[serde(default, skip_serializing_if = "is_false")]
     pub chain: bool,
+    /// It enters the mailbox after so many milliseconds (rule C13); at once if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_ms: Option<u64>,
 }
 
 impl<'a> Call<'a> {
@@ -277,6 +370,7 @@ impl<'a> Call<'a> {
             existing: false,
             expires_ms: None,
             chain: false,
+            in_ms: None,
         }
     }
 }
@@ -345,6 +439,59 @@ pub struct Wait<'a> {
     pub until: Until,
 }
 
+/// Asks which dead letters there are; answered by a receipt with a report.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Dead<'a> {
+    /// For the receipt.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// Only those for the workers of this name.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Cow<'a, str>>,
+    /// Only so many, those that died last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+/// Asks for one dead letter; answered by a receipt `letter`, or ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct DeadShow {
+    /// For the receipt.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// Its message.
+    pub message: u64,
+}
+
+/// Posts dead letters again, or drops them. Exactly one of the three says which: so that nothing that was left out by
+/// mistake ever means all.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Letters<'a> {
+    /// For the receipt.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// The one of this message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<u64>,
+    /// Those for the workers of this name.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Cow<'a, str>>,
+    /// All.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub all: bool,
+}
+
+/// Ends the backoff or pause of a worker (rule D4); answered by a receipt `resumed`, or ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Resume<'a> {
+    /// For the receipt.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// Whom: by name all of that name.
+    #[serde(borrow)]
+    pub worker: Address<'a>,
+}
+
 // ---- from the supervisor --------------------------------------------------------------------
 
 /// The supervisor's answer to `ready`.
@@ -364,7 +511,7 @@ pub struct Welcome<'a> {
 /// A message to execute.
 #[derive(Clone, Debug, PartialEq, Encode, BorrowDecode, Serialize, Deserialize)]
 pub struct Task<'a> {
-    /// The message's id; to be settled with it.
+    /// To be settled with it: the message's id, but for a message that was posted for later a newer number.
     pub id: u64,
     /// Which method.
     #[serde(borrow)]
@@ -416,7 +563,7 @@ pub enum ReceiptBody<'a> {
         /// Why.
         reason: Ignored,
     },
-    /// A call that may not be accepted; nothing has happened.
+    /// A request that may not be accepted; nothing has happened.
     Refused {
         /// Why, for programs.
         reason: Refusal,
@@ -432,6 +579,19 @@ pub enum ReceiptBody<'a> {
     Report(Payload<'a>),
     /// A wait was taken in; its outcome follows.
     Waiting {},
+    /// A dead letter, with everything.
+    #[serde(borrow)]
+    Letter(Box<Letter<'a>>),
+    /// Dead letters were posted again.
+    #[serde(borrow)]
+    Requeued(Requeued<'a>),
+    /// Dead letters were dropped.
+    Dropped {
+        /// How many.
+        messages: u64,
+    },
+    /// The worker starts its process as soon as it needs one.
+    Resumed {},
 }
 
 impl ReceiptBody<'_> {
@@ -446,6 +606,13 @@ impl ReceiptBody<'_> {
             ReceiptBody::Killed { discarded } => ReceiptBody::Killed { discarded },
             ReceiptBody::Report(report) => ReceiptBody::Report(report.into_owned()),
             ReceiptBody::Waiting {} => ReceiptBody::Waiting {},
+            ReceiptBody::Letter(letter) => ReceiptBody::Letter(Box::new(letter.into_owned())),
+            ReceiptBody::Requeued(Requeued { messages, left, refused }) => {
+                let refused = refused.map(|Refused { reason, detail }| Refused { reason, detail: owned(detail) });
+                ReceiptBody::Requeued(Requeued { messages, left, refused })
+            }
+            ReceiptBody::Dropped { messages } => ReceiptBody::Dropped { messages },
+            ReceiptBody::Resumed {} => ReceiptBody::Resumed {},
         }
     }
 }
@@ -460,6 +627,72 @@ pub struct Accepted<'a> {
     pub number: u64,
     /// The message's id.
     pub message: u64,
+}
+
+/// A message that no process will execute any more, with everything that is known of it.
+#[derive(Clone, Debug, PartialEq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Letter<'a> {
+    /// Its id.
+    pub message: u64,
+    /// The worker it was for.
+    #[serde(borrow)]
+    pub worker: Cow<'a, str>,
+    /// That worker's number.
+    pub number: u64,
+    /// The life it died with, or the last before; 0 if there was none.
+    pub generation: u64,
+    /// The method.
+    #[serde(borrow)]
+    pub method: Cow<'a, str>,
+    /// The list of arguments.
+    pub args: Payload<'a>,
+    /// Who sent it; null for a client that is not a worker.
+    #[serde(borrow)]
+    pub from: Option<Sender<'a>>,
+    /// Why it is a dead letter.
+    pub reason: DeadReason,
+    /// How its process ended, if one had it.
+    pub exit: Option<Exit>,
+    /// Rule L2.
+    pub may_have_run: bool,
+    /// When it was accepted, in milliseconds before now.
+    pub accepted_ago_ms: u64,
+    /// When it died.
+    pub died_ago_ms: u64,
+}
+
+impl Letter<'_> {
+    fn into_owned(self) -> Letter<'static> {
+        Letter {
+            worker: owned(self.worker),
+            method: owned(self.method),
+            args: self.args.into_owned(),
+            from: self.from.map(|from| Sender { worker: owned(from.worker), ..from }),
+            ..self
+        }
+    }
+}
+
+/// What became of a request to post dead letters again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Requeued<'a> {
+    /// How many are in a mailbox again, each as a new message.
+    pub messages: u64,
+    /// How many are dead letters as before, because one was refused.
+    pub left: u64,
+    /// Why that one was refused.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused<'a>>,
+}
+
+/// Why something was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Refused<'a> {
+    /// For programs.
+    pub reason: Refusal,
+    /// For people.
+    #[serde(borrow)]
+    pub detail: Cow<'a, str>,
 }
 
 /// What came of a request for which somebody waits.
@@ -494,7 +727,7 @@ pub enum OutcomeBody<'a> {
     },
     /// Its time to live was over before it began.
     Expired {
-        /// Rule L2; always false.
+        /// Rule L2; true only where it was to be tried again after its process had died.
         may_have_run: bool,
     },
     /// It is a dead letter.
@@ -630,6 +863,7 @@ macro_rules! direction {
                 serde_json::to_writer(out, self).map_err(|e| e.to_string())
             }
             fn decode_json(line: &'a [u8]) -> Result<Self, String> {
+                fields_are_named(line)?;
                 serde_json::from_slice(line).map_err(|e| e.to_string())
             }
         }
@@ -663,6 +897,20 @@ direction! {
         /// Tell me when.
         #[serde(borrow)]
         9 Wait(Wait<'a>),
+        /// Which dead letters there are.
+        #[serde(borrow)]
+        10 Dead(Dead<'a>),
+        /// All about one dead letter.
+        11 DeadShow(DeadShow),
+        /// Post dead letters again.
+        #[serde(borrow)]
+        12 Requeue(Letters<'a>),
+        /// Drop dead letters.
+        #[serde(borrow)]
+        13 DeadDrop(Letters<'a>),
+        /// End a worker's backoff or pause.
+        #[serde(borrow)]
+        14 Resume(Resume<'a>),
     }
 }
 
@@ -722,7 +970,17 @@ mod tests {
             existing: true,
             expires_ms: Some(30_000),
             chain: true,
+            in_ms: Some(1_000),
             ..call()
+        };
+        let letters = |message, worker: Option<&'static str>, all| Letters {
+            reference: Ref::Number(1),
+            message,
+            worker: worker.map(Cow::Borrowed),
+            all,
+        };
+        let dead = |worker: Option<&'static str>, limit| {
+            Request::Dead(Dead { reference: Ref::Number(1), worker: worker.map(Cow::Borrowed), limit })
         };
         let kill = |worker| Kill { worker, ..Kill::default() };
         let full_kill = Kill {
@@ -741,7 +999,7 @@ mod tests {
             (Request::Call(call()), r#"{"call":{"worker":"mailer","method":"send","args":[1,"a"]}}"#),
             (
                 Request::Call(full),
-                r#"{"call":{"worker":7,"method":"send","args":[1,"a"],"ref":"r\"1","wait":true,"existing":true,"expires_ms":30000,"chain":true}}"#,
+                r#"{"call":{"worker":7,"method":"send","args":[1,"a"],"ref":"r\"1","wait":true,"existing":true,"expires_ms":30000,"chain":true,"in_ms":1000}}"#,
             ),
             (Request::Kill(kill(Some("mailer".into()))), r#"{"kill":{"worker":"mailer"}}"#),
             (Request::Kill(kill(Some(7.into()))), r#"{"kill":{"worker":7}}"#),
@@ -756,6 +1014,19 @@ mod tests {
             (
                 Request::Wait(Wait { reference: one.clone(), worker: "é\n".into(), until: Until::Gone }),
                 r#"{"wait":{"ref":1,"worker":"é\n","until":"gone"}}"#,
+            ),
+            (dead(None, None), r#"{"dead":{"ref":1}}"#),
+            (dead(Some("a"), Some(5)), r#"{"dead":{"ref":1,"worker":"a","limit":5}}"#),
+            (
+                Request::DeadShow(DeadShow { reference: one.clone(), message: 12 }),
+                r#"{"dead_show":{"ref":1,"message":12}}"#,
+            ),
+            (Request::Requeue(letters(Some(12), None, false)), r#"{"requeue":{"ref":1,"message":12}}"#),
+            (Request::Requeue(letters(None, Some("a"), false)), r#"{"requeue":{"ref":1,"worker":"a"}}"#),
+            (Request::DeadDrop(letters(None, None, true)), r#"{"dead_drop":{"ref":1,"all":true}}"#),
+            (
+                Request::Resume(Resume { reference: one.clone(), worker: 7.into() }),
+                r#"{"resume":{"ref":1,"worker":7}}"#,
             ),
         ] {
             check(message, json, &mut Vec::new());
@@ -778,6 +1049,20 @@ mod tests {
             exit: Some(Exit::Code(0)),
             took_ms: 40,
             steps: Steps { ask_ms: Some(40), term_ms: None, kill_ms: None },
+        };
+        let letter = Letter {
+            message: 12,
+            worker: worker(),
+            number: 7,
+            generation: 2,
+            method: "add".into(),
+            args: args(json!([5])),
+            from: Some(Sender { worker: "x".into(), number: 3 }),
+            reason: DeadReason::Expired,
+            exit: None,
+            may_have_run: false,
+            accepted_ago_ms: 900,
+            died_ago_ms: 40,
         };
         for (message, json) in [
             (
@@ -811,6 +1096,24 @@ mod tests {
                 r#"{"receipt":{"ref":4,"report":{"z":[],"a":-1}}}"#,
             ),
             (receipt(ReceiptBody::Waiting {}), r#"{"receipt":{"ref":4,"waiting":{}}}"#),
+            (
+                receipt(ReceiptBody::Letter(Box::new(letter))),
+                r#"{"receipt":{"ref":4,"letter":{"message":12,"worker":"counter","number":7,"generation":2,"method":"add","args":[5],"from":{"worker":"x","number":3},"reason":"expired","exit":null,"may_have_run":false,"accepted_ago_ms":900,"died_ago_ms":40}}}"#,
+            ),
+            (
+                receipt(ReceiptBody::Requeued(Requeued { messages: 3, ..Requeued::default() })),
+                r#"{"receipt":{"ref":4,"requeued":{"messages":3,"left":0}}}"#,
+            ),
+            (
+                receipt(ReceiptBody::Requeued(Requeued {
+                    messages: 3,
+                    left: 2,
+                    refused: Some(Refused { reason: Refusal::MailboxFull, detail: "full".into() }),
+                })),
+                r#"{"receipt":{"ref":4,"requeued":{"messages":3,"left":2,"refused":{"reason":"mailbox_full","detail":"full"}}}}"#,
+            ),
+            (receipt(ReceiptBody::Dropped { messages: 3 }), r#"{"receipt":{"ref":4,"dropped":{"messages":3}}}"#),
+            (receipt(ReceiptBody::Resumed {}), r#"{"receipt":{"ref":4,"resumed":{}}}"#),
             (outcome(OutcomeBody::Done { result: nil() }), r#"{"outcome":{"ref":"w","done":{"result":null}}}"#),
             (outcome(OutcomeBody::Failed { error: "no".into() }), r#"{"outcome":{"ref":"w","failed":{"error":"no"}}}"#),
             (
@@ -848,13 +1151,38 @@ mod tests {
     }
 
     #[test]
+    fn fields_have_names_and_no_order() {
+        for list in [
+            r#"{"ready":[1,1]}"#,
+            r#"{"done":[12,5]}"#,
+            r#"{"failed":[12,"no"]}"#,
+            r#"{"call":["a","m",[]]}"#,
+            r#"{"call":["a","m",[1],1,true,false,null,false]}"#,
+            "{ \"call\" :\t [\"a\"]}",
+            r#"{"kill":[]}"#,
+            r#"{"kill":["a",1,false,null,false,false]}"#,
+            r#"{"list":[1]}"#,
+            r#"{"info":[1,"a"]}"#,
+            r#"{"status":[1]}"#,
+            r#"{"wait":[1,"a","idle"]}"#,
+        ] {
+            let error = Request::decode_json(list.as_bytes()).unwrap_err();
+            assert!(error.contains("an object"), "{list}: {error}");
+        }
+        let backwards = Request::decode_json(br#"{"failed":{"error":"[:[","id":12}}"#).unwrap();
+        assert_eq!(backwards, Request::Failed(Failed { id: 12, error: "[:[".into() }));
+    }
+
+    #[test]
     fn what_json_leaves_out_has_its_default() {
         for (short, long) in [
             (r#"{"done":{"id":1}}"#, r#"{"done":{"id":1,"result":null}}"#),
             (
                 r#"{"call":{"worker":"a"}}"#,
-                r#"{"call":{"worker":"a","method":"","args":[],"ref":null,"wait":false,"existing":false,"expires_ms":null,"chain":false}}"#,
+                r#"{"call":{"worker":"a","method":"","args":[],"ref":null,"wait":false,"existing":false,"expires_ms":null,"chain":false,"in_ms":null}}"#,
             ),
+            (r#"{"dead":{"ref":1}}"#, r#"{"dead":{"ref":1,"worker":null,"limit":null}}"#),
+            (r#"{"requeue":{"ref":1}}"#, r#"{"requeue":{"ref":1,"message":null,"worker":null,"all":false}}"#),
             (
                 r#"{"kill":{}}"#,
                 r#"{"kill":{"worker":null,"ref":null,"wait":false,"within_ms":null,"drain":false,"now":false}}"#,

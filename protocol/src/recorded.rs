@@ -105,6 +105,10 @@ fn every_kind_and_every_body_is_recorded() {
                 ReceiptBody::Killed { .. } => 3,
                 ReceiptBody::Report(_) => 4,
                 ReceiptBody::Waiting {} => 5,
+                ReceiptBody::Letter(_) => 6,
+                ReceiptBody::Requeued(_) => 7,
+                ReceiptBody::Dropped { .. } => 8,
+                ReceiptBody::Resumed {} => 9,
             }),
             Reply::Outcome(outcome) => outcomes.insert(match outcome.body {
                 OutcomeBody::Done { .. } => 0,
@@ -118,8 +122,8 @@ fn every_kind_and_every_body_is_recorded() {
             Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) | Reply::Error(_) => false,
         };
     }
-    assert!(kinds.into_iter().eq((1..=9).chain(65..=70)));
-    assert!(receipts.into_iter().eq(0..=5));
+    assert!(kinds.into_iter().eq((1..=14).chain(65..=70)));
+    assert!(receipts.into_iter().eq(0..=9));
     assert!(outcomes.into_iter().eq(0..=6));
 }
 

@@ -1,5 +1,7 @@
-//! The mark page: memory that a process shares with the supervisor (the only file of this crate
-//! that names nix, and its only `unsafe`).
+//! What this crate asks of the operating system (the only file of it that names nix, and its only `unsafe`):
+//! the mark page, and sending without waiting.
+//!
+//! The mark page is memory that a process shares with the supervisor.
 //!
 //! The worker marks which task it begins and up to which all have ended; the marks survive its sudden
 //! death and cost no system call. The supervisor raises a flag after which no task may begin.
@@ -11,16 +13,21 @@
 use std::ffi::c_void;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::socket::sockopt::SendTimeout;
+use nix::sys::socket::{MsgFlags, getsockopt, send};
+use nix::sys::time::TimeValLike as _;
 
 use crate::ids::MessageId;
-use crate::limits::mark_page::{ATTACHED, BEGUN, BYTES, FINISHED, STOP};
+use crate::limits::mark_page::{ATTACHED, BEGUN, BYTES, FINISHED, LAUNCH_ERROR, LAUNCH_STEP, STOP};
 
 /// One end of the shared page. Numbers are little endian.
 #[derive(Debug)]
@@ -44,6 +51,24 @@ impl MarkPage {
         let page = MarkPage::map(fd)?;
         page.word(ATTACHED).store(1_u64.to_le(), SeqCst);
         Ok(page)
+    }
+
+    /// Launcher: maps the page of the worker that it is to become, and promises nothing in its name.
+    pub fn of_launch(fd: impl AsFd) -> io::Result<MarkPage> {
+        MarkPage::map(fd)
+    }
+
+    /// Launcher: the program cannot be executed, because of this step (above 0) and this error number.
+    pub fn launch_failed(&self, step: u32, error: i32) {
+        self.word(LAUNCH_ERROR).store(u64::from(error.unsigned_abs()).to_le(), SeqCst);
+        self.word(LAUNCH_STEP).store(u64::from(step).to_le(), SeqCst);
+    }
+
+    /// Supervisor: the step and the error number with which the launcher failed, if it did.
+    pub fn launch_failure(&self) -> Option<(u32, i32)> {
+        let step = u64::from_le(self.word(LAUNCH_STEP).load(SeqCst));
+        let error = u64::from_le(self.word(LAUNCH_ERROR).load(SeqCst));
+        (step != 0).then(|| (u32::try_from(step).unwrap_or(u32::MAX), i32::try_from(error).unwrap_or(0)))
     }
 
     fn map(fd: impl AsFd) -> io::Result<MarkPage> {
@@ -118,6 +143,48 @@ impl Drop for MarkPage {
 #[allow(unsafe_code)]
 unsafe impl Send for MarkPage {}
 
+// ---- connections ----------------------------------------------------------------------------
+
+/// Sends what can be sent without waiting; none if nothing can.
+pub(crate) fn send_now(stream: impl AsFd, bytes: &[u8]) -> io::Result<Option<usize>> {
+    loop {
+        match send(stream.as_fd().as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+            Ok(count) => return Ok(Some(count)),
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// What a connection is ready for.
+pub(crate) struct Ready {
+    /// A read does not wait.
+    pub readable: bool,
+}
+
+/// Waits until a connection can be written to or read from. After the time that its own time-out gives
+/// to a write it is an error, as a write's would be.
+pub(crate) fn wait_to_write(stream: impl AsFd) -> io::Result<Ready> {
+    let limit = getsockopt(&stream, SendTimeout)?;
+    let timeout = match limit.num_microseconds().unsigned_abs() {
+        0 => PollTimeout::NONE,
+        micros => PollTimeout::try_from(micros.div_ceil(1000)).unwrap_or(PollTimeout::MAX),
+    };
+    let mut polled = [PollFd::new(stream.as_fd(), PollFlags::POLLIN | PollFlags::POLLOUT)];
+    loop {
+        match poll(&mut polled, timeout) {
+            Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    // An end or an error is told by the next read or write.
+    let readable = polled[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLIN | PollFlags::POLLHUP));
+    Ok(Ready { readable })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +209,15 @@ mod tests {
         assert!(worker.is_stopped());
         assert!(!worker.begin(MessageId(2)));
         assert_eq!(supervisor.marks().unwrap().0, MessageId(1), "what was not begun is not marked");
+    }
+
+    #[test]
+    fn d05_the_supervisor_reads_why_a_launch_failed() {
+        let (supervisor, fd) = MarkPage::create().unwrap();
+        let launcher = MarkPage::of_launch(&fd).unwrap();
+        assert_eq!((supervisor.marks(), supervisor.launch_failure()), (None, None));
+        launcher.launch_failed(3, 13);
+        assert_eq!((supervisor.marks(), supervisor.launch_failure()), (None, Some((3, 13))));
     }
 
     #[test]

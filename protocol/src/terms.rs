@@ -4,8 +4,9 @@ use core::fmt;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Exit {
     /// By itself, with this status.
     Code(i32),
@@ -15,8 +16,9 @@ pub enum Exit {
 
 /// What can be waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Until {
     /// Nothing is executed and nothing is pending.
     Idle,
@@ -24,14 +26,16 @@ pub enum Until {
     Gone,
     /// Nothing is pending (a task may still be running).
     Empty,
-    /// The mailbox has room again after it was full: at most half of its limits is in use.
+    /// The mailbox has room again after it was full: at most half of its limits is in use, and of the limits for
+    /// this sender and for all.
     Room,
 }
 
 /// Why nothing was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Ignored {
     /// The name or number has no worker (rules C8, C12, K6).
     NoWorker,
@@ -41,12 +45,15 @@ pub enum Ignored {
     NoStartupMethod,
     /// A killed worker's own process called itself (rule K9).
     OwnKilledWorker,
+    /// There is no dead letter of that message.
+    NoLetter,
 }
 
 /// Why a call was refused (rule C4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Refusal {
     /// No class matches the name (rule W9).
     NoClass,
@@ -66,8 +73,9 @@ pub enum Refusal {
 
 /// Why a message is a dead letter (rule L1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum DeadReason {
     /// Its process died while executing it.
     Crashed,
@@ -79,11 +87,29 @@ pub enum DeadReason {
     NeverStarted,
     /// The supervisor was stopped.
     Abandoned,
+    /// It was not started in time (rule C13). Only of a letter: the outcome itself is `expired`.
+    Expired,
+}
+
+/// How far the start of a process had come when it failed (rule D5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "std", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+pub enum StartStage {
+    /// What it needs could not be made: its connection, its control group, what its class sets.
+    Setup,
+    /// Its program could not be executed.
+    Exec,
+    /// It ended before it was ready.
+    EndedBeforeReady,
+    /// It was not ready in time.
+    NotReadyInTime,
 }
 
 /// How long each step of a kill took, in milliseconds; null for a step that was not taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Steps {
     /// From asking until the end or the next step; includes the current task.
     pub ask_ms: Option<u64>,
@@ -95,8 +121,9 @@ pub struct Steps {
 
 /// What became of the task that was running at the kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Current {
     /// None was running.
     None,
@@ -108,8 +135,9 @@ pub enum Current {
 
 /// Which step ended a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode, serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "std", derive(bincode::Encode, bincode::BorrowDecode))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum EndedBy {
     /// The protocol message.
     Ask,

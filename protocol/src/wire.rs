@@ -5,13 +5,16 @@
 //! JSON lines: one object per line, the kind is its one key.
 
 use crate::limits::{FRAME_BYTES_MAX, HEADER_BYTES};
-use crate::messages::{Direction, Message, Ref, loose_ref};
+use crate::messages::{Direction, Message, Ref, loose_ref, loose_settled};
 
 /// The first byte of every binary frame; not `{`, and not text.
 pub const BINARY_VERSION: u8 = 0xB1;
 
 /// How much memory, in bytes, a [`Decoder`] keeps between messages. Enough for several reads.
 const IDLE_BYTES_MAX: usize = 256 << 10;
+
+/// How much memory, in bytes, a [`Decoder`] has at least after [`Decoder::compact`]: not worth giving back.
+const KEEP_BYTES: usize = 4 << 10;
 
 /// How many consumed bytes a [`Decoder`] leaves at its front before it moves the rest down:
 /// many small messages are worth one move.
@@ -39,6 +42,8 @@ pub enum DecodeError {
     Message {
         /// The message's `ref`, where it could be read: in a JSON line only.
         reference: Option<Ref>,
+        /// The task that it meant to settle, where that could be read: in a JSON line only.
+        settles: Option<u64>,
         /// What was wrong with it.
         reason: String,
     },
@@ -106,6 +111,18 @@ impl Decoder {
         self.buffer.len() - self.start
     }
 
+    /// Gives back what is not needed for the bytes that wait: for the owner of many connections, most of which
+    /// are silent for long.
+    pub fn compact(&mut self) {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        if self.buffer.capacity() > KEEP_BYTES && self.buffer.capacity() / 2 > self.buffer.len() {
+            self.buffer.shrink_to(KEEP_BYTES.max(self.buffer.len()));
+        }
+    }
+
     /// Takes bytes in.
     pub fn push(&mut self, bytes: &[u8]) {
         self.make_room();
@@ -170,7 +187,7 @@ impl Decoder {
             Ok(None) => format!("unknown message kind {kind}"),
             Err(reason) => format!("message kind {kind}: {reason}"),
         };
-        Err(DecodeError::Message { reference: None, reason })
+        Err(DecodeError::Message { reference: None, settles: None, reason })
     }
 
     fn next_line<D: Direction>(&mut self) -> Result<Option<D::Message<'_>>, DecodeError> {
@@ -194,9 +211,11 @@ impl Decoder {
                 continue;
             }
             let line = &self.buffer[line];
-            return D::Message::decode_json(line)
-                .map(Some)
-                .map_err(|reason| DecodeError::Message { reference: loose_ref(line), reason });
+            return D::Message::decode_json(line).map(Some).map_err(|reason| DecodeError::Message {
+                reference: loose_ref(line),
+                settles: loose_settled(line),
+                reason,
+            });
         }
     }
 
@@ -409,6 +428,50 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_understood_may_say_which_task_it_settles() {
+        let deep = format!(r#"{{"done":{{"id":7,"result":{}{}}}}}"#, "[".repeat(9999), "]".repeat(9999));
+        let settles = |line: &[u8]| {
+            let mut decoder = Decoder::default();
+            decoder.push(line);
+            decoder.push(b"\n");
+            match decoder.next::<ToSupervisor>().unwrap_err() {
+                DecodeError::Message { settles, .. } => settles,
+                error => panic!("{error}"),
+            }
+        };
+        for (line, expected) in [
+            (r#"{"done":{"id":7,"result":NaN}}"#, Some(7)),
+            (r#"{"done":{"id":7,"result":1e999}}"#, Some(7)),
+            (r#"{"done":{"id":7,"result":{"$bytes":"%"}}}"#, Some(7)),
+            (r#"{"done":{"result":{"$bytes":"%"},"id":7}}"#, Some(7)),
+            (r#"{ "done" : { "i\u0064" : 7 , "result" : 'x' } }"#, Some(7)),
+            (r#"{"done":{"id":7} "#, Some(7)),
+            (r#"{"failed":{"id":7}}"#, Some(7)),
+            (r#"{"failed":{"error":["x"],"id":18446744073709551615}}"#, Some(u64::MAX)),
+            (&*deep, Some(7)),
+            // The digits may go on, the id comes too late, or is none.
+            (r#"{"done":{"id":7"#, None),
+            (r#"{"done":{"result":NaN,"id":7}}"#, None),
+            (r#"{"done":{"id":"7"}}"#, None),
+            (r#"{"done":{"id":-7}}"#, None),
+            (r#"{"done":{"id":7.5}}"#, None),
+            (r#"{"done":{"result":{"id":7}}}"#, None),
+            (r#"{"done":[7,5]}"#, None),
+            (r#"{"done":{}}"#, None),
+            // Which of the two?
+            (r#"{"done":{"id":7,"id":8}}"#, None),
+            (r#"{"done":{"id":7,"id":7,"id":7}}"#, None),
+            (r#"{"done":{"id":7},"failed":{"id":8,"error":""}}"#, None),
+            (r#"{"call":{"id":7}}"#, None),
+            (r#"{"sing":{"id":7}}"#, None),
+            ("{", None),
+        ] {
+            assert_eq!(settles(line.as_bytes()), expected, "{line}");
+        }
+        assert_eq!(settles(b"{\"done\":{\"id\":7,\"result\":\"\xff\"}}"), Some(7));
+    }
+
+    #[test]
     fn who_sent_what_is_not_understood_is_told_its_ref_where_it_can_be_read() {
         let reference = |bytes: &[u8]| {
             let mut decoder = Decoder::default();
@@ -418,7 +481,7 @@ mod tests {
             decoder.push(b"\n");
             let error = decoder.next::<ToSupervisor>().unwrap_err();
             let text = error.to_string();
-            let DecodeError::Message { reference, reason } = error else { panic!("{error:?}") };
+            let DecodeError::Message { reference, reason, .. } = error else { panic!("{error:?}") };
             assert_eq!(text, reason);
             reference
         };
@@ -583,6 +646,21 @@ mod tests {
             assert_eq!(drain::<ToSupervisor>(&mut decoder), [LIST_HEARD]);
         }
         assert!(decoder.buffer.capacity() <= IDLE_BYTES_MAX, "{}", decoder.buffer.capacity());
+    }
+
+    #[test]
+    fn a_compact_decoder_holds_what_waits_and_little_more() {
+        let mut decoder = Decoder::default();
+        decoder.push(&[LIST.repeat(9000), LIST[..4].to_vec()].concat());
+        assert_eq!(drain::<ToSupervisor>(&mut decoder).len(), 9000);
+        decoder.compact();
+        assert!(decoder.buffer.capacity() <= KEEP_BYTES && decoder.buffered() == 4);
+        decoder.push(&LIST[4..]);
+        assert_eq!(drain::<ToSupervisor>(&mut decoder), [LIST_HEARD]);
+        decoder.push(&frame(3, &[1, 0xfc, 0, 0, 128, 0])[..8]);
+        decoder.push(&vec![b'x'; 1 << 20]);
+        decoder.compact();
+        assert_eq!(decoder.buffered(), 8 + (1 << 20));
     }
 
     #[test]

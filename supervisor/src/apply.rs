@@ -6,11 +6,15 @@ use std::num::NonZeroU64;
 use workhall_core::{Effect, Event, KillReport, Mark, Outcome, ProcessKey, ReplyTo};
 use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{self, Ask, OutcomeBody, Receipt, ReceiptBody, Reply, Sender, Steps, Task};
+use workhall_protocol::terms::StartStage;
 
+use crate::cgroup::Group;
+use crate::config::Class;
 use crate::connection::Peer;
 use crate::event_loop::{EventLoop, Process};
 use crate::process_tree::Sweep;
-use crate::{spawner, sys};
+use crate::spawner::{self, Surroundings};
+use crate::sys;
 
 impl EventLoop {
     /// Applies all that the core commands, and what follows from it.
@@ -20,9 +24,10 @@ impl EventLoop {
                 Effect::Spawn { process } => self.spawn(process),
                 Effect::Deliver { process, slot, id } => self.deliver(process, slot, id),
                 Effect::Ask { process, slot } => self.ask(process, slot),
+                Effect::Look { process, slot } => self.look(process, slot),
                 Effect::Continue { process, slot } => self.signal(process, slot, sys::resume),
                 Effect::Term { process, slot } => self.signal(process, slot, sys::terminate),
-                Effect::Kill { process, slot } => self.signal(process, slot, sys::kill_group),
+                Effect::Kill { process, slot } => self.kill_tree(process, slot),
                 Effect::Sweep { process, slot } => self.begin_sweep(process, slot),
                 Effect::Settled { reply, outcome } => self.settled(reply, &outcome),
                 Effect::Killed { reply, discarded } => self.killed(reply, discarded),
@@ -47,16 +52,27 @@ impl EventLoop {
         let now = self.clock.now();
         match started {
             Ok(slot) => self.core.handle(now, Event::Spawned { process: key, slot: slot as u32 }),
-            Err(detail) => self.core.handle(now, Event::SpawnFailed { process: key, detail: detail.into() }),
+            Err(Unstarted::Failed((stage, detail))) => {
+                self.core.handle(now, Event::SpawnFailed { process: key, stage, detail: detail.into() });
+            }
+            Err(Unstarted::Held) => {
+                let detail = "a process of an earlier supervisor still holds the name";
+                self.core.handle(now, Event::Held { process: key, detail: detail.into() });
+            }
         }
     }
 
-    fn try_spawn(&mut self, key: ProcessKey) -> Result<usize, String> {
-        let (Some(name), Some(policy)) = (self.core.name(key), self.core.policy(key)) else {
-            return Err("the worker has gone".to_string());
+    fn try_spawn(&mut self, key: ProcessKey) -> Result<usize, Unstarted> {
+        let setup = |stage: &str, error: &std::io::Error| (StartStage::Setup, spawner::failed(stage, error));
+        let (Some(name), Some(class)) = (self.core.name(key), self.class_of_process(key)) else {
+            return Err((StartStage::Setup, "the worker or its class has gone".to_string()).into());
         };
-        let class = self.classes.get(&policy.class).ok_or("its class has gone")?;
-        let spawned = spawner::spawn(class, name, key, &self.socket)?;
+        let creds = class.runs_as();
+        let lock = self.names.take(name).map_err(|error| setup("cannot lock its name", &error))?;
+        let lock = lock.ok_or(Unstarted::Held)?;
+        let group = self.trees.group(key, &class.settings);
+        let group = group.map_err(|error| setup("cannot make its control group", &error))?;
+        let spawned = spawner::spawn(class, name, key, self.surroundings(group.as_ref()), lock)?;
         let (pid, serial) = (spawned.pid, self.take_serial());
         let process = Process {
             key,
@@ -67,15 +83,13 @@ impl EventLoop {
             connection: None,
             unwritten_task: None,
             reaped: false,
+            group,
             sweep: None,
         };
         // From here on it is watched: should its connection fail, its end is noticed like any other.
-        let slot = self.add_process(process).map_err(|error| {
-            sys::kill_group(pid);
-            format!("cannot watch process {pid}: {error}")
-        })?;
+        let slot = self.add_process(process).map_err(|error| setup(&format!("cannot watch process {pid}"), &error))?;
         self.leaders.insert(pid);
-        match self.add_connection(spawned.stream, Peer::Worker { process: key, slot }) {
+        match self.add_connection(spawned.stream, Peer::Worker { process: key, slot, creds }) {
             Ok(index) => self.processes[slot].connection = Some(index),
             Err(_) => sys::kill_group(pid),
         }
@@ -115,18 +129,38 @@ impl EventLoop {
         self.core.handle(self.clock.now(), Event::Asked { process: key, mark });
     }
 
+    /// What it wrote before it set its marks is read after these were, and handled before they count.
+    fn look(&mut self, key: ProcessKey, slot: u32) {
+        let Some(process) = self.process(key, slot).filter(|process| !process.reaped) else { return };
+        let (Some(index), Some((begun, finished))) = (process.connection, process.page.marks()) else { return };
+        self.read_all(index);
+        self.core.handle(self.clock.now(), Event::Marked { process: key, mark: Mark { begun, finished } });
+    }
+
     fn signal(&mut self, key: ProcessKey, slot: u32, send: fn(i32)) {
         if let Some(process) = self.process(key, slot).filter(|process| !process.reaped) {
             send(process.pid);
         }
     }
 
+    fn kill_tree(&mut self, key: ProcessKey, slot: u32) {
+        if let Some(process) = self.process(key, slot) {
+            // Both: before its launcher has joined the group, it is alone in its process group.
+            let _again_in_a_while = process.group.as_ref().map(Group::kill);
+            self.signal(key, slot, sys::kill_group);
+        }
+    }
+
     fn begin_sweep(&mut self, key: ProcessKey, slot: u32) {
         let Some(process) = self.process(key, slot) else { return };
+        if process.group.is_some() {
+            return self.end_tree(slot as usize);
+        }
         let (pid, first) = (process.pid, process.sweep.is_none());
         let slot = slot as usize;
         if first {
-            self.processes[slot].sweep = Some(Sweep::new(pid, key, &self.socket));
+            let place = self.core.name(key).map(|name| self.names.place(name));
+            self.processes[slot].sweep = Some(Sweep::new(pid, key, &self.socket, place));
         }
         match (self.sweep_pass(slot, !first), first) {
             (false, true) => self.sweeping.push(slot),
@@ -143,7 +177,7 @@ impl EventLoop {
             Outcome::Done { result } => OutcomeBody::Done { result: Payload(Cow::Borrowed(result)) },
             Outcome::Failed { error } => OutcomeBody::Failed { error: Cow::Borrowed(error) },
             Outcome::Discarded { may_have_run } => OutcomeBody::Discarded { may_have_run: *may_have_run },
-            Outcome::Expired => OutcomeBody::Expired { may_have_run: false },
+            Outcome::Expired { may_have_run } => OutcomeBody::Expired { may_have_run: *may_have_run },
             Outcome::Dead { reason, exit, may_have_run } => {
                 OutcomeBody::Dead { reason: *reason, exit: *exit, may_have_run: *may_have_run }
             }
@@ -153,6 +187,9 @@ impl EventLoop {
 
     fn outcome(&mut self, reply: ReplyTo, body: OutcomeBody<'_>) {
         let Some(index) = self.connection(reply.connection) else { return };
+        if let OutcomeBody::Reached {} = body {
+            self.connections[index].waits -= 1;
+        }
         if let Some(reference) = self.connections[index].outcome_reference(reply.token) {
             self.say(index, &Reply::Outcome(messages::Outcome { reference, body }));
         }
@@ -171,8 +208,32 @@ impl EventLoop {
         self.connections.get(index).is_some_and(|connection| connection.key == key).then_some(index)
     }
 
+    /// The class of a process.
+    pub(crate) fn class_of_process(&self, key: ProcessKey) -> Option<&Class> {
+        self.core.policy(key).and_then(|policy| self.classes.get(&policy.class)).map(|class| &**class)
+    }
+
+    /// What a process is started into.
+    pub(crate) fn surroundings<'a>(&'a self, group: Option<&'a Group>) -> Surroundings<'a> {
+        Surroundings { socket: &self.socket, group, no_new_privs: self.no_new_privs }
+    }
+
     fn process(&self, key: ProcessKey, slot: u32) -> Option<&Process> {
         self.processes.get(slot as usize).filter(|process| process.key == key)
+    }
+}
+
+/// Why there is no process.
+enum Unstarted {
+    /// The name is locked.
+    Held,
+    /// Stage and reason.
+    Failed(spawner::Failed),
+}
+
+impl From<spawner::Failed> for Unstarted {
+    fn from(failed: spawner::Failed) -> Unstarted {
+        Unstarted::Failed(failed)
     }
 }
 

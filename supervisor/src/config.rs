@@ -4,7 +4,10 @@
 //! that names file, line, column and what was expected.
 
 mod file;
+mod people;
+mod settings;
 
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,8 +19,12 @@ use workhall_core::{Limits, Policy, Refused};
 use workhall_protocol::ids::WorkerName;
 use workhall_protocol::terms::Refusal;
 
-pub use file::parse_duration;
-use file::{ClassFile, File};
+use file::{ClassFile, File, OnCrash, SupervisorFile};
+pub use file::{UNREAD_BYTES_DEFAULT, parse_duration};
+pub use settings::Settings;
+
+use crate::access::{Allowed, Creds, Rights};
+use crate::sys::{self, SocketAccess};
 
 /// Where the configuration is looked for when nobody says where.
 pub const DEFAULT_FILE: &str = "/etc/workhall/workhall.toml";
@@ -35,11 +42,37 @@ pub struct Config {
     pub limits: Limits,
     /// The most connections at a time.
     pub connections: usize,
+    /// How what processes leave behind is to be found.
+    pub process_tree: ProcessTree,
+    /// What is set for processes whose class is in no file.
+    plain: Settings,
+    /// `max_connections_per_user`.
+    pub connections_per_user: Option<usize>,
+    /// How many bytes of answers a user, or a worker, may leave unread.
+    pub unread_bytes: usize,
+    /// How many bytes of unfinished messages a user may have sent.
+    pub unfinished_bytes: usize,
+    /// Whose the socket is, and who may open it.
+    pub socket_access: SocketAccess,
+    /// Who may do what beyond calls.
+    pub rights: Rights,
     classes: Vec<Arc<Class>>,
     /// Patterns and the class of each, the most specific first.
     patterns: Vec<Pattern>,
     /// Executables that are classes by their own name (rule W9).
     workers_dir: Option<PathBuf>,
+}
+
+/// `process_tree` in `[supervisor]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessTree {
+    /// By control groups where that is possible.
+    Auto,
+    /// By control groups, or not at all.
+    Cgroup,
+    /// By what the supervisor inherits as a subreaper.
+    Subreaper,
 }
 
 /// A family of names.
@@ -53,6 +86,29 @@ pub struct Class {
     pub directory: Option<PathBuf>,
     /// The supervisor starts the worker of this name by itself, as number 1 (rule W5).
     pub main: bool,
+    /// What is set for its processes.
+    pub settings: Settings,
+    /// Who may call its workers; everyone who may open the socket, if none.
+    pub call: Option<Allowed>,
+}
+
+impl Class {
+    /// As whom its processes run, and what they call and kill is judged.
+    pub fn runs_as(&self) -> Creds {
+        let own = sys::own_creds();
+        let Settings { user, group, .. } = &self.settings;
+        Creds { uid: user.unwrap_or(own.uid), gid: group.unwrap_or(own.gid), ..own }
+    }
+
+    /// The file to execute, looked for as its process would; none if there is none. One that is named by a path is
+    /// not looked for.
+    pub fn program(&self) -> Option<PathBuf> {
+        let program = &self.exec[0];
+        match program.contains('/') {
+            true => Some(PathBuf::from(program)),
+            false => find_program(program, self.settings.variable("PATH")?),
+        }
+    }
 }
 
 impl Config {
@@ -101,6 +157,11 @@ impl Config {
         self.classes.iter().find(|class| *class.policy.class == *name).cloned()
     }
 
+    /// Whether any class says who may call.
+    pub fn has_call_lists(&self) -> bool {
+        self.classes.iter().any(|class| class.call.is_some())
+    }
+
     /// The workers directory.
     pub fn workers_dir(&self) -> Option<&Path> {
         self.workers_dir.as_deref()
@@ -115,6 +176,10 @@ impl Config {
             return Err(Refused::new(Refusal::NoClass, self.no_class(name)));
         };
         let program = dir.join(first_part(name));
+        if let Some(class) = self.class(first_part(name)) {
+            // A class has one meaning: what a name runs must not hang on which name was called first.
+            return Err(Refused::new(Refusal::NoClass, self.hidden_program(name, &class, &program)));
+        }
         match is_executable(&program) {
             true => Ok(Arc::new(self.class_of_program(first_part(name), &program))),
             false if program.is_file() => {
@@ -132,12 +197,70 @@ impl Config {
             if let Some(dir) = class.directory.as_ref().filter(|dir| !dir.is_dir()) {
                 warnings.push(format!("class `{}`: there is no directory {}", class.policy.class, dir.display()));
             }
-            if find_program(&class.exec[0]).is_none() {
+            if !class.program().is_some_and(|program| is_executable(&program)) {
                 let (name, program) = (&class.policy.class, &class.exec[0]);
                 warnings.push(format!("class `{name}`: there is no executable `{program}`"));
             }
+            warnings.extend(self.shadowed_program(class));
         }
         warnings
+    }
+
+    /// The sentence about a program of the workers directory that no name reaches, because a class of the
+    /// file has its name. None if the class runs that very program for its own name.
+    fn shadowed_program(&self, class: &Class) -> Option<String> {
+        let name = &*class.policy.class;
+        let program = self.workers_dir.as_ref()?.join(name);
+        let same = || Some(class.program()?.canonicalize().ok()? == program.canonicalize().ok()?);
+        let serves_itself = self.class_of(name).is_ok_and(|found| found.policy.class == class.policy.class);
+        (is_executable(&program) && !(serves_itself && same() == Some(true))).then(|| {
+            format!(
+                "class `{name}` has the name of {}, which therefore serves no worker: rename one of them",
+                program.display()
+            )
+        })
+    }
+
+    /// Why a name has no class although its first part is that of a class, and maybe of a program.
+    fn hidden_program(&self, name: &str, class: &Arc<Class>, program: &Path) -> String {
+        let sentence = self.no_class(name);
+        match is_executable(program) {
+            true => format!(
+                "{sentence}; {} does not serve it, because the configuration has a class of that name: \
+                 add `{name}` to the `names` of {}, or rename one of them",
+                program.display(),
+                self.shown(class)
+            ),
+            false => sentence,
+        }
+    }
+
+    /// What classes set that is not enforced where `why_not` gives a reason for its controller.
+    pub fn not_enforced(&self, why_not: impl Fn(&str) -> Option<String>) -> Vec<String> {
+        let mut sentences = Vec::new();
+        for class in &self.classes {
+            let settings = &class.settings;
+            for (key, set, controller) in
+                [("memory", settings.memory, "memory"), ("processes", settings.processes, "pids")]
+            {
+                if let (Some(_), Some(why)) = (set, why_not(controller)) {
+                    sentences.push(format!("class `{}`: `{key}` is not enforced: {why}", class.policy.class));
+                }
+            }
+        }
+        sentences
+    }
+
+    /// The controllers that its classes need.
+    pub fn controllers(&self) -> Vec<&'static str> {
+        let sets = |set: fn(&Settings) -> Option<u64>| self.classes.iter().any(|class| set(&class.settings).is_some());
+        let needed = [("memory", sets(|settings| settings.memory)), ("pids", sets(|settings| settings.processes))];
+        needed.into_iter().filter_map(|(name, needed)| needed.then_some(name)).collect()
+    }
+
+    /// Whether no class lets its processes gain privileges.
+    pub fn no_new_privs(&self) -> bool {
+        self.classes.iter().all(|class| class.settings.no_new_privs)
     }
 
     fn no_class(&self, name: &str) -> String {
@@ -178,17 +301,15 @@ impl Config {
 
     fn class_of_program(&self, name: &str, program: &Path) -> Class {
         let file = ClassFile { exec: vec![program.to_string_lossy().into_owned()], ..ClassFile::default() };
-        Class { policy: Arc::new(file.policy(name)), exec: file.exec, directory: None, main: false }
+        let policy = Arc::new(file.policy(name));
+        Class { policy, exec: file.exec, directory: None, main: false, settings: self.plain.clone(), call: None }
     }
 }
 
-/// The program that a class would execute, where it can be found.
-fn find_program(program: &str) -> Option<PathBuf> {
-    if program.contains('/') {
-        return Some(PathBuf::from(program)).filter(|path| is_executable(path));
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| is_executable(path))
+/// A program without a slash. With a relative directory in PATH it would depend on where the supervisor is.
+fn find_program(program: &str, path: &OsStr) -> Option<PathBuf> {
+    let dirs = std::env::split_paths(path).filter(|dir| dir.is_absolute());
+    dirs.map(|dir| dir.join(program)).find(|path| is_executable(path))
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -255,6 +376,10 @@ impl File {
             WorkerName::check(name).with_context(|| format!("class `{name}`: its name is a worker's name too"))?;
             anyhow::ensure!(!name.contains('/'), "class `{name}`: the name of a class has no slash; use `names`");
             anyhow::ensure!(
+                class.attempts.is_none() || class.on_crash == OnCrash::Retry,
+                "class `{name}`: `attempts` needs on_crash = \"retry\": without it a message is executed once"
+            );
+            anyhow::ensure!(
                 !class.exec.is_empty(),
                 "class `{name}`: `exec` is missing: the program and its arguments, as in exec = [\"/usr/bin/{name}\"]"
             );
@@ -263,8 +388,10 @@ impl File {
                 exec[0] = base.join(&exec[0]).to_string_lossy().into_owned();
             }
             let directory = class.directory.as_ref().map(|dir| base.join(dir));
-            let built = Class { policy: Arc::new(class.policy(name)), exec, directory, main: class.main };
-            let built = Arc::new(built);
+            let settings = class.settings().with_context(|| format!("class `{name}`"))?;
+            let call = class.call.as_ref().map(|list| list.allowed());
+            let policy = Arc::new(class.policy(name));
+            let built = Arc::new(Class { policy, exec, directory, main: class.main, settings, call });
             classes.push(built.clone());
             match &class.names {
                 None => patterns.push(Pattern {
@@ -298,14 +425,27 @@ impl File {
         let supervisor = self.supervisor;
         let mut config = Config {
             file: file.map(Path::to_path_buf),
-            socket: supervisor.socket.map(|socket| base.join(socket)),
+            socket: supervisor.socket.as_ref().map(|socket| base.join(socket)),
             shutdown_grace: supervisor.shutdown_grace,
             limits: Limits {
                 message_bytes: supervisor.message_bytes,
                 total_bytes: supervisor.total_bytes,
+                total_messages: supervisor.total_messages,
+                sender_messages: supervisor.sender_messages,
+                sender_bytes: supervisor.sender_bytes,
                 workers: u32::try_from(supervisor.max_workers).unwrap_or(u32::MAX),
+                processes: u32::try_from(supervisor.max_processes).unwrap_or(u32::MAX),
+                dead_messages: supervisor.dead_letters.messages,
+                dead_bytes: supervisor.dead_letters.bytes,
             },
-            connections: supervisor.max_connections as usize,
+            connections: size(supervisor.max_connections),
+            process_tree: supervisor.process_tree,
+            plain: ClassFile::default().settings().expect("the defaults need nobody's account"),
+            connections_per_user: supervisor.max_connections_per_user.map(size),
+            unread_bytes: size(supervisor.unread_bytes),
+            unfinished_bytes: size(supervisor.unfinished_bytes),
+            socket_access: supervisor.socket_access(),
+            rights: supervisor.rights(),
             classes,
             patterns,
             workers_dir: None,
@@ -315,6 +455,22 @@ impl File {
         }
         Ok(config)
     }
+}
+
+impl SupervisorFile {
+    fn socket_access(&self) -> SocketAccess {
+        SocketAccess { mode: self.socket_mode, user: self.socket_user, group: self.socket_group }
+    }
+
+    fn rights(&self) -> Rights {
+        let allowed = |list: &Option<people::AllowedFile>| list.as_ref().map(people::AllowedFile::allowed);
+        Rights { kill: allowed(&self.kill), admin: allowed(&self.admin) }
+    }
+}
+
+/// On a machine with smaller addresses more is as good as all.
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn glob(class: &str, pattern: &str, built: &Arc<Class>) -> anyhow::Result<Pattern> {
@@ -425,6 +581,35 @@ mod tests {
     }
 
     #[test]
+    fn w09_a_program_is_no_second_class_of_a_name() {
+        let mut config = read(
+            r#"
+            class.cat = { exec = ["/bin/sh"], names = ["cat-*"] }
+            class.true = { exec = ["/bin/sh"] }
+            class.false = { exec = ["/bin/false"] }
+            class.other = { exec = ["/bin/sh"], names = ["other-*"] }
+            "#,
+        )
+        .unwrap();
+        config.set_workers_dir(Path::new("/bin")).unwrap();
+        for (name, class) in [("cat-1", Some("cat")), ("true/x", Some("true")), ("ls", Some("ls")), ("cat", None)] {
+            assert_eq!(config.class_of(name).ok().map(|class| class.policy.class.to_string()).as_deref(), class);
+        }
+        let refused = config.class_of("cat/x").unwrap_err().detail;
+        for part in
+            ["no class matches `cat/x`", "/cat does not serve it", "add `cat/x` to the `names` of `cat` for `cat-*`"]
+        {
+            assert!(refused.contains(part), "{part} in {refused}");
+        }
+        assert!(!config.class_of("other").unwrap_err().detail.contains("does not serve"));
+        // The class that has the program itself hides nothing.
+        let warnings = config.warnings();
+        assert!(warnings.iter().any(|warning| warning.contains("class `cat` has the name of")), "{warnings:?}");
+        assert!(warnings.iter().any(|warning| warning.contains("class `true` has the name of")), "{warnings:?}");
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+    }
+
+    #[test]
     fn errors_name_file_line_column_and_what_was_expected() {
         for (text, parts) in [
             ("[class.a]\nexec = ['x']\nmailbix = 1", &["w.toml:3:1", "mailbix", "mailbox"][..]),
@@ -433,7 +618,12 @@ mod tests {
             ("[class.a]\nexec = 'x'", &["w.toml:2:8", "sequence"]),
             ("[class.a]\nexec = ['x']\nmailbox = { messages = 0 }", &["w.toml:3:", "at least 1"]),
             ("[class.a]\nexec = ['x']\nmailbox = { bytes = '3 potatoes' }", &["w.toml:3:", "16MiB"]),
-            ("[class.a]\nexec = ['x']\non_crash = 'retry'", &["w.toml:3:12", "retry", "drop"]),
+            ("[class.a]\nexec = ['x']\non_crash = 'again'", &["w.toml:3:12", "again", "retry", "drop"]),
+            ("[class.a]\nexec = ['x']\nattempts = 3", &["class `a`", "`attempts`", "retry"]),
+            ("[class.a]\nexec = ['x']\non_crash = 'retry'\nattempts = 1", &["w.toml:4:12", "2 to 255"]),
+            ("[class.a]\nexec = ['x']\ntask_timeout = '0s'", &["w.toml:3:16", "out of range"]),
+            ("[class.a]\nexec = ['x']\ncrash_limit = { crashes = 0 }", &["w.toml:3:", "1 to 1000"]),
+            ("[class.a]\nexec = ['x']\ncrash_limit = { calls = 'maybe' }", &["w.toml:3:", "accept", "refuse"]),
             ("[supervisor]\nmessage_bytes = '1GiB'", &["w.toml:2:17", "wire"]),
             ("[class.a]\nexec = [", &["w.toml:2:"]),
             ("[class.a]\nmain = true", &["class `a`", "exec"]),
@@ -446,6 +636,19 @@ mod tests {
                 "class.a = { exec = ['x'], names = ['z']}\nclass.b = { exec = ['x'], names = ['z'] }",
                 &["`a` and `b`", "`z`"],
             ),
+            ("[supervisor]\nsocket_mode = '0999'", &["w.toml:2:15", "0999", "0660"]),
+            ("[supervisor]\nsocket_mode = '01777'", &["w.toml:2:15", "no mode"]),
+            ("[supervisor]\nsocket_mode = '0400'", &["w.toml:2:15", "nobody could connect"]),
+            ("[supervisor]\nsocket_mode = 660", &["w.toml:2:15", "string"]),
+            ("[supervisor]\nsocket_user = 'no-such'", &["w.toml:2:15", "no user `no-such`"]),
+            ("[supervisor]\nsocket_group = 'no-such'", &["w.toml:2:16", "no group `no-such`"]),
+            ("[supervisor]\nkill = { users = [0, 'no-such'] }", &["w.toml:2:22", "no user `no-such`"]),
+            ("[supervisor]\nadmin = { groups = [-1] }", &["w.toml:2:21", "a group by name or number"]),
+            ("[supervisor]\nadmin = { user = ['root'] }", &["w.toml:2:11", "user", "users"]),
+            ("[class.a]\nexec = ['x']\ncall = { users = ['root', 'nix'] }", &["w.toml:3:27", "no user `nix`"]),
+            ("[class.a]\nexec = ['x']\ncall = ['root']", &["w.toml:3:8", "a table, like"]),
+            ("[supervisor]\nmax_connections_per_user = 0", &["w.toml:2:28", "never means unlimited"]),
+            ("[supervisor]\nunread_bytes = '1MiB'", &["w.toml:2:16", "two of the largest"]),
             ("[class.a]\nexec = ['x', \"\\u0000\"]", &["w.toml:2:8", "NUL"]),
             ("[class.a]\nexec = ['x']\nstart_timeout = '0s'", &["w.toml:3:17", "out of range"]),
             ("class.a = { exec = ['x'], names = ['a[']}", &["class `a`", "names"]),
@@ -456,6 +659,22 @@ mod tests {
                 assert!(error.contains(part), "{text}\n-> {error}\nlacks {part}");
             }
         }
+    }
+
+    #[test]
+    fn lists_of_people_are_numbers_when_they_are_read() {
+        let config = read(
+            "[supervisor]\nkill = { users = ['root', 4711], groups = ['root', 4712] }\nadmin = {}\n\
+             [class.a]\nexec = ['x']\ncall = { groups = ['daemon'] }",
+        )
+        .unwrap();
+        let kill = config.rights.kill.as_ref().unwrap();
+        assert_eq!((&kill.users[..2], &kill.groups[..]), (&[0, 4711][..], &[0, 4712][..]));
+        assert_eq!(config.rights.admin, Some(Allowed::default()));
+        assert_eq!(config.class("a").unwrap().call.as_ref().unwrap().groups, [1]);
+        assert_eq!(config.socket_access, SocketAccess { mode: 0o600, user: None, group: None });
+        let config = read("[supervisor]\nsocket_mode = '660'\nsocket_user = 'root'\nsocket_group = 12\n").unwrap();
+        assert_eq!(config.socket_access, SocketAccess { mode: 0o660, user: Some(0), group: Some(12) });
     }
 
     #[test]

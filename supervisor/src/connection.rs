@@ -11,29 +11,63 @@ use workhall_protocol::messages::{Ref, Reply};
 use workhall_protocol::terms::Refusal;
 use workhall_protocol::wire::{Decoder, Encoding, encode};
 
+use crate::access::{Account, Creds};
+use crate::accounts::Charge;
+use crate::requests::Question;
 use crate::sys::{Interest, Stream};
 
 /// How much one turn reads from one connection, in bytes: fairness, and the size of a batch.
 pub const READ_BYTES: usize = 64 << 10;
-/// With more unread output than this nothing more is read from the peer, in bytes.
+/// With more unread output than this nothing more is taken from a client, in bytes: what it asks then stays
+/// where it is.
 const OUT_PAUSE_BYTES: usize = 8 << 20;
-/// With more than this the peer is given up, in bytes: it waits for many large results and reads none.
-pub const OUT_BYTES_MAX: usize = 512 << 20;
-/// An empty buffer larger than this is given back, in bytes.
-const OUT_KEEP_BYTES: usize = 256 << 10;
+/// So much output, in bytes, one turn makes for one client; the rest of what it has asked is for the next
+/// turn. A thousand that ask for much at once must not fill the memory before the first of them is written to.
+const OUT_TURN_BYTES: usize = 128 << 10;
+/// The most questions of one connection that wait for the end of the turn. An answer may be large: a client's
+/// further questions stay unread meanwhile, a worker's are refused.
+pub const QUESTIONS_MAX: usize = 16;
+/// An empty buffer larger than this is given back, in bytes: most connections are silent for long.
+const OUT_KEEP_BYTES: usize = 8 << 10;
+/// So many written bytes are left at the front of the output at least, before the rest is moved down.
+const OUT_WRITTEN_BYTES: usize = 256 << 10;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// Somebody who connected to the socket.
-    Client,
+    /// Somebody who connected to the socket; the kernel says who.
+    Client(Creds),
     /// A process that the supervisor started; known from the connection, not from what it says.
     Worker {
         /// Which life.
         process: ProcessKey,
         /// Its place among the processes.
         slot: usize,
+        /// As whom it runs.
+        creds: Creds,
     },
+}
+
+impl Peer {
+    /// As whom it calls and kills.
+    pub fn creds(&self) -> Creds {
+        match self {
+            Peer::Client(creds) | Peer::Worker { creds, .. } => *creds,
+        }
+    }
+
+    /// On whose account it does.
+    pub fn account(&self) -> Account {
+        match self {
+            Peer::Client(creds) => Account::of_user(creds.uid),
+            Peer::Worker { process, .. } => Account::of_worker(process.number),
+        }
+    }
+
+    /// Somebody who connected to the socket.
+    pub fn is_client(&self) -> bool {
+        matches!(self, Peer::Client(_))
+    }
 }
 
 /// A connection.
@@ -54,6 +88,16 @@ pub struct Connection {
     pub half_closed: bool,
     /// How many requests wait for an outcome or a late receipt.
     pub awaited: usize,
+    /// How many of them are waits for a state of a worker.
+    pub waits: usize,
+    /// Asked, to be answered at the end of the turn.
+    pub questions: VecDeque<Question>,
+    /// There may be messages in the decoder whose turn has not come.
+    pub stalled: bool,
+    /// Nothing is read from it until others of its user have finished what they began.
+    pub held_back: bool,
+    /// What its account was charged for it.
+    pub charged: Charge,
     /// A worker has said `ready`.
     pub greeted: bool,
     /// How it is spoken to; JSON until the peer has said its first byte.
@@ -63,9 +107,11 @@ pub struct Connection {
     stream: Stream,
     out: Vec<u8>,
     written: usize,
-    /// Tasks that are not written whole, and how many bytes there are to write, from the connection's start,
-    /// until they are.
-    unwritten_tasks: VecDeque<(MessageId, u64)>,
+    /// Tasks that are not written whole, how many bytes there are to write, from the connection's start,
+    /// until they are, and how long each is.
+    unwritten_tasks: VecDeque<(MessageId, u64, usize)>,
+    /// The sum of the last.
+    task_bytes: usize,
     /// Bytes written since the connection's start.
     sent: u64,
     interest: Interest,
@@ -89,6 +135,11 @@ impl Connection {
             closing: false,
             half_closed: false,
             awaited: 0,
+            waits: 0,
+            questions: VecDeque::new(),
+            stalled: false,
+            held_back: false,
+            charged: Charge::default(),
             greeted: false,
             encoding: Encoding::Json,
             dirty: false,
@@ -96,6 +147,7 @@ impl Connection {
             out: Vec::new(),
             written: 0,
             unwritten_tasks: VecDeque::new(),
+            task_bytes: 0,
             sent: 0,
             interest: Interest { read: true, write: false },
             refs: Slab::new(),
@@ -112,14 +164,50 @@ impl Connection {
         &self.stream
     }
 
-    /// Reads once. `Ok(0)` is the end; `WouldBlock` that there is nothing.
-    pub fn read(&mut self) -> io::Result<usize> {
+    /// What it holds.
+    pub fn charge(&self) -> Charge {
+        Charge {
+            // Tasks are charged to the mailboxes that they come from.
+            unread: self.out.len().saturating_sub(self.task_bytes),
+            unfinished: self.decoder.buffered(),
+            awaited: self.awaited,
+            waits: self.waits,
+        }
+    }
+
+    /// Reads once, through a buffer that all connections share. `Ok(0)` is the end; `WouldBlock` that there
+    /// is nothing.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut stream = &self.stream;
         loop {
-            match self.decoder.fill(READ_BYTES, |room| stream.read(room)) {
+            match stream.read(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
+                Ok(count) => {
+                    self.decoder.push(&buffer[..count]);
+                    return Ok(count);
+                }
+                error => return error,
             }
+        }
+    }
+
+    /// Whether more of what it has asked may be taken up, in a turn that found it with so many bytes unwritten.
+    /// A worker's is always: what it has settled counts from when it was written.
+    pub fn may_ask(&self, before: usize) -> bool {
+        let in_turn = self.questions.len() < QUESTIONS_MAX && self.unwritten() <= before + OUT_TURN_BYTES;
+        !self.peer.is_client() || in_turn && self.has_read_enough()
+    }
+
+    /// Whether it may be told more.
+    pub fn has_read_enough(&self) -> bool {
+        !self.peer.is_client() || self.unwritten() <= OUT_PAUSE_BYTES
+    }
+
+    /// Its next question, unless it has much to read first.
+    pub fn next_question(&mut self) -> Option<Question> {
+        match self.has_read_enough() {
+            true => self.questions.pop_front(),
+            false => None,
         }
     }
 
@@ -130,21 +218,24 @@ impl Connection {
 
     /// The same for a task, whose way is followed.
     pub fn say_task(&mut self, task: &Reply<'_>, id: MessageId) -> Result<(), String> {
+        let before = self.out.len();
         self.say(task)?;
-        self.unwritten_tasks.push_back((id, self.sent + self.unwritten() as u64));
+        let bytes = self.out.len() - before;
+        self.task_bytes += bytes;
+        self.unwritten_tasks.push_back((id, self.sent + self.unwritten() as u64, bytes));
         Ok(())
     }
 
     /// The first task of which the peer has not been sent all.
     pub fn first_unwritten_task(&self) -> Option<MessageId> {
-        self.unwritten_tasks.front().map(|(id, _)| *id)
+        self.unwritten_tasks.front().map(|(id, ..)| *id)
     }
 
     /// Writes as much as goes. An error means that the peer is gone.
     pub fn flush(&mut self) -> io::Result<()> {
         let written = self.write();
-        while self.unwritten_tasks.front().is_some_and(|(_, end)| *end <= self.sent) {
-            self.unwritten_tasks.pop_front();
+        while let Some((_, _, bytes)) = self.unwritten_tasks.pop_front_if(|(_, end, _)| *end <= self.sent) {
+            self.task_bytes -= bytes;
         }
         written
     }
@@ -160,12 +251,12 @@ impl Connection {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if self.unwritten() > OUT_BYTES_MAX {
-                        return Err(io::Error::other("the peer does not read its answers"));
-                    }
-                    if self.written > OUT_KEEP_BYTES {
+                    // Only where at most as much is moved as was written: else a slow reader of much would cost
+                    // more and more.
+                    if self.written > OUT_WRITTEN_BYTES && self.written >= self.unwritten() {
                         self.out.drain(..self.written);
                         self.written = 0;
+                        self.out.shrink_to(2 * self.out.len());
                     }
                     return Ok(());
                 }
@@ -194,7 +285,8 @@ impl Connection {
     /// What it is to be watched for now, if that has changed.
     pub fn new_interest(&mut self) -> Option<Interest> {
         let unwritten = self.unwritten();
-        let read = unwritten <= OUT_PAUSE_BYTES && !self.closing && !self.half_closed;
+        let full = unwritten > OUT_PAUSE_BYTES || self.stalled || self.held_back;
+        let read = !full && !self.closing && !self.half_closed;
         let wanted = Interest { read, write: unwritten > 0 };
         (wanted != self.interest).then(|| {
             self.interest = wanted;
@@ -237,6 +329,8 @@ impl Connection {
 mod tests {
     use super::*;
 
+    const CLIENT: Peer = Peer::Client(Creds { pid: 1, uid: 1, gid: 1 });
+
     #[test]
     fn d02_a_task_is_unwritten_until_its_last_byte_is_written() {
         use std::borrow::Cow;
@@ -244,7 +338,7 @@ mod tests {
         use workhall_protocol::messages::Task;
         let (ours, theirs) = crate::sys::stream_pair().unwrap();
         let mut theirs = Stream::from(theirs);
-        let mut connection = Connection::new(NonZeroU64::MIN, ours, Peer::Client);
+        let mut connection = Connection::new(NonZeroU64::MIN, ours, CLIENT);
         let text = Payload::encode(&["x".repeat(1 << 20)]).unwrap();
         for id in 1..=3 {
             let (method, args) = (Cow::Borrowed("m"), Payload(Cow::Borrowed(&*text.0)));
@@ -273,7 +367,7 @@ mod tests {
     #[test]
     fn every_reference_comes_back_and_leaves_nothing_behind() {
         let (ours, _theirs) = crate::sys::stream_pair().unwrap();
-        let mut connection = Connection::new(NonZeroU64::MIN, ours, Peer::Client);
+        let mut connection = Connection::new(NonZeroU64::MIN, ours, CLIENT);
         for reference in [Ref::Number(0), Ref::Number(1 << 62), Ref::Number(u64::MAX), Ref::Text("x".into())] {
             let call = connection.reply_to(&reference, false);
             assert_eq!(connection.outcome_reference(call.token), Some(reference.clone()));

@@ -1,15 +1,22 @@
 //! The supervisor and its command line. A library only so that the fuzz target of the configuration, which is in
 //! another package, reads it as `serve` does; nothing else is meant for others.
 
+mod access;
+mod accounts;
 mod apply;
+mod cgroup;
 mod cli;
 mod clock;
 #[doc(hidden)]
 pub mod config;
 mod connection;
+mod dead_letters;
 mod diagnostics;
 mod event_loop;
 mod exit_code;
+mod launcher;
+mod listener;
+mod name_lock;
 mod process_tree;
 mod reaper;
 mod report;
@@ -17,9 +24,11 @@ mod requests;
 mod spawner;
 mod sys;
 mod token;
+mod traffic;
 mod unix_signals;
 
 /// What `workhall` does.
 pub fn main() -> std::process::ExitCode {
-    cli::run().into()
+    // In a process of a worker to be, before anything else that would cost time.
+    launcher::run_if_asked().unwrap_or_else(|| cli::run().into())
 }

@@ -3,11 +3,11 @@
 //!
 //! An orphan belongs to a life if it is in the process group or session of that life's leader, if
 //! its environment names the supervisor's socket, that worker and generation, if it was seen below such a
-//! process, or if it is in the group or session of one. Only children of ours are killed, so no number can meanwhile be another's; their
+//! process, if it is in the group or session of one, or if it holds the lock of the worker's name. Only children of ours are killed, so no number can meanwhile be another's; their
 //! own children become ours by that, and the sweep goes on until a whole pass finds none.
 //!
-//! The limit: a descendant that made a session of its own, cleared its environment and was orphaned before a
-//! sweep could see it below its parent is not recognised.
+//! The limit: a descendant that made a session of its own, cleared its environment, closed the descriptor of the
+//! lock, and was orphaned before a sweep could see it below its parent is not recognised.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -17,6 +17,7 @@ use std::path::Path;
 
 use workhall_core::ProcessKey;
 
+use crate::name_lock::Place;
 use crate::sys;
 
 /// How often an empty environment is read again at once: for about as long as a program takes to begin.
@@ -33,6 +34,8 @@ enum Owner {
     Other,
     /// It has no environment: it begins to execute a program, or it has cleared it.
     Unknown,
+    /// There was no descriptor or no memory to look at it.
+    Unread,
 }
 
 /// Orphans without an environment that stayed so, with their start times: they keep no gate shut.
@@ -45,6 +48,8 @@ pub struct Sweep {
     leader: i32,
     /// The environment entries that the whole tree inherits.
     marks: [Vec<u8>; 3],
+    /// The lock that the whole tree inherits.
+    place: Option<Place>,
     /// Known to belong, with their start times: numbers are used again.
     doomed: HashMap<i32, u64>,
     /// Had no environment at an earlier, repeated pass.
@@ -53,14 +58,14 @@ pub struct Sweep {
 
 impl Sweep {
     /// For the life that `leader` led. The leader is reaped already.
-    pub fn new(leader: i32, process: ProcessKey, socket: &Path) -> Sweep {
+    pub fn new(leader: i32, process: ProcessKey, socket: &Path, place: Option<Place>) -> Sweep {
         let marks = [
             // A supervisor may run as another's worker: then the numbers alone would be ambiguous.
             [b"WORKHALL_SOCKET=", socket.as_os_str().as_bytes()].concat(),
             format!("WORKHALL_NUMBER={}", process.number.0).into_bytes(),
             format!("WORKHALL_GENERATION={}", process.generation).into_bytes(),
         ];
-        Sweep { leader, marks, doomed: HashMap::new(), unknown: HashSet::new() }
+        Sweep { leader, marks, place, doomed: HashMap::new(), unknown: HashSet::new() }
     }
 
     /// Kills what is left. Returns whether nothing was. `is_leader` knows the processes of living workers;
@@ -69,7 +74,9 @@ impl Sweep {
     pub fn pass(&mut self, is_leader: impl Fn(i32) -> bool, foreign: &mut Foreign, repeated: bool) -> bool {
         loop {
             let (mut left, mut reaped) = (0, 0);
-            for pid in own_children() {
+            // What cannot be looked at may be something that is left.
+            let Ok(children) = own_children() else { return false };
+            for pid in children {
                 if is_leader(pid) {
                     continue;
                 }
@@ -77,7 +84,10 @@ impl Sweep {
                     reaped += 1;
                     continue;
                 }
-                let Some(stat) = Stat::read(pid) else { continue };
+                let Some(stat) = Stat::read(pid) else {
+                    left += 1;
+                    continue;
+                };
                 match self.owner(pid, &stat) {
                     Owner::This => {
                         self.doom(pid, stat.started);
@@ -85,6 +95,7 @@ impl Sweep {
                         left += 1;
                     }
                     Owner::Other => {}
+                    Owner::Unread => left += 1,
                     Owner::Unknown if sys::reap_adopted(pid) => reaped += 1,
                     Owner::Unknown => {
                         let known = foreign.0.contains(&(pid, stat.started));
@@ -104,6 +115,13 @@ impl Sweep {
     }
 
     fn owner(&self, pid: i32, stat: &Stat) -> Owner {
+        match self.owner_by_marks(pid, stat) {
+            Owner::Other | Owner::Unknown if self.place.is_some_and(|place| place.is_held_by(pid)) => Owner::This,
+            owner => owner,
+        }
+    }
+
+    fn owner_by_marks(&self, pid: i32, stat: &Stat) -> Owner {
         if stat.group == self.leader
             || stat.session == self.leader
             || self.doomed.get(&pid) == Some(&stat.started)
@@ -121,6 +139,7 @@ impl Sweep {
                     return if self.marks.iter().all(has) { Owner::This } else { Owner::Other };
                 }
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Owner::Other,
+                Err(error) if sys::shortage(&error).is_some() => return Owner::Unread,
                 Err(_) => return Owner::Unknown,
             }
         }
@@ -138,7 +157,7 @@ impl Sweep {
         let mut stack = vec![(pid, started)];
         while let Some((pid, started)) = stack.pop() {
             if self.doomed.insert(pid, started) != Some(started) {
-                let below = children(pid).into_iter();
+                let below = children(pid).unwrap_or_default().into_iter();
                 stack.extend(below.filter_map(|child| Stat::read(child).map(|stat| (child, stat.started))));
             }
         }
@@ -147,7 +166,7 @@ impl Sweep {
 
 /// Reaps adopted children that have ended, whosever they were.
 pub fn reap_adopted(is_leader: impl Fn(i32) -> bool) {
-    for pid in own_children() {
+    for pid in own_children().unwrap_or_default() {
         if !is_leader(pid) {
             sys::reap_adopted(pid);
         }
@@ -173,15 +192,26 @@ fn read_environ(pid: i32) -> io::Result<Vec<u8>> {
     Ok(environ)
 }
 
-fn own_children() -> Vec<i32> {
+fn own_children() -> io::Result<Vec<i32>> {
     children(std::process::id() as i32)
 }
 
 /// The children of all threads of a process; none if it has gone.
-fn children(pid: i32) -> Vec<i32> {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let lists = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+fn children(pid: i32) -> io::Result<Vec<i32>> {
+    let unless_gone = |error: io::Error| if sys::shortage(&error).is_some() { Err(error) } else { Ok(()) };
+    let mut children = Vec::new();
+    match fs::read_dir(format!("/proc/{pid}/task")) {
+        Err(error) => unless_gone(error)?,
+        Ok(tasks) => {
+            for task in tasks.flatten() {
+                match fs::read_to_string(task.path().join("children")) {
+                    Err(error) => unless_gone(error)?,
+                    Ok(list) => children.extend(list.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+                }
+            }
+        }
+    }
+    Ok(children)
 }
 
 /// What /proc/PID/stat says.

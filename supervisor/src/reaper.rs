@@ -1,10 +1,43 @@
 //! The end of processes: the exit status, and what was left behind.
 
+use std::fs::File;
+use std::io;
+
 use workhall_core::{Event, Mark};
 use workhall_protocol::ids::MessageId;
 
 use crate::event_loop::EventLoop;
-use crate::{process_tree, sys};
+use crate::token::Token;
+use crate::{process_tree, spawner, sys};
+
+/// How many descriptors a sweep has open at a time, at most.
+const RESERVED: usize = 4;
+
+/// Descriptors that are kept open for the end of processes: who has none left could not see what is left of a
+/// process, and so could not end it and get back those that it has.
+#[derive(Debug)]
+pub(crate) struct Reserve(Vec<File>);
+
+impl Reserve {
+    /// A full one.
+    pub fn new() -> io::Result<Reserve> {
+        let files = (0..RESERVED).map(|_| File::open("/dev/null"));
+        Ok(Reserve(files.collect::<io::Result<_>>()?))
+    }
+
+    /// Makes room. Nothing but a sweep may open anything until it is filled again.
+    fn release(&mut self) {
+        self.0.clear();
+    }
+
+    fn fill(&mut self) {
+        while self.0.len() < RESERVED {
+            // The machine may have run out of them meanwhile: then the next sweep tries again.
+            let Ok(file) = File::open("/dev/null") else { return };
+            self.0.push(file);
+        }
+    }
+}
 
 impl EventLoop {
     /// The kernel says that a process has ended. First everything that it had written is taken in: so no
@@ -36,11 +69,10 @@ impl EventLoop {
         self.leaders.remove(&pid);
         let _open = self.poller.remove(&process.pidfd);
         if let Some(index) = process.connection.take() {
-            let connection = self.connections.remove(index);
-            let _open = self.poller.remove(connection.stream());
-            self.core.forget_waits(connection.key);
-            process.unwritten_task = connection.first_unwritten_task();
+            let (_, unwritten_task) = self.forget_connection(index);
+            self.processes[slot].unwritten_task = unwritten_task;
         }
+        let process = &self.processes[slot];
         let mark = match process.page.marks() {
             Some((begun, finished)) => Some(Mark { begun, finished }),
             // Without marks it may have begun all that it was sent, but nothing that could not even be written
@@ -49,8 +81,44 @@ impl EventLoop {
                 .unwritten_task
                 .map(|first| Mark { begun: MessageId(first.0.saturating_sub(1)), finished: MessageId(0) }),
         };
+        self.start_failed(slot);
         self.core.handle(self.clock.now(), Event::Exited { process: key, exit, mark });
         self.apply();
+    }
+
+    /// Its launcher may have said why it never became its program.
+    fn start_failed(&mut self, slot: usize) {
+        let process = &self.processes[slot];
+        let (key, Some((step, error))) = (process.key, process.page.launch_failure()) else { return };
+        let around = self.surroundings(process.group.as_ref());
+        let failed = self.class_of_process(key).and_then(|class| spawner::launch_failure(class, around, step, error));
+        if let Some((stage, detail)) = failed {
+            self.core.handle(self.clock.now(), Event::StartFailed { process: key, stage, detail: detail.into() });
+        }
+    }
+
+    /// Ends what is left in the control group of a process that has ended. What cannot be done now is done again
+    /// when the group changes, and whenever the core says so: until then the gate stays shut.
+    pub(crate) fn end_tree(&mut self, slot: usize) {
+        let process = &mut self.processes[slot];
+        let (true, Some(group)) = (process.reaped, &mut process.group) else { return };
+        let watched = group.events().is_some();
+        self.reserve.release();
+        let gone = group.kill().and_then(|()| group.is_populated()).is_ok_and(|populated| !populated);
+        self.reserve.fill();
+        match (gone, watched, group.events()) {
+            (true, ..) => {
+                // The kernel forgets the watch with the descriptor.
+                let process = self.processes.remove(slot);
+                process_tree::reap_adopted(|pid| self.leaders.contains(&pid));
+                self.core.handle(self.clock.now(), Event::TreeGone { process: process.key });
+            }
+            (false, false, Some(events)) => {
+                let token = Token::Tree { slot, serial: process.serial }.pack();
+                let _else_by_the_repeated_sweep = self.poller.add_changes(events, token);
+            }
+            _ => {}
+        }
     }
 
     /// Looks again for what ended processes left behind, and reaps what was adopted.
@@ -58,14 +126,18 @@ impl EventLoop {
         let mut sweeping = std::mem::take(&mut self.sweeping);
         sweeping.retain(|slot| !self.sweep_pass(*slot, false));
         self.sweeping.append(&mut sweeping);
+        self.reserve.release();
         process_tree::reap_adopted(|pid| self.leaders.contains(&pid));
+        self.reserve.fill();
         self.apply();
     }
 
     /// One pass for one process. Returns whether nothing is left of it.
     pub(crate) fn sweep_pass(&mut self, slot: usize, repeated: bool) -> bool {
         let Some(mut sweep) = self.processes[slot].sweep.take() else { return false };
+        self.reserve.release();
         let gone = sweep.pass(|pid| self.leaders.contains(&pid), &mut self.foreign, repeated);
+        self.reserve.fill();
         self.processes[slot].sweep = Some(sweep);
         if gone {
             let process = self.processes.remove(slot);

@@ -1,9 +1,11 @@
-//! The answers to `list`, `info` and `status`: made by the daemon, shown by the command line.
+//! The answers to `list`, `info`, `status` and `dead`: made by the daemon, shown by the command line.
 //! Keys are only ever added.
 
 use serde::{Deserialize, Serialize};
-use workhall_core::{LastExit, State, WorkerView};
-use workhall_protocol::terms::Exit;
+use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, Policy, State, WorkerView};
+use workhall_protocol::terms::{DeadReason, Exit, StartStage};
+
+use crate::access::{Account, Owner};
 
 /// One row of `workhall ps`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -14,7 +16,7 @@ pub struct WorkerRow {
     pub number: u64,
     /// The class.
     pub class: String,
-    /// `absent`, `starting`, `idle`, `busy`, `ending`, `backoff`.
+    /// `absent`, `starting`, `idle`, `busy`, `ending`, `backoff`, `paused`.
     pub state: String,
     /// The process, if there is one.
     pub pid: Option<i32>,
@@ -55,18 +57,31 @@ pub struct WorkerInfo {
     pub startup_method: Option<String>,
     /// Bytes of its messages, and the limits of its mailbox.
     pub mailbox: MailboxReport,
+    /// The age of the message that waits first.
+    pub oldest_age_ms: Option<u64>,
     /// How long the process lives.
     pub process_age_ms: Option<u64>,
     /// How the last life ended.
     pub last_exit: Option<ExitReport>,
+    /// How the last ten ended, the newest first.
+    pub exits: Vec<ExitReport>,
     /// Deaths in a row without a healthy life between.
     pub failures_in_a_row: u16,
-    /// Until the next start, in backoff.
+    /// Until the next start, at the earliest, in backoff or paused.
     pub next_start_in_ms: Option<u64>,
-    /// Things the current process said that it must not say.
+    /// Who keeps the next process from starting; null if nobody does.
+    #[serde(default)]
+    pub waits_for: Option<String>,
+    /// It waits for a free place among the processes.
+    pub queued: bool,
+    /// Things its processes said that they must not say.
     pub violations: u64,
     /// The last of them.
     pub last_violation: Option<String>,
+    /// The last ten of them, the newest first.
+    pub last_violations: Vec<ViolationReport>,
+    /// What its class allows.
+    pub limits: ClassLimits,
     /// The program and its arguments.
     pub exec: Vec<String>,
     /// Workers of the same name that wait behind this one or end before it, by number.
@@ -84,6 +99,45 @@ pub struct MailboxReport {
     pub bytes_max: u64,
 }
 
+/// Something that a process must not say.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ViolationReport {
+    /// Which life said it.
+    pub generation: u64,
+    /// What, for people.
+    pub said: String,
+}
+
+/// What a class allows; null is without a limit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClassLimits {
+    /// From the spawn until the process must be ready.
+    pub start_timeout_ms: u64,
+    /// One task.
+    pub task_timeout_ms: Option<u64>,
+    /// A process without anything to do.
+    pub idle_timeout_ms: Option<u64>,
+    /// How often a message may be executed whose process dies meanwhile.
+    pub attempts: u8,
+    /// When the worker pauses.
+    pub crash_limit: CrashLimitReport,
+}
+
+/// When too many crashes pause a worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CrashLimitReport {
+    /// So many …
+    pub crashes: u16,
+    /// … within this time …
+    pub within_ms: u64,
+    /// … pause it for so long.
+    pub pause_ms: u64,
+    /// `accept` or `refuse`.
+    pub calls: String,
+    /// `keep` or `drop`.
+    pub unstarted: String,
+}
+
 /// How a life ended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExitReport {
@@ -91,6 +145,9 @@ pub struct ExitReport {
     pub generation: u64,
     /// How; null if no process ever ran.
     pub exit: Option<Exit>,
+    /// How far the start had come, if that is what failed; else null (rule D5).
+    #[serde(default)]
+    pub stage: Option<StartStage>,
     /// What went wrong at the start, if that is why.
     pub failure: Option<String>,
     /// How long ago.
@@ -122,12 +179,39 @@ pub struct StatusReport {
     pub ignored: u64,
     /// How many workers, processes and connections there are.
     pub counts: Counts,
+    /// Dead letters that are kept, and those that had to leave.
+    pub dead_letters: DeadTotalsReport,
+    /// Who is charged for how much of what waits, the largest first.
+    pub senders: Vec<SenderReport>,
     /// The bounds.
     pub limits: LimitsReport,
-    /// How left-over children of workers are found (rule K8).
+    /// How left-over children of workers are found (rule K8): `cgroup` or `subreaper`.
     pub process_tree: String,
+    /// Why not by control groups; null where it is by them.
+    #[serde(default)]
+    pub why_not_cgroup: Option<String>,
+    /// What classes set and this machine does not enforce, one sentence each.
+    #[serde(default)]
+    pub not_enforced: Vec<String>,
     /// The supervisor is on its way to stop.
     pub stopping: bool,
+    /// Who asks, and what they may do.
+    pub asker: AskerReport,
+}
+
+/// Who asks, as the kernel says, and what they may do by the configuration.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct AskerReport {
+    /// The user.
+    pub uid: u32,
+    /// The primary group.
+    pub gid: u32,
+    /// How many connections they have.
+    pub connections: u64,
+    /// Whether they may kill.
+    pub may_kill: bool,
+    /// Whether they may administer.
+    pub may_administer: bool,
 }
 
 /// Rule L1.
@@ -164,6 +248,78 @@ pub struct Counts {
     pub spawned: u64,
     /// Things that old lives said too late.
     pub stale: u64,
+    /// Things that processes said and must not say; `info` has them by worker.
+    pub violations: u64,
+}
+
+/// Dead letters as a whole.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct DeadTotalsReport {
+    /// That are kept.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// That left because there were too many.
+    pub dropped: u64,
+}
+
+/// A sender who is charged for messages that wait or run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SenderReport {
+    /// The user whose clients sent them; null for a worker.
+    pub user: Option<u64>,
+    /// The number of the worker that sent them; null for clients.
+    pub worker: Option<u64>,
+    /// Messages.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// `workhall dead list`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadReport {
+    /// All letters that are kept.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those that left because there were too many.
+    pub dropped: u64,
+    /// The most letters.
+    pub messages_max: u64,
+    /// The most bytes.
+    pub bytes_max: u64,
+    /// How many are for the worker that was asked for.
+    pub matching: u64,
+    /// The last of those that died, in the order in which they died.
+    pub letters: Vec<DeadRow>,
+}
+
+/// One dead letter, without its arguments.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadRow {
+    /// Its message.
+    pub message: u64,
+    /// The worker it was for.
+    pub worker: String,
+    /// That worker's number.
+    pub number: u64,
+    /// The life it died with, or the last before; 0 if there was none.
+    pub generation: u64,
+    /// Its method.
+    pub method: String,
+    /// Bytes of its method and arguments.
+    pub bytes: u64,
+    /// Why it is one.
+    pub reason: DeadReason,
+    /// How its process ended, if it had one.
+    pub exit: Option<Exit>,
+    /// Rule L2.
+    pub may_have_run: bool,
+    /// When it was accepted.
+    pub accepted_ago_ms: u64,
+    /// When it died.
+    pub died_ago_ms: u64,
 }
 
 /// The bounds of the whole.
@@ -175,10 +331,34 @@ pub struct LimitsReport {
     pub total_bytes_used: u64,
     /// The most.
     pub total_bytes: u64,
+    /// Messages that wait or run.
+    pub total_messages_used: u64,
+    /// The most.
+    pub total_messages: u64,
+    /// The most of one sender.
+    pub sender_messages: u64,
+    /// The most bytes of one sender.
+    pub sender_bytes: u64,
     /// The most workers.
     pub workers: u64,
+    /// Processes that are there or about to be started.
+    pub processes_used: u64,
+    /// The most.
+    pub processes: u64,
+    /// Workers that wait for a place among them.
+    pub processes_queued: u64,
+    /// The most dead letters.
+    pub dead_messages: u64,
+    /// The most bytes of them.
+    pub dead_bytes: u64,
     /// The most connections of clients.
     pub connections: u64,
+    /// The most of one user, but for root and the supervisor's own.
+    pub connections_per_user: u64,
+    /// The most bytes of answers that one user, or one worker, may leave unread.
+    pub unread_bytes_per_user: u64,
+    /// The most bytes of messages that one user may have begun and not finished.
+    pub unfinished_bytes_per_user: u64,
     /// The most open descriptors of the supervisor.
     pub descriptors: u64,
 }
@@ -192,6 +372,7 @@ pub fn state_word(state: State) -> &'static str {
         State::Busy => "busy",
         State::Ending => "ending",
         State::Backoff => "backoff",
+        State::Paused => "paused",
     }
 }
 
@@ -221,12 +402,65 @@ impl WorkerRow {
 
 impl ExitReport {
     /// As seen `now`.
-    pub fn new(exit: &LastExit, now: workhall_core::Instant) -> ExitReport {
+    pub fn new(exit: &LastExit, now: Instant) -> ExitReport {
         ExitReport {
             generation: exit.generation.0,
             exit: exit.exit,
+            stage: exit.stage,
             failure: exit.failure.as_deref().map(str::to_string),
             ago_ms: now.since(exit.at).as_millis() as u64,
+        }
+    }
+}
+
+impl ClassLimits {
+    /// Of a policy.
+    pub fn new(policy: &Policy) -> ClassLimits {
+        let millis = |duration: std::time::Duration| duration.as_millis() as u64;
+        let limit = &policy.crash_limit;
+        ClassLimits {
+            start_timeout_ms: millis(policy.start_timeout),
+            task_timeout_ms: policy.task_timeout.map(millis),
+            idle_timeout_ms: policy.idle_timeout.map(millis),
+            attempts: policy.attempts,
+            crash_limit: CrashLimitReport {
+                crashes: limit.crashes,
+                within_ms: millis(limit.within),
+                pause_ms: millis(limit.pause),
+                calls: if limit.refuse_calls { "refuse" } else { "accept" }.to_string(),
+                unstarted: if limit.drop_unstarted { "drop" } else { "keep" }.to_string(),
+            },
+        }
+    }
+}
+
+impl SenderReport {
+    /// The account's number says who it is.
+    pub fn new(account: AccountId, charge: Charge) -> SenderReport {
+        let (user, worker) = match Account::owner(account) {
+            Owner::User(user) => (Some(user), None),
+            Owner::Worker(worker) => (None, Some(worker)),
+        };
+        SenderReport { user, worker, messages: charge.messages, bytes: charge.bytes }
+    }
+}
+
+impl DeadRow {
+    /// As seen `now`.
+    pub fn new(letter: &DeadLetter, now: Instant) -> DeadRow {
+        let message = &letter.message;
+        DeadRow {
+            message: message.id.0,
+            worker: letter.worker.name.to_string(),
+            number: letter.worker.number.0,
+            generation: letter.generation.0,
+            method: message.method().to_string(),
+            bytes: (message.method().len() + message.args().len()) as u64,
+            reason: letter.reason,
+            exit: letter.exit,
+            may_have_run: letter.may_have_run,
+            accepted_ago_ms: now.since(message.accepted).as_millis() as u64,
+            died_ago_ms: now.since(letter.died).as_millis() as u64,
         }
     }
 }

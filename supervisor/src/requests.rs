@@ -1,6 +1,7 @@
 //! What workers and clients ask: each request becomes a call of the core, and its answer a message.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,21 +9,27 @@ use workhall_core::{
     Call, CallReceipt, Event, Instant, Kill, KillMode, KillReceipt, Mark, Policy, ProcessKey, Refused, WorkerView,
 };
 use workhall_protocol::args::Payload;
-use workhall_protocol::ids::{MessageId, Target};
+use workhall_protocol::ids::{MessageId, Target, WorkerName};
 use workhall_protocol::limits::PROTOCOL_VERSION;
 use workhall_protocol::messages::{self, Accepted, Receipt, ReceiptBody, Ref, Reply, Request, Welcome};
-use workhall_protocol::terms::Ignored;
+use workhall_protocol::terms::{Ignored, Refusal};
 
+use crate::access::{Wish, is_master};
 use crate::clock::Clock;
-use crate::connection::Peer;
+use crate::config::{Class, Config};
+use crate::connection::{Peer, QUESTIONS_MAX};
 use crate::event_loop::EventLoop;
 use crate::report::{
-    Counts, ExitReport, LedgerReport, LimitsReport, MailboxReport, StatusReport, WorkerInfo, WorkerRow,
+    AskerReport, ClassLimits, Counts, DeadTotalsReport, ExitReport, LedgerReport, LimitsReport, MailboxReport,
+    SenderReport, StatusReport, ViolationReport, WorkerInfo, WorkerRow,
 };
+
+/// How many senders `status` names, the largest.
+const SENDERS_MAX: usize = 100;
 
 /// What is asked of the supervisor as a whole, answered at the end of the turn.
 #[derive(Debug)]
-pub(crate) enum Question {
+pub enum Question {
     List(Ref),
     Info(Ref, messages::Address<'static>),
     Status(Ref),
@@ -40,7 +47,7 @@ impl EventLoop {
             (Request::Failed(failed), Peer::Worker { process, .. }) => {
                 self.core.handle(now, Event::Failed { process, id: MessageId(failed.id), error: &failed.error });
             }
-            (Request::Ready(_) | Request::Done(_) | Request::Failed(_), Peer::Client) => {
+            (Request::Ready(_) | Request::Done(_) | Request::Failed(_), Peer::Client(_)) => {
                 let reason = "only a worker that the supervisor started says ready, done or failed";
                 self.misunderstood(now, index, None, reason);
             }
@@ -51,11 +58,8 @@ impl EventLoop {
                 self.ask_later(index, Question::Info(info.reference, info.worker.into_owned()));
             }
             (Request::Status(status), _) => self.ask_later(index, Question::Status(status.reference)),
-            (Request::Wait(wait), _) => {
-                let reply = self.connections[index].reply_to(&wait.reference, false);
-                self.receipt(index, wait.reference, ReceiptBody::Waiting {});
-                self.core.wait(wait.worker.target(), wait.until, reply);
-            }
+            (Request::Wait(wait), _) => self.wait(index, wait),
+            (request, _) => self.administer(now, index, request),
         }
     }
 
@@ -79,7 +83,7 @@ impl EventLoop {
         // Without the marks nobody knows how far it has come with what was sent ahead (rules K1, D2).
         let marked = matches!(self.connections[index].peer, Peer::Worker { slot, .. } if self.processes[slot].page.marks().is_some());
         let window = if marked { ready.window } else { 1 };
-        self.core.handle(now, Event::Ready { process, window });
+        self.core.handle(now, Event::Ready { process, window, marked });
     }
 
     fn call(&mut self, now: Instant, index: usize, call: messages::Call<'_>) {
@@ -87,10 +91,9 @@ impl EventLoop {
         if !call.chain {
             self.connections[index].chain_broken = None;
         }
-        let connection = &mut self.connections[index];
-        let from = match connection.peer {
+        let from = match self.connections[index].peer {
             Peer::Worker { process, .. } => Some(process),
-            Peer::Client => None,
+            Peer::Client(_) => None,
         };
         if call.wait && call.reference.is_none() {
             return self.misunderstood(now, index, None, "a call with `wait` needs a `ref` for its outcome");
@@ -98,14 +101,16 @@ impl EventLoop {
         if !call.args.is_list() {
             return self.misunderstood(now, index, call.reference, "`args` is a list: a single argument is `[5]`");
         }
-        let reply =
-            call.reference.as_ref().filter(|_| call.wait).map(|reference| connection.reply_to(reference, false));
-        let receipt = match broken {
-            Some(reason) => {
-                let detail = "a call before it in the chain was refused, or not understood";
-                CallReceipt::Refused(Refused::new(reason, detail))
-            }
-            None => {
+        let admitted = match broken {
+            Some(reason) => Err(Refused::new(reason, "a call before it in the chain was refused, or not understood")),
+            None => self.check_call(index, &call).inspect_err(|_| self.core.count_refused()),
+        };
+        let awaited = call.reference.as_ref().filter(|_| call.wait && admitted.is_ok());
+        let reply = awaited.map(|reference| self.connections[index].reply_to(reference, false));
+        let receipt = match admitted {
+            Err(refused) => CallReceipt::Refused(refused),
+            Ok(()) => {
+                let account = self.connections[index].peer.account().id();
                 let (config, classes) = (&self.config, &mut self.classes);
                 let core_call = Call {
                     target: call.worker.target(),
@@ -114,15 +119,11 @@ impl EventLoop {
                     from,
                     existing: call.existing,
                     expires: call.expires_ms.map(Duration::from_millis),
+                    after: call.in_ms.map(Duration::from_millis),
+                    account,
                     reply,
                 };
-                self.core.call(now, core_call, |name| -> Result<Arc<Policy>, Refused> {
-                    let class = config.class_of(name)?;
-                    let policy = class.policy.clone();
-                    // A program of the workers directory is a class of the same name each time.
-                    let known = classes.entry(policy.class.clone()).or_insert(class);
-                    Ok(known.policy.clone())
-                })
+                self.core.call(now, core_call, |name| policy_of(config, classes, name))
             }
         };
         if let (true, CallReceipt::Refused(refused)) = (call.chain, &receipt) {
@@ -147,12 +148,11 @@ impl EventLoop {
     }
 
     fn kill(&mut self, now: Instant, index: usize, kill: messages::Kill<'_>) {
-        let connection = &mut self.connections[index];
-        let target = match (&kill.worker, connection.peer) {
+        let target = match (&kill.worker, self.connections[index].peer) {
             (Some(address), _) => address.target(),
             // Rule K5: the current worker.
             (None, Peer::Worker { process, .. }) => Target::Number(process.number),
-            (None, Peer::Client) => {
+            (None, Peer::Client(_)) => {
                 let reason = "a kill without a worker means the worker that says it, and this is none: name one";
                 return self.misunderstood(now, index, kill.reference, reason);
             }
@@ -168,6 +168,13 @@ impl EventLoop {
             (_, true) => KillMode::Now,
             _ => KillMode::Ladder,
         };
+        if let Err(refused) = self.check_kill(index, target, kill.wait) {
+            self.core.count_refused();
+            let Some(reference) = kill.reference else { return };
+            let body = ReceiptBody::Refused { reason: refused.reason, detail: refused.detail };
+            return self.receipt(index, reference, body);
+        }
+        let connection = &mut self.connections[index];
         let reply = kill.reference.as_ref().map(|reference| connection.reply_to(reference, kill.wait));
         let within = kill.within_ms.map(Duration::from_millis);
         let receipt = self.core.kill(now, Kill { target, mode, within, reply, wait: kill.wait });
@@ -177,11 +184,83 @@ impl EventLoop {
         }
     }
 
-    fn list(&mut self, now: Instant, index: usize, reference: Ref) {
+    fn wait(&mut self, index: usize, wait: messages::Wait<'_>) {
+        if let Err(refused) = self.check_awaited(index, true) {
+            let body = ReceiptBody::Refused { reason: refused.reason, detail: refused.detail };
+            return self.receipt(index, wait.reference, body);
+        }
+        let connection = &mut self.connections[index];
+        let reply = connection.reply_to(&wait.reference, false);
+        connection.waits += 1;
+        let account = connection.peer.account().id();
+        self.receipt(index, wait.reference, ReceiptBody::Waiting {});
+        self.core.wait(wait.worker.target(), wait.until, account, reply);
+    }
+
+    /// Whether the sender may call this worker, whether it exists or not. A name is judged by the class that it
+    /// would have. A worker may always call itself.
+    fn check_call(&self, index: usize, call: &messages::Call<'_>) -> Result<(), Refused> {
+        if call.wait {
+            self.check_awaited(index, false)?;
+        }
+        let peer = self.connections[index].peer;
+        if is_master(self.own.uid, peer.creds())
+            || !self.config.has_call_lists()
+            || self.is_itself(peer, call.worker.target())
+        {
+            return Ok(());
+        }
+        let class = match call.worker.target() {
+            // What is no name, or has no class, is refused as that.
+            Target::Name(name) if WorkerName::check(name).is_ok() => self.config.class_of(name).ok(),
+            Target::Name(_) => None,
+            Target::Number(_) => self.core.class_of(call.worker.target()).and_then(|class| self.config.class(class)),
+        };
+        let Some(class) = class else { return Ok(()) };
+        let wish = Wish::Call { class: &class.policy.class, list: class.call.as_ref() };
+        self.config.rights.check(self.own.uid, peer.creds(), wish)
+    }
+
+    /// Whether the sender may administer.
+    pub(crate) fn check_admin(&self, index: usize) -> Result<(), Refused> {
+        self.config.rights.check(self.own.uid, self.connections[index].peer.creds(), Wish::Admin)
+    }
+
+    /// Whether the sender may kill. A worker may always kill itself: it could end anyway.
+    fn check_kill(&self, index: usize, target: Target<'_>, wait: bool) -> Result<(), Refused> {
+        let peer = self.connections[index].peer;
+        let itself = matches!((peer, target), (Peer::Worker { process, .. }, Target::Number(number)) if process.number == number);
+        if !itself {
+            self.config.rights.check(self.own.uid, peer.creds(), Wish::Kill)?;
+        }
+        // A plain kill has its answer at once, and is never refused for what else is due.
+        match wait {
+            true => self.check_awaited(index, false),
+            false => Ok(()),
+        }
+    }
+
+    fn is_itself(&self, peer: Peer, target: Target<'_>) -> bool {
+        match (peer, target) {
+            (Peer::Client(_), _) => false,
+            (Peer::Worker { process, .. }, Target::Number(number)) => process.number == number,
+            (Peer::Worker { process, .. }, Target::Name(name)) => {
+                self.core.name(process).is_some_and(|own| **own == *name)
+            }
+        }
+    }
+
+    /// Whether one more answer may be due.
+    fn check_awaited(&self, index: usize, wait: bool) -> Result<(), Refused> {
+        let connection = &self.connections[index];
+        self.accounts.check_awaited(connection.peer.account(), connection.charged, connection.charge(), wait)
+    }
+
+    fn list(&self, now: Instant) -> Result<Payload<'static>, String> {
         let mut rows: Vec<WorkerRow> =
             self.core.workers(now).map(|view| WorkerRow::new(&view, self.pid(&view))).collect();
         rows.sort_unstable_by(|a, b| (&a.name, a.number).cmp(&(&b.name, b.number)));
-        self.report(index, reference, &rows);
+        Payload::encode(&rows).map_err(|error| error.to_string())
     }
 
     fn info(&mut self, now: Instant, index: usize, reference: Ref, target: Target<'_>) {
@@ -200,12 +279,21 @@ impl EventLoop {
                 messages_max: view.mailbox_messages,
                 bytes_max: view.mailbox_bytes,
             },
-            process_age_ms: view.process_age.map(|age| age.as_millis() as u64),
-            last_exit: view.last_exit.map(|exit| ExitReport::new(exit, now)),
+            oldest_age_ms: view.oldest.map(millis),
+            process_age_ms: view.process_age.map(millis),
+            last_exit: view.exits().next().map(|exit| ExitReport::new(exit, now)),
+            exits: view.exits().map(|exit| ExitReport::new(exit, now)).collect(),
             failures_in_a_row: view.failures_in_a_row,
-            next_start_in_ms: view.next_start_in.map(|wait| wait.as_millis() as u64),
+            next_start_in_ms: view.next_start_in.map(millis),
+            waits_for: view.waits_for.map(|_| self.names.holder(now, &view.identity.name)),
+            queued: view.queued,
             violations: view.violations,
-            last_violation: view.last_violation.map(str::to_string),
+            last_violation: view.last_violations().next().map(|(_, words)| words.to_string()),
+            last_violations: view
+                .last_violations()
+                .map(|(generation, words)| ViolationReport { generation: generation.0, said: words.to_string() })
+                .collect(),
+            limits: ClassLimits::new(view.policy()),
             exec: class.map(|class| class.exec.clone()).unwrap_or_default(),
             line: self.core.workers(now).filter(same_name).map(|other| other.identity.number.0).collect(),
         };
@@ -215,6 +303,12 @@ impl EventLoop {
     fn status(&mut self, now: Instant, index: usize, reference: Ref) {
         let (ledger, counters) = (self.core.ledger(), self.core.counters());
         let (limits, total_bytes_used) = self.core.limits();
+        let (processes_used, processes_queued) = self.core.places();
+        let dead = self.core.dead_totals();
+        let mut senders: Vec<SenderReport> =
+            self.core.charges().map(|(account, charge)| SenderReport::new(account, charge)).collect();
+        senders.sort_unstable_by_key(|sender| (std::cmp::Reverse(sender.bytes), sender.user, sender.worker));
+        senders.truncate(SENDERS_MAX);
         let status = StatusReport {
             version: env!("CARGO_PKG_VERSION").to_string(),
             pid: std::process::id(),
@@ -241,41 +335,93 @@ impl EventLoop {
                 clients: self.clients as u64,
                 spawned: counters.spawned,
                 stale: counters.stale,
+                violations: counters.violations,
             },
+            dead_letters: DeadTotalsReport { messages: dead.messages, bytes: dead.bytes, dropped: dead.dropped },
+            senders,
             limits: LimitsReport {
                 message_bytes: limits.message_bytes,
                 total_bytes_used,
                 total_bytes: limits.total_bytes,
+                total_messages_used: ledger.pending + ledger.running,
+                total_messages: limits.total_messages,
+                sender_messages: limits.sender_messages,
+                sender_bytes: limits.sender_bytes,
                 workers: limits.workers.into(),
+                processes_used: processes_used.into(),
+                processes: limits.processes.into(),
+                processes_queued: processes_queued as u64,
+                dead_messages: limits.dead_messages,
+                dead_bytes: limits.dead_bytes,
                 connections: self.config.connections as u64,
+                connections_per_user: self.connection_limits().0 as u64,
+                unread_bytes_per_user: self.config.unread_bytes as u64,
+                unfinished_bytes_per_user: self.config.unfinished_bytes as u64,
                 descriptors: self.descriptors,
             },
-            process_tree: "subreaper".to_string(),
+            process_tree: self.trees.name().to_string(),
+            why_not_cgroup: self.trees.why().map(str::to_string),
+            not_enforced: self.not_enforced.clone(),
             stopping: self.stopping,
+            asker: self.asker(index),
         };
         self.report(index, reference, &status);
     }
 
-    fn ask_later(&mut self, index: usize, question: Question) {
-        let connection = &mut self.connections[index];
-        connection.awaited += 1;
-        self.questions.push((connection.key, question));
+    fn asker(&self, index: usize) -> AskerReport {
+        let peer = self.connections[index].peer;
+        let may = |wish| self.config.rights.check(self.own.uid, peer.creds(), wish).is_ok();
+        AskerReport {
+            uid: peer.creds().uid,
+            gid: peer.creds().gid,
+            connections: self.accounts.connections(peer.account()) as u64,
+            may_kill: may(Wish::Kill),
+            may_administer: may(Wish::Admin),
+        }
     }
 
-    /// Answers the questions of this turn, once everything else that it brought is done.
+    fn ask_later(&mut self, index: usize, question: Question) {
+        let connection = &mut self.connections[index];
+        if connection.questions.len() >= QUESTIONS_MAX {
+            let detail = format!("{QUESTIONS_MAX} questions wait for their answers, which is the limit");
+            let body = ReceiptBody::Refused { reason: Refusal::MailboxFull, detail: detail.into() };
+            let (Question::List(reference) | Question::Info(reference, _) | Question::Status(reference)) = question;
+            return self.receipt(index, reference, body);
+        }
+        if connection.questions.is_empty() {
+            self.asked.push(connection.key);
+        }
+        connection.awaited += 1;
+        connection.questions.push_back(question);
+    }
+
+    /// Answers the questions of this turn, once everything else that it brought is done. Each answer is
+    /// written before the next is made: what a client asks is small, what it is told may be large.
     pub(crate) fn answer_questions(&mut self) {
-        if self.questions.is_empty() {
+        if self.asked.is_empty() {
             return;
         }
         self.learn_marks();
         let now = self.clock.now();
-        for (key, question) in std::mem::take(&mut self.questions) {
+        let mut list = None;
+        for key in std::mem::take(&mut self.asked) {
             let Some(index) = self.connection(key) else { continue };
-            self.connections[index].awaited -= 1;
-            match question {
-                Question::List(reference) => self.list(now, index, reference),
-                Question::Info(reference, worker) => self.info(now, index, reference, worker.target()),
-                Question::Status(reference) => self.status(now, index, reference),
+            while let Some(question) = self.connections[index].next_question() {
+                self.connections[index].awaited -= 1;
+                match question {
+                    Question::List(reference) => {
+                        // The same for all who ask in this turn.
+                        let list = list.get_or_insert_with(|| self.list(now)).clone();
+                        self.report_payload(index, reference, list);
+                    }
+                    Question::Info(reference, worker) => self.info(now, index, reference, worker.target()),
+                    Question::Status(reference) => self.status(now, index, reference),
+                }
+                // An error comes again when the connection is flushed, and is answered there.
+                let _written = self.connections[index].flush();
+            }
+            if !self.connections[index].questions.is_empty() {
+                self.stall(index);
             }
         }
     }
@@ -302,8 +448,12 @@ impl EventLoop {
         self.core.worker(now, target).map(|view| view.identity.name.to_string()).unwrap_or_default()
     }
 
-    fn report(&mut self, index: usize, reference: Ref, report: &impl serde::Serialize) {
-        match Payload::encode(report) {
+    pub(crate) fn report(&mut self, index: usize, reference: Ref, report: &impl serde::Serialize) {
+        self.report_payload(index, reference, Payload::encode(report).map_err(|error| error.to_string()));
+    }
+
+    fn report_payload(&mut self, index: usize, reference: Ref, report: Result<Payload<'_>, String>) {
+        match report {
             Ok(payload) => self.receipt(index, reference, ReceiptBody::Report(payload)),
             Err(error) => {
                 let detail = format!("the report cannot be made: {error}");
@@ -316,4 +466,21 @@ impl EventLoop {
     pub(crate) fn receipt(&mut self, index: usize, reference: Ref, body: ReceiptBody<'_>) {
         self.say(index, &Reply::Receipt(Receipt { reference, body }));
     }
+}
+
+/// The policy of a name, and its class kept for the spawn. A program of the workers directory is a class of the same
+/// name each time.
+pub(crate) fn policy_of(
+    config: &Config,
+    classes: &mut HashMap<Box<str>, Arc<Class>>,
+    name: &str,
+) -> Result<Arc<Policy>, Refused> {
+    let class = config.class_of(name)?;
+    let policy = class.policy.clone();
+    let known = classes.entry(policy.class.clone()).or_insert(class);
+    Ok(known.policy.clone())
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis() as u64
 }

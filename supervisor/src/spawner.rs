@@ -1,18 +1,23 @@
 //! Starts the process of a worker.
 //!
 //! `std::process::Command` without anything between fork and exec: that is posix_spawn, which does not
-//! copy the supervisor's memory, however many messages it holds.
+//! copy the supervisor's memory, however many messages it holds. What must happen between is done by the
+//! [`crate::launcher`], for those that need it.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use workhall_core::ProcessKey;
 use workhall_protocol::MarkPage;
+use workhall_protocol::terms::StartStage;
 
+use crate::cgroup::Group;
 use crate::config::Class;
+use crate::launcher::{self, Plan, cannot_execute};
 use crate::sys::{self, Inherit, Stream};
 
 /// A process that was started.
@@ -28,40 +33,149 @@ pub struct Spawned {
     pub page: MarkPage,
 }
 
-/// Starts a process with its connection and its mark page. The error names the stage.
-pub fn spawn(class: &Class, name: &str, process: ProcessKey, socket: &Path) -> Result<Spawned, String> {
-    let stage = |stage: &'static str| move |error: io::Error| format!("{stage}: {error}");
-    let (stream, theirs) = sys::stream_pair().map_err(stage("cannot make its connection"))?;
-    let (page, page_fd) = MarkPage::create().map_err(stage("cannot make its mark page"))?;
-    let mut command = Command::new(&class.exec[0]);
-    {
-        let connection = Inherit::new(&theirs).map_err(stage("cannot hand over its connection"))?;
-        let marks = Inherit::new(&page_fd).map_err(stage("cannot hand over its mark page"))?;
-        command
-            .args(&class.exec[1..])
-            .env("WORKHALL_FD", connection.number().to_string())
-            .env("WORKHALL_MARK_FD", marks.number().to_string())
-            .env("WORKHALL_WORKER", name)
-            .env("WORKHALL_NUMBER", process.number.0.to_string())
-            .env("WORKHALL_GENERATION", process.generation.to_string())
-            .env("WORKHALL_SOCKET", socket)
-            .stdin(Stdio::null())
-            .process_group(0);
-        if let Some(directory) = &class.directory {
-            command.current_dir(directory);
-        }
-        #[allow(clippy::zombie_processes, reason = "the event loop reaps it through its pidfd")]
-        let mut child = command.spawn().map_err(|error| match &class.directory {
-            // The kernel has one error for both.
-            Some(directory) if !directory.is_dir() => format!("cannot start in {}: {error}", directory.display()),
-            _ => format!("cannot execute {}: {error}", class.exec[0]),
-        })?;
-        let pid = child.id() as i32;
-        sys::open_pidfd(pid).map(|pidfd| Spawned { pid, pidfd, stream, page }).map_err(|error| {
+/// Why there is no process: how far it had come, and the reason for people.
+pub type Failed = (StartStage, String);
+
+/// What a process is started into.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The supervisor's socket.
+    pub socket: &'a Path,
+    /// The control group to join.
+    pub group: Option<&'a Group>,
+    /// Nothing that this supervisor starts can gain privileges: it has given that up for itself.
+    pub no_new_privs: bool,
+}
+
+/// Starts a process with its connection and its mark page.
+/// `lock` is inherited, and closed here: the tree alone holds the name.
+pub fn spawn(
+    class: &Class,
+    name: &str,
+    process: ProcessKey,
+    around: Surroundings<'_>,
+    lock: OwnedFd,
+) -> Result<Spawned, Failed> {
+    let setup = |what: &'static str| move |error: io::Error| (StartStage::Setup, failed(what, &error));
+    let (stream, theirs) = sys::stream_pair().map_err(setup("cannot make its connection"))?;
+    let (page, page_fd) = MarkPage::create().map_err(setup("cannot make its mark page"))?;
+    let connection = Inherit::new(&theirs).map_err(setup("cannot hand over its connection"))?;
+    let marks = Inherit::new(&page_fd).map_err(setup("cannot hand over its mark page"))?;
+    let _name = Inherit::new(&lock).map_err(setup("cannot hand over the lock of its name"))?;
+    let plan = plan(class, around)?;
+    let mut command = if needs_launcher(&plan) { launched(class, &plan)? } else { direct(class, &plan) };
+    command
+        .env("WORKHALL_FD", connection.number().to_string())
+        .env("WORKHALL_MARK_FD", marks.number().to_string())
+        .env("WORKHALL_WORKER", name)
+        .env("WORKHALL_NUMBER", process.number.0.to_string())
+        .env("WORKHALL_GENERATION", process.generation.to_string())
+        .env("WORKHALL_SOCKET", around.socket)
+        .process_group(0);
+    #[allow(clippy::zombie_processes, reason = "the event loop reaps it through its pidfd")]
+    let mut child = command.spawn().map_err(|error| spawn_failed(&plan, &error))?;
+    let pid = child.id() as i32;
+    match sys::open_pidfd(pid) {
+        Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page }),
+        Err(error) => {
             // Nobody would notice its end: it must not live.
-            sys::kill_group(pid);
-            let _collected = child.wait();
-            format!("cannot watch process {pid}: {error}")
-        })
+            end(&mut child, around.group);
+            Err((StartStage::Setup, failed(&format!("cannot watch process {pid}"), &error)))
+        }
     }
+}
+
+/// Why a process that was launched has not executed its program; none if its mark page names nothing known.
+pub fn launch_failure(class: &Class, around: Surroundings<'_>, step: u32, error: i32) -> Option<Failed> {
+    plan(class, around).ok()?.failure(step, error, &class.settings.user_shown())
+}
+
+fn plan(class: &Class, around: Surroundings<'_>) -> Result<Plan, Failed> {
+    let (held_back, _) = environment(class);
+    let settings = &class.settings;
+    let program = class.program().ok_or_else(|| {
+        let path = settings.variable("PATH").unwrap_or_default().display();
+        (StartStage::Exec, format!("cannot execute {}: no directory of PATH has it ({path})", class.exec[0]))
+    })?;
+    Ok(Plan {
+        program: program.into_os_string(),
+        words: class.exec.clone(),
+        cgroup: around.group.map(|group| group.dir().as_os_str().to_os_string()),
+        nice: settings.nice,
+        limits: settings.limits.clone(),
+        umask: settings.umask,
+        groups: settings.groups.clone(),
+        group: settings.group,
+        user: settings.user,
+        directory: class.directory.as_ref().map(|directory| directory.as_os_str().to_os_string()),
+        no_new_privs: settings.no_new_privs && !around.no_new_privs,
+        environment: held_back,
+    })
+}
+
+/// Whether it wants something that posix_spawn cannot do.
+fn needs_launcher(plan: &Plan) -> bool {
+    let of_the_user = plan.groups.is_some() || plan.group.is_some() || plan.user.is_some();
+    let of_the_process = plan.nice.is_some() || !plan.limits.is_empty() || plan.umask.is_some() || plan.no_new_privs;
+    plan.cgroup.is_some() || of_the_user || of_the_process
+}
+
+/// The program itself.
+fn direct(class: &Class, plan: &Plan) -> Command {
+    let mut command = Command::new(&plan.program);
+    let (held_back, passed) = environment(class);
+    command.arg0(&class.exec[0]).args(&class.exec[1..]).env_clear().envs(held_back).envs(passed).stdin(Stdio::null());
+    if let Some(directory) = &class.directory {
+        command.current_dir(directory);
+    }
+    command
+}
+
+/// This binary, which will become the program.
+fn launched(class: &Class, plan: &Plan) -> Result<Command, Failed> {
+    let setup = |error: io::Error| (StartStage::Setup, failed("cannot hand over what is to be done", &error));
+    let text = serde_json::to_vec(plan).map_err(|error| setup(error.into()))?;
+    let file = sys::memory_file(&text).map_err(setup)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(launcher::NAME).env_clear().envs(environment(class).1).stdin(file);
+    Ok(command)
+}
+
+type Variables = Vec<(OsString, OsString)>;
+
+/// What the class lets through to its program: what would change a launcher on the way, and the rest.
+fn environment(class: &Class) -> (Variables, Variables) {
+    let changes_the_launcher = |name: &OsString| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b"LD_") || name.starts_with(b"GLIBC_") || name.starts_with(b"MALLOC_")
+    };
+    class.settings.environment.iter().cloned().partition(|(name, _)| changes_the_launcher(name))
+}
+
+fn spawn_failed(plan: &Plan, error: &io::Error) -> Failed {
+    use io::ErrorKind::{OutOfMemory, WouldBlock};
+    let no_process = needs_launcher(plan) || matches!(error.kind(), WouldBlock | OutOfMemory);
+    if no_process {
+        return (StartStage::Setup, failed("cannot start a process", error));
+    }
+    match plan.directory.as_ref().map(Path::new) {
+        // The kernel has one error for both.
+        Some(directory) if !directory.is_dir() => {
+            (StartStage::Setup, format!("cannot start in {}: {error}", directory.display()))
+        }
+        _ => (StartStage::Exec, cannot_execute(Path::new(&plan.program), error)),
+    }
+}
+
+/// Ends a process that has only just been started, and all it may have started.
+fn end(child: &mut Child, group: Option<&Group>) {
+    sys::kill_group(child.id() as i32);
+    let _collected = child.wait();
+    let _killed = group.map(Group::kill);
+}
+
+/// Stage and reason, and what is lacking, if that is why.
+pub fn failed(stage: &str, error: &io::Error) -> String {
+    let lack = sys::shortage(error).map(|lack| format!(" ({lack})")).unwrap_or_default();
+    format!("{stage}: {error}{lack}")
 }

@@ -1,25 +1,37 @@
-//! The only file of this crate that names the operating system's interfaces: nix, rustix and interprocess.
-//! Thin: each function is one thing that the kernel does, and decides nothing.
+//! The only place of this crate that names the operating system's interfaces: nix, rustix and interprocess. Here are
+//! sockets, waiting and children; `own.rs` is about the process itself, `people.rs` about users. Thin: each function is one thing that the kernel does, and decides nothing.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+mod own;
+mod people;
+
+use std::fs::{File, Permissions};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use interprocess::local_socket::traits::{Listener as _, Stream as _};
-use interprocess::local_socket::{ConnectOptions, GenericFilePath, ListenerNonblockingMode, ListenerOptions, ToFsName};
+use interprocess::local_socket::{GenericFilePath, ListenerNonblockingMode, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
 use interprocess::os::unix::uds_local_socket;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal, kill, killpg};
-use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect as connect_to, getsockopt, shutdown, socket,
+    socketpair,
+};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use workhall_protocol::terms::Exit;
+
+use crate::access::Creds;
+
+pub use own::*;
+pub use people::*;
 
 /// A connected local socket.
 pub type Stream = uds_local_socket::Stream;
@@ -31,13 +43,50 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 // ---- sockets --------------------------------------------------------------------------------
 
-/// Listens at a path, with the mode set before anyone can connect. Accepts without blocking.
-pub fn listen(path: &Path, mode: u16) -> io::Result<Listener> {
-    ListenerOptions::new()
+/// Whose a socket is, and who may open it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// The permission bits.
+    pub mode: u32,
+    /// Its owner; the supervisor's user if none.
+    pub user: Option<u32>,
+    /// Its group; the supervisor's, or the directory's, if none.
+    pub group: Option<u32>,
+}
+
+/// Listens at a path. Accepts without blocking. At no moment is the socket more open than `access` says: it
+/// is made with the bits of the owner alone, which is the supervisor itself until another is named; those of
+/// the group come when the group is the right one.
+pub fn listen(path: &Path, access: SocketAccess) -> io::Result<Listener> {
+    let listener = ListenerOptions::new()
         .name(path.to_fs_name::<GenericFilePath>()?)
-        .mode(mode.into())
+        .mode(access.mode & 0o700)
         .nonblocking(ListenerNonblockingMode::Both)
-        .create_sync_as()
+        .create_sync_as()?;
+    // Held by a descriptor: whoever may write to the directory cannot put another file in its place meanwhile.
+    let file = File::options().read(true).custom_flags((OFlag::O_PATH | OFlag::O_NOFOLLOW).bits()).open(path)?;
+    let found = file.metadata()?;
+    if !found.file_type().is_socket() || found.uid() != own_creds().uid {
+        return Err(io::Error::other("somebody else has put another file in its place"));
+    }
+    let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    if access.user.is_some() || access.group.is_some() {
+        std::os::unix::fs::chown(&by_descriptor, access.user, access.group).map_err(|error| {
+            let whom =
+                [access.user.map(|user| format!("user {user}")), access.group.map(|group| format!("group {group}"))];
+            let whom = whom.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+            let hint = "root gives it to anybody, others only to groups that they are in";
+            io::Error::new(error.kind(), format!("cannot give it to {whom}: {error} ({hint})"))
+        })?;
+    }
+    std::fs::set_permissions(&by_descriptor, Permissions::from_mode(access.mode))?;
+    Ok(listener)
+}
+
+/// Who is at the other end, as the kernel noted when it connected.
+pub fn peer_creds(stream: &Stream) -> io::Result<Creds> {
+    let creds = getsockopt(stream, PeerCredentials)?;
+    Ok(Creds { pid: creds.pid(), uid: creds.uid(), gid: creds.gid() })
 }
 
 /// The next connection that waits; none if there is none.
@@ -53,14 +102,51 @@ pub fn accept(listener: &Listener) -> io::Result<Option<Stream>> {
     }
 }
 
-/// Connects, blocking.
-pub fn connect(path: &Path) -> io::Result<Stream> {
-    ConnectOptions::new().name(path.to_fs_name::<GenericFilePath>()?).connect_sync_as()
+/// Who listens at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listens {
+    /// There is no socket, or its process is gone.
+    Nobody,
+    /// A process, with its id if that is known.
+    Process(Option<i32>),
 }
 
-/// A read that takes longer than this fails with `WouldBlock`; none is for ever.
-pub fn set_read_timeout(stream: &Stream, timeout: Option<Duration>) -> io::Result<()> {
-    stream.set_recv_timeout(timeout)
+/// Finds out by connecting, without waiting: who does not accept at the moment (a stopped process with a
+/// full backlog) listens all the same.
+pub fn who_listens(path: &Path) -> io::Result<Listens> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let ours = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match connect_to(ours.as_raw_fd(), &UnixAddr::new(path)?) {
+        Ok(()) => {
+            // The credentials are those of the process that began to listen.
+            let pid = getsockopt(&ours, PeerCredentials).map(|peer| peer.pid()).ok();
+            Ok(Listens::Process(pid.filter(|pid| *pid > 0)))
+        }
+        Err(Errno::EAGAIN) => Ok(Listens::Process(None)),
+        Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(Listens::Nobody),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Connects. With a timeout it waits no longer than that for a place in the backlog, then it fails with
+/// `WouldBlock`; without one, for ever.
+pub fn connect(path: &Path, timeout: Option<Duration>) -> io::Result<Stream> {
+    let ours = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let ours = Stream::from(ours);
+    set_timeouts(&ours, None, timeout)?;
+    connect_to(ours.as_fd().as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(ours)
+}
+
+/// A read or a write that takes longer than this fails with `WouldBlock`; none is for ever.
+pub fn set_timeouts(stream: &Stream, read: Option<Duration>, write: Option<Duration>) -> io::Result<()> {
+    stream.set_recv_timeout(read)?;
+    stream.set_send_timeout(write)
+}
+
+/// Leaves the path as it is when it is closed: it may be another's by then.
+pub fn leave_path(mut listener: Listener) {
+    listener.do_not_reclaim_name_on_drop();
 }
 
 /// From here on nobody can write to it any more; what was written before can still be read.
@@ -117,6 +203,11 @@ impl Poller {
     /// Watches a descriptor.
     pub fn add(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         Ok(self.epoll.add(fd, EpollEvent::new(flags(interest), token))?)
+    }
+
+    /// Watches a file of the kernel's for a change of what it says (EPOLLPRI), until it is read again.
+    pub fn add_changes(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLPRI, token))?)
     }
 
     /// Watches it for something else.
@@ -178,6 +269,13 @@ pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
 pub fn reap(pidfd: impl AsFd) -> io::Result<Option<Exit>> {
     let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
     Ok(status.map(|status| exit_of(&status)))
+}
+
+/// Waits for the end of a child that was killed just now, and collects it.
+pub fn wait_for_end(pidfd: impl AsFd) {
+    while let Err(rustix::io::Errno::INTR) =
+        rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
+    {}
 }
 
 /// Collects the exit status of an adopted child, if it has ended; says whether it had.
@@ -250,64 +348,6 @@ impl Drop for Inherit<'_> {
     }
 }
 
-// ---- the process itself ---------------------------------------------------------------------
-
-/// Takes the lock on a file, for as long as the file is held. None if another process has it.
-pub fn lock(path: &Path) -> io::Result<Option<LockFile>> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => {
-            let mut file: &File = &lock;
-            file.set_len(0)?;
-            writeln!(file, "{}", std::process::id())?;
-            Ok(Some(LockFile(lock)))
-        }
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, e)) => Err(e.into()),
-    }
-}
-
-/// A lock that the kernel releases with the process.
-#[derive(Debug)]
-pub struct LockFile(#[allow(dead_code, reason = "held, not read")] Flock<File>);
-
-/// Adopts the orphans of the processes below (PR_SET_CHILD_SUBREAPER).
-pub fn become_subreaper() -> io::Result<()> {
-    Ok(nix::sys::prctl::set_child_subreaper(true)?)
-}
-
-/// Raises the soft limit of open descriptors to the hard one; returns it.
-pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    }
-    Ok(hard)
-}
-
-/// Unblocks all signals: a mask that was inherited would go on to every worker.
-pub fn unblock_signals() -> io::Result<()> {
-    Ok(SigSet::empty().thread_set_mask()?)
-}
-
-/// Marks what was inherited, but for stdin, stdout and stderr, close-on-exec: it is nobody's below.
-pub fn seal_inherited_descriptors() -> io::Result<()> {
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        let number: Option<RawFd> = entry?.file_name().to_str().and_then(|name| name.parse().ok());
-        if let Some(number) = number.filter(|number| *number > 2) {
-            // SAFETY: borrowed for this one call. A number that is not open any more (that of the directory
-            // being read, at its end) is answered by EBADF, and nothing else runs yet that could open it anew.
-            #[allow(unsafe_code)]
-            let fd = unsafe { BorrowedFd::borrow_raw(number) };
-            match fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
-                Ok(_) | Err(Errno::EBADF) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,6 +370,57 @@ mod tests {
         assert_eq!(flag(&theirs), 0);
         drop(guard);
         assert_eq!(flag(&theirs), FdFlag::FD_CLOEXEC.bits());
+    }
+
+    #[test]
+    fn only_a_lock_file_of_our_own_is_locked_and_written() {
+        let dir = std::env::temp_dir().join(format!("workhall-lock-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (path, victim) = (dir.join("w.lock"), dir.join("victim"));
+        let precious = "precious\n".repeat(100);
+        std::fs::write(&victim, &precious).unwrap();
+        let refused = |part: &str| {
+            let error = lock(&path).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), precious);
+            std::fs::remove_file(&path).unwrap();
+        };
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        refused("symbolic link");
+        std::os::unix::fs::symlink(dir.join("not there"), &path).unwrap();
+        refused("symbolic link");
+        assert!(!dir.join("not there").exists());
+        std::fs::hard_link(&victim, &path).unwrap();
+        refused("no file of its own");
+        for text in [&*precious, "123456789012\n", "ab\n"] {
+            std::fs::write(&path, text).unwrap();
+            let error = lock(&path).unwrap_err().to_string();
+            assert_eq!((error.contains("no lock file"), &*std::fs::read_to_string(&path).unwrap()), (true, text));
+            std::fs::remove_file(&path).unwrap();
+        }
+        std::fs::write(&path, "").unwrap();
+        if std::os::unix::fs::chown(&path, Some(65534), None).is_ok() {
+            refused("belongs to user 65534");
+        } else {
+            println!("skipped in part: only root can give a file away");
+        }
+        // One that is ours: with the mode that keeps others from holding the lock, and our number.
+        std::fs::write(&path, "4194304\n").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        for _ in 0..2 {
+            let held = lock(&path).unwrap().unwrap();
+            assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+            assert!(lock(&path).unwrap().is_none(), "it is held");
+            assert!(held.is_at(&path));
+            std::fs::remove_file(&path).unwrap();
+            assert!(!held.is_at(&path));
+            // The lock that nobody finds keeps nobody out, and is known for it.
+            let next = lock(&path).unwrap().unwrap();
+            assert!(next.is_at(&path) && !held.is_at(&path));
+            std::fs::remove_file(&path).unwrap();
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

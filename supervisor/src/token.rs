@@ -9,12 +9,29 @@ pub(crate) enum Token {
     ChildSignal,
     StopSignal,
     ReloadSignal,
-    Connection { index: usize, serial: u64 },
-    Process { slot: usize, serial: u64 },
+    Connection {
+        index: usize,
+        serial: u64,
+    },
+    Process {
+        slot: usize,
+        serial: u64,
+    },
+    /// The control group of a process.
+    Tree {
+        slot: usize,
+        serial: u64,
+    },
 }
 
 /// The part of a serial number that fits into a token.
 pub(crate) const SERIAL_MASK: u64 = (1 << 28) - 1;
+
+/// The serial number behind this one: 1 to 2^32 - 1, then 1 again. So each fits above a place, and none is
+/// zero. Not to be met again within days of a thousand connections a second.
+pub(crate) fn next_serial(serial: u64) -> u64 {
+    serial % u64::from(u32::MAX) + 1
+}
 
 impl Token {
     pub fn pack(self) -> u64 {
@@ -26,6 +43,7 @@ impl Token {
             Token::ReloadSignal => 3,
             Token::Connection { index, serial } => place(1, index, serial),
             Token::Process { slot, serial } => place(2, slot, serial),
+            Token::Tree { slot, serial } => place(3, slot, serial),
         }
     }
 
@@ -34,6 +52,7 @@ impl Token {
         match (token >> 60, token) {
             (1, _) => Token::Connection { index, serial },
             (2, _) => Token::Process { slot: index, serial },
+            (3, _) => Token::Tree { slot: index, serial },
             (_, 0) => Token::Listener,
             (_, 1) => Token::ChildSignal,
             (_, 2) => Token::StopSignal,
@@ -47,6 +66,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn serials_fit_above_a_place_and_are_never_zero() {
+        let last = (1_u64 << 32) - 1;
+        for (serial, next) in [(0, 1), (1, 2), (SERIAL_MASK, SERIAL_MASK + 1), (last - 1, last), (last, 1)] {
+            assert_eq!(next_serial(serial), next);
+            assert_eq!(next << 32 >> 32, next, "nothing is cut off");
+            assert!(next << 32 > 0, "the key at the first place is not zero");
+        }
+    }
+
+    #[test]
     fn tokens_come_back_as_they_went() {
         let large = Token::Connection { index: u32::MAX as usize, serial: SERIAL_MASK };
         for token in [
@@ -57,6 +86,7 @@ mod tests {
             Token::Connection { index: 0, serial: 1 },
             large,
             Token::Process { slot: 7, serial: 9 },
+            Token::Tree { slot: 7, serial: 9 },
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }

@@ -3,13 +3,17 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -100,6 +104,7 @@ pub struct Supervisor {
     socket: PathBuf,
     args: Vec<String>,
     redirections: &'static str,
+    under: Vec<String>,
     holds: u32,
 }
 
@@ -147,15 +152,14 @@ impl Supervisor {
 
     /// With a configuration; `{bin}` in it is the directory of the executables, `{dir}` the test's own.
     pub fn with_config(config: &str) -> Supervisor {
-        Supervisor::with_files(config, &[])
+        Supervisor::with_config_under(config, |_| Vec::new())
     }
 
-    /// The same, with files in the test's own directory.
-    pub fn with_files(config: &str, files: &[(&str, &str)]) -> Supervisor {
-        let this = Supervisor::prepare();
-        for (name, text) in files {
-            this.file(name, text);
-        }
+    /// The same, started by a command that executes the one that follows it: `prlimit --nofile=40`. `under` is given
+    /// the test's own directory.
+    pub fn with_config_under(config: &str, under: impl FnOnce(&Path) -> Vec<String>) -> Supervisor {
+        let mut this = Supervisor::prepare();
+        this.under = under(this.dir.path());
         let config =
             config.replace("{bin}", bin_dir().to_str().unwrap()).replace("{dir}", this.dir.path().to_str().unwrap());
         let file = this.path("workhall.toml");
@@ -168,7 +172,7 @@ impl Supervisor {
         bin_dir();
         let dir = tempfile::Builder::new().prefix("workhall-").tempdir().unwrap();
         let socket = dir.path().join("socket");
-        Supervisor { child: None, dir, socket, args: Vec::new(), redirections: "", holds: 0 }
+        Supervisor { child: None, dir, socket, args: Vec::new(), redirections: "", under: Vec::new(), holds: 0 }
     }
 
     fn run(mut self, args: Vec<String>) -> Supervisor {
@@ -183,6 +187,10 @@ impl Supervisor {
         let seen = fs::metadata(self.log_path()).unwrap().len() as usize;
         let workhall = bin_dir().join("workhall");
         let mut command = Command::new(if self.redirections.is_empty() { workhall.as_path() } else { Path::new("sh") });
+        if let [program, args @ ..] = &self.under[..] {
+            command = Command::new(program);
+            command.args(args).arg(&workhall);
+        }
         if !self.redirections.is_empty() {
             let script = format!("exec \"$0\" \"$@\" {}", self.redirections);
             command.args(["-c", &script]).arg(&workhall);
@@ -203,7 +211,7 @@ impl Supervisor {
             if let Some(status) = this.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!("the supervisor ended with {status}:\n{}", this.log());
             }
-            this.log()[seen..].contains("ready")
+            this.log()[seen..].contains("workhall: ready at ")
         });
     }
 
@@ -261,6 +269,22 @@ impl Supervisor {
         let stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
+    }
+
+    /// Stops it, and connects to it until no more connections are taken in: who connects now waits.
+    pub fn stop_with_full_backlog(&self) {
+        self.signal(Signal::SIGSTOP);
+        let address = UnixAddr::new(&self.socket).unwrap();
+        loop {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+            // One that is closed at once keeps its place, and needs no descriptor.
+            match connect(stream.as_raw_fd(), &address) {
+                Ok(()) => {}
+                Err(Errno::EAGAIN) => return,
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     /// Holds a worker in a task until it is let go; returns when the task has begun.
@@ -401,6 +425,43 @@ impl Supervisor {
     }
 }
 
+/// Helpers for tests of who may do what, and of how much memory that takes.
+impl Supervisor {
+    /// Lets other users come to the socket and to what lies beside it, and gives them the command line.
+    pub fn open_to_others(&self) {
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let copy = self.path("workhall");
+        fs::copy(bin_dir().join("workhall"), &copy).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A program, run by another user with this primary group and no other. Only root can do that.
+    pub fn command_of(&self, uid: u32, gid: u32, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups", "--", program]);
+        command.args(args).env("WORKHALL_SOCKET", &self.socket).env_remove("WORKHALL_NUMBER");
+        command.current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    /// The command line, run by another user. After [`Supervisor::open_to_others`].
+    pub fn cli_of(&self, uid: u32, gid: u32, args: &[&str]) -> Output {
+        output(&mut self.command_of(uid, gid, self.path("workhall").to_str().unwrap(), args))
+    }
+
+    /// How much memory its process has had at most, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+}
+
+/// Whether the tests may become other users.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 /// A command line on its way.
 pub struct Running(Child);
 
@@ -437,6 +498,43 @@ impl Drop for Supervisor {
         if !std::thread::panicking() {
             assert!(left.is_empty(), "processes outlived the supervisor: {left:?}");
         }
+    }
+}
+
+/// The ways of finding what processes leave behind that are possible here; says which are not.
+pub fn tree_modes() -> Vec<&'static str> {
+    static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
+    let why_not = WHY_NOT.get_or_init(|| {
+        let status = Supervisor::start().status();
+        (status["process_tree"] != "cgroup").then(|| status["why_not_cgroup"].to_string())
+    });
+    match why_not {
+        None => vec!["cgroup", "subreaper"],
+        Some(why) => {
+            println!("skipped for control groups, which are not possible here: {why}");
+            vec!["subreaper"]
+        }
+    }
+}
+
+impl Supervisor {
+    /// With classes `a` and `b`, and one way of finding what processes leave behind. `more` goes into `[class.a]`.
+    pub fn in_mode(mode: &str, more: &str) -> Supervisor {
+        let class = "exec = ['{bin}/test-worker']\n";
+        Supervisor::with_config(&format!(
+            "[supervisor]\nprocess_tree = '{mode}'\n[class.a]\n{class}{more}\n[class.b]\n{class}"
+        ))
+    }
+
+    /// The directory of this supervisor's control groups.
+    pub fn cgroups(&self) -> PathBuf {
+        let of = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let own = of(std::process::id());
+        let own = own.lines().find_map(|line| line.strip_prefix("0::")).expect("cgroup v2 is there").to_string();
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).expect("it is mounted");
+        let mount = mount.split(' ').nth(1).unwrap().to_string();
+        PathBuf::from(mount + own.trim_end_matches('/')).join(format!("workhall-{}", self.pid()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The simulator of the core, the harness for real processes, the chaos run, and the bodies of the fuzz targets.
 
 pub mod chaos;
+pub mod driver;
 pub mod fuzz;
 pub mod harness;
 pub mod sim;

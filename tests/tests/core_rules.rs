@@ -1,23 +1,19 @@
 //! The rules that are about decisions, one by one, on the core alone with a virtual clock.
-//!
-//! [`Driver`] plays a shell that answers at once; what the core commands is compared as short
-//! lines, such as `deliver #1 to %2.1`: message 1 to the first life of worker number 2.
 
-use std::collections::HashMap;
-use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
 
 use workhall_core::{
-    Call, CallReceipt, Core, Effect, Event, Instant, Kill, KillMode, KillReceipt, KillReport, Limits,
-    MESSAGE_OVERHEAD_BYTES, Mark, Outcome, Policy, ProcessKey, Refused, ReplyTo, State,
+    AccountId, Call, CallReceipt, Effect, Event, Kill, KillMode, KillReceipt, MESSAGE_OVERHEAD_BYTES, Outcome, Refused,
+    State,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
-use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, Until};
+use workhall_protocol::terms::{Current, EndedBy, Exit, Ignored, Refusal, StartStage, Until};
 
-const EXIT_GRACE_MS: u64 = 5_000;
-const TERM_GRACE_MS: u64 = 2_000;
-const START_TIMEOUT_MS: u64 = 10_000;
+use workhall_tests::driver::{
+    Driver, EXIT_GRACE_MS, START_TIMEOUT_MS, TERM_GRACE_MS, busy_with_two_pending, kill, line, line_of_three, mark, ms,
+    post, reply,
+};
+
 const HOUR_MS: u64 = 3_600_000;
 
 // ---- the worker -------------------------------------------------------------------------------
@@ -859,14 +855,87 @@ fn d05_a_process_that_cannot_start_is_a_death_with_a_reason() {
     let mut d = Driver::new();
     d.call("a", "m");
     d.effects.clear();
-    d.feed(Event::SpawnFailed { process: d.key(2, 1), detail: "no such file".into() });
+    d.feed(Event::SpawnFailed { process: d.key(2, 1), stage: StartStage::Exec, detail: "no such file".into() });
     d.did(&["spawn %2.2"]);
     d.tick(START_TIMEOUT_MS);
     d.did(&["term %2.2"]);
     d.dies(2, 2, Exit::Signal(15), None);
     let view = d.view("a");
-    let last = view.last_exit.unwrap();
+    let last = view.exits().next().unwrap();
     assert_eq!((view.crashes, last.failure.as_deref()), (2, Some("not ready in time")));
+    assert_eq!(last.stage, Some(StartStage::NotReadyInTime));
+}
+
+#[test]
+fn d05_what_the_launcher_says_is_why_the_start_failed() {
+    let mut d = Driver::new();
+    d.call("a", "m");
+    let (stage, detail) = (StartStage::Exec, "cannot execute a: No such file or directory");
+    d.feed(Event::StartFailed { process: d.key(2, 1), stage, detail: detail.into() });
+    d.dies(2, 1, Exit::Code(127), None);
+    let last = d.view("a").exits().next().unwrap().clone();
+    assert_eq!((last.stage, last.failure.as_deref()), (Some(stage), Some(detail)));
+    // One that is ready has been started, whatever its memory says.
+    d.ready(2, 2, 1);
+    d.feed(Event::StartFailed { process: d.key(2, 2), stage, detail: detail.into() });
+    d.dies(2, 2, Exit::Code(3), None);
+    let last = d.view("a").exits().next().unwrap().clone();
+    assert_eq!((last.generation.0, last.stage, last.failure), (2, None, None));
+}
+
+#[test]
+fn d07_a_name_that_is_held_is_neither_a_start_nor_a_crash_and_is_tried_again() {
+    let mut d = Driver::new();
+    d.held = true;
+    d.call("a", "m");
+    d.did(&["spawn %2.1"]);
+    let mut at = 0;
+    for delay in [10, 20, 40, 80, 160, 320, 500, 500] {
+        let view = d.view("a");
+        assert_eq!((view.generation.0, view.crashes, view.pending, view.state), (0, 0, 1, State::Backoff));
+        assert_eq!((view.waits_for, view.next_start_in), (Some("process 7 holds it"), Some(ms(delay))));
+        assert!(d.core.counters().spawned == 0 && view.exits().next().is_none());
+        d.tick(at + delay - 1);
+        d.did(&[]);
+        at += delay;
+        d.tick(at);
+        d.did(&["spawn %2.1"]);
+    }
+    d.call("a", "m");
+    d.did(&[]);
+    d.held = false;
+    d.tick(at + 500);
+    d.ready(2, 1, 1);
+    d.did(&["spawn %2.1", "deliver #1 to %2.1"]);
+    assert_eq!((d.view("a").waits_for, d.core.counters().spawned), (None, 1));
+    d.held = true;
+    d.dies(2, 1, Exit::Code(0), None);
+    assert_eq!(d.view("a").next_start_in, Some(ms(10)), "the delays begin anew");
+    assert_eq!(d.view("a").generation.0, 1);
+}
+
+#[test]
+fn d07_a_worker_whose_name_is_held_is_killed_drained_and_stopped_like_one_without_a_process() {
+    let mut d = Driver::new();
+    d.held = true;
+    d.accepted(Call { reply: reply(1), ..post("a") });
+    d.effects.clear();
+    d.kill("a", KillMode::Ladder);
+    d.did(&["t1: discarded", "k100: 1 discarded", "k100: ended by AlreadyGone, current None, 1 discarded"]);
+    d.call("a", "m");
+    d.kill("a", KillMode::Drain);
+    d.call("a", "m");
+    d.effects.clear();
+    d.held = false;
+    d.tick(10);
+    d.ready(3, 1, 1);
+    d.held = true;
+    d.done(3, 1, 2);
+    d.dies(3, 1, Exit::Code(0), None);
+    assert_eq!(d.effects.iter().map(line).next_back().unwrap(), "spawn %4.1", "the successor's turn comes");
+    d.core.shutdown(d.now, ms(1));
+    d.take();
+    assert_eq!((d.core.worker_count(), d.core.ledger().dead), (0, 1));
 }
 
 #[test]
@@ -893,9 +962,9 @@ fn d08_stopped_is_said_once_and_last() {
     d.dies(2, 1, Exit::Code(0), None);
     d.kill("a", KillMode::Drain);
     d.call("a", "m");
-    d.feed(Event::SpawnFailed { process: d.key(3, 1), detail: "".into() });
-    d.feed(Event::SpawnFailed { process: d.key(3, 2), detail: "".into() });
-    d.core.wait(Target::Name("a"), Until::Gone, reply(9).unwrap());
+    d.feed(Event::SpawnFailed { process: d.key(3, 1), stage: StartStage::Setup, detail: "".into() });
+    d.feed(Event::SpawnFailed { process: d.key(3, 2), stage: StartStage::Setup, detail: "".into() });
+    d.core.wait(Target::Name("a"), Until::Gone, AccountId(0), reply(9).unwrap());
     d.effects.clear();
     // Nothing has a process: the last worker goes while the shutdown still looks at them.
     d.core.shutdown(d.now, ms(1000));
@@ -978,7 +1047,7 @@ fn l03_the_same_input_has_the_same_output() {
             for _ in 0..3 {
                 d.accepted(Call { args: &[0; 900], ..post(name) });
             }
-            d.core.wait(Target::Name(name), Until::Room, reply(token as u64).unwrap());
+            d.core.wait(Target::Name(name), Until::Room, AccountId(0), reply(token as u64).unwrap());
         }
         d.take();
         d.effects.clear();
@@ -995,8 +1064,8 @@ fn l03_the_same_input_has_the_same_output() {
 #[test]
 fn a_wait_for_the_end_of_a_name_outlasts_kill_and_successor() {
     let mut d = busy_with_two_pending();
-    d.core.wait(Target::Name("a"), Until::Gone, reply(9).unwrap());
-    d.core.wait(Target::Number(WorkerNumber(2)), Until::Gone, reply(8).unwrap());
+    d.core.wait(Target::Name("a"), Until::Gone, AccountId(0), reply(9).unwrap());
+    d.core.wait(Target::Number(WorkerNumber(2)), Until::Gone, AccountId(0), reply(8).unwrap());
     d.kill_with(Kill { reply: None, ..kill("a", KillMode::Now) });
     d.call("a", "m");
     d.dies(2, 1, Exit::Signal(9), None);
@@ -1005,255 +1074,4 @@ fn a_wait_for_the_end_of_a_name_outlasts_kill_and_successor() {
     d.kill_with(Kill { reply: None, ..kill("a", KillMode::Now) });
     d.dies(3, 1, Exit::Signal(9), None);
     assert_eq!(d.lines().last().unwrap(), "t9: reached");
-}
-
-// ---- the driver -------------------------------------------------------------------------------
-
-struct Driver {
-    core: Core,
-    now: Instant,
-    policy: Policy,
-    keys: HashMap<(u64, u64), ProcessKey>,
-    /// What the page says at the next Ask; none for a process without one.
-    mark: Option<Mark>,
-    effects: Vec<Effect>,
-}
-
-impl Driver {
-    fn new() -> Driver {
-        Driver::with(|_| {})
-    }
-
-    fn with(change: impl FnOnce(&mut Policy)) -> Driver {
-        let mut policy = Policy {
-            class: "c".into(),
-            startup_method: None,
-            mailbox_messages: 1000,
-            mailbox_bytes: 1 << 20,
-            start_timeout: ms(START_TIMEOUT_MS),
-            task_grace: None,
-            exit_grace: ms(EXIT_GRACE_MS),
-            term_grace: ms(TERM_GRACE_MS),
-        };
-        change(&mut policy);
-        let limits = Limits { message_bytes: 1000, total_bytes: 60_000, workers: 100 };
-        let core = Core::new(limits, 1);
-        Driver { core, now: Instant(0), policy, keys: HashMap::new(), mark: None, effects: Vec::new() }
-    }
-
-    /// Takes the effects, and gives the answers that come at once.
-    fn take(&mut self) {
-        while let Some(effect) = self.core.next_effect() {
-            let answer = match effect {
-                Effect::Spawn { process } => {
-                    self.keys.insert((process.number.0, process.generation.0), process);
-                    Some(Event::Spawned { process, slot: 0 })
-                }
-                Effect::Ask { process, .. } => Some(Event::Asked { process, mark: self.mark }),
-                _ => None,
-            };
-            self.effects.push(effect);
-            if let Some(answer) = answer {
-                self.core.handle(self.now, answer);
-            }
-        }
-    }
-
-    /// What was commanded since the last time.
-    fn lines(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.effects).iter().map(line).collect()
-    }
-
-    #[track_caller]
-    fn did(&mut self, expected: &[&str]) {
-        assert_eq!(self.lines(), expected);
-    }
-
-    fn key(&self, number: u64, generation: u64) -> ProcessKey {
-        self.keys[&(number, generation)]
-    }
-
-    fn view(&self, name: &str) -> workhall_core::WorkerView<'_> {
-        self.core.worker(self.now, Target::Name(name)).unwrap()
-    }
-
-    fn receipt(&mut self, call: Call<'_>) -> CallReceipt {
-        let policy = self.policy.clone();
-        let receipt = self.core.call(self.now, call, |_| Ok(Arc::new(policy)));
-        self.take();
-        receipt
-    }
-
-    /// Number and id.
-    #[track_caller]
-    fn accepted(&mut self, call: Call<'_>) -> (u64, u64) {
-        match self.receipt(call) {
-            CallReceipt::Accepted { number, message } => (number.0, message.0),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[track_caller]
-    fn ignored(&mut self, call: Call<'_>) -> Ignored {
-        match self.receipt(call) {
-            CallReceipt::Ignored(why) => why,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[track_caller]
-    fn refusal(&mut self, call: Call<'_>) -> Refusal {
-        match self.receipt(call) {
-            CallReceipt::Refused(refused) => refused.reason,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[track_caller]
-    fn call(&mut self, name: &str, method: &str) -> (u64, u64) {
-        self.accepted(Call { method, ..post(name) })
-    }
-
-    fn call_number(&mut self, number: u64, method: &str) -> Option<(u64, u64)> {
-        match self.receipt(Call { target: Target::Number(WorkerNumber(number)), method, ..post("") }) {
-            CallReceipt::Accepted { number, message } => Some((number.0, message.0)),
-            _ => None,
-        }
-    }
-
-    /// By name, with both receipts to token 100.
-    #[track_caller]
-    fn kill(&mut self, name: &str, mode: KillMode) {
-        self.kill_with(kill(name, mode));
-    }
-
-    #[track_caller]
-    fn kill_with(&mut self, kill: Kill<'_>) {
-        assert_eq!(self.core.kill(self.now, kill), KillReceipt::Posted);
-        self.take();
-    }
-
-    fn feed(&mut self, event: Event<'_>) {
-        self.core.handle(self.now, event);
-        self.take();
-    }
-
-    fn ready(&mut self, number: u64, generation: u64, window: u32) {
-        self.feed(Event::Ready { process: self.key(number, generation), window });
-    }
-
-    fn done(&mut self, number: u64, generation: u64, id: u64) {
-        self.feed(Event::Done { process: self.key(number, generation), id: MessageId(id), result: b"" });
-    }
-
-    fn exits(&mut self, number: u64, generation: u64, exit: Exit, mark: Option<Mark>) {
-        self.feed(Event::Exited { process: self.key(number, generation), exit, mark });
-    }
-
-    fn gone(&mut self, number: u64, generation: u64) {
-        self.feed(Event::TreeGone { process: self.key(number, generation) });
-    }
-
-    fn dies(&mut self, number: u64, generation: u64, exit: Exit, mark: Option<Mark>) {
-        self.exits(number, generation, exit, mark);
-        self.gone(number, generation);
-    }
-
-    /// The report of the kill that this death completes.
-    fn ends(&mut self, number: u64, generation: u64, exit: Exit) -> KillReport {
-        self.effects.clear();
-        self.dies(number, generation, exit, None);
-        let report = self.effects.iter().find_map(|effect| match effect {
-            Effect::KillEnded { report, .. } => Some((**report).clone()),
-            _ => None,
-        });
-        report.expect("somebody waits for it")
-    }
-
-    /// Time passes, to so many milliseconds after the start.
-    fn tick(&mut self, at_ms: u64) {
-        self.now = Instant(0).after(ms(at_ms));
-        self.core.tick(self.now);
-        self.take();
-    }
-}
-
-/// `a` is number 2, executes message 1, and 2 and 3 are pending; tokens are the ids.
-fn busy_with_two_pending() -> Driver {
-    let mut d = Driver::new();
-    for token in 1..=3 {
-        d.accepted(Call { reply: reply(token), ..post("a") });
-    }
-    d.ready(2, 1, 1);
-    d.effects.clear();
-    d
-}
-
-/// `a` has three workers: 2 executes message 1 and is drained of 2; 3 is drained of 3; 4 has 4.
-fn line_of_three() -> Driver {
-    let mut d = Driver::new();
-    d.accepted(Call { reply: reply(1), ..post("a") });
-    d.ready(2, 1, 1);
-    d.kill_with(Kill { reply: None, ..kill("a", KillMode::Drain) });
-    d.accepted(Call { reply: reply(3), ..post("a") });
-    d.kill_with(Kill { reply: None, ..kill("a", KillMode::Drain) });
-    d.accepted(Call { reply: reply(4), ..post("a") });
-    assert_eq!(d.core.worker_count(), 3);
-    d.effects.clear();
-    d
-}
-
-fn post(name: &str) -> Call<'_> {
-    let target = Target::Name(name);
-    Call { target, method: "m", args: b"", from: None, existing: false, expires: None, reply: None }
-}
-
-fn kill(name: &str, mode: KillMode) -> Kill<'_> {
-    Kill { target: Target::Name(name), mode, within: None, reply: reply(100), wait: true }
-}
-
-fn reply(token: u64) -> Option<ReplyTo> {
-    Some(ReplyTo { connection: NonZeroU64::MIN, token })
-}
-
-fn mark(begun: u64, finished: u64) -> Mark {
-    Mark { begun: MessageId(begun), finished: MessageId(finished) }
-}
-
-fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-fn line(effect: &Effect) -> String {
-    let of = |process: &ProcessKey| format!("{}.{}", process.number, process.generation);
-    match effect {
-        Effect::Spawn { process } => format!("spawn {}", of(process)),
-        Effect::Deliver { process, id, .. } => format!("deliver #{id} to {}", of(process)),
-        Effect::Ask { process, .. } => format!("ask {}", of(process)),
-        Effect::Continue { process, .. } => format!("continue {}", of(process)),
-        Effect::Term { process, .. } => format!("term {}", of(process)),
-        Effect::Kill { process, .. } => format!("kill {}", of(process)),
-        Effect::Sweep { process, .. } => format!("sweep {}", of(process)),
-        Effect::Settled { reply, outcome } => format!("t{}: {}", reply.token, fate(outcome)),
-        Effect::Killed { reply, discarded } => format!("k{}: {discarded} discarded", reply.token),
-        Effect::KillEnded { reply, report } => {
-            let KillReport { ended_by, current, discarded, .. } = &**report;
-            format!("k{}: ended by {ended_by:?}, current {current:?}, {discarded} discarded", reply.token)
-        }
-        Effect::Reached { reply } => format!("t{}: reached", reply.token),
-        Effect::Stopped => "stopped".into(),
-    }
-}
-
-fn fate(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Done { .. } => "done",
-        Outcome::Failed { .. } => "failed",
-        Outcome::Discarded { may_have_run: false } => "discarded",
-        Outcome::Discarded { may_have_run: true } => "discarded, may have run",
-        Outcome::Expired => "expired",
-        Outcome::Dead { reason: DeadReason::Crashed, may_have_run: true, exit: Some(_) } => "crashed",
-        Outcome::Dead { reason: DeadReason::Abandoned, .. } => "abandoned",
-        Outcome::Dead { .. } => "dead of something else",
-    }
 }

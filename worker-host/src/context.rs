@@ -35,6 +35,8 @@ pub struct Call {
     pub existing: bool,
     /// Do not start it later than this (rule C13).
     pub expires: Option<Duration>,
+    /// It enters the mailbox after so long (rule C13).
+    pub after: Option<Duration>,
 }
 
 impl<'a> Context<'a> {
@@ -57,7 +59,8 @@ impl<'a> Context<'a> {
         self.link.session.identity.generation
     }
 
-    /// The id of the message that is executed.
+    /// What the message that is executed is known by: the same at each attempt, and no other's. It is the message's
+    /// id, but for a message that was posted for later a newer number.
     pub fn message(&self) -> u64 {
         self.task.id.0
     }
@@ -106,6 +109,7 @@ impl<'a> Context<'a> {
                 method: Cow::Borrowed(method),
                 existing: conditions.existing,
                 expires_ms: conditions.expires.map(|expires| expires.as_millis() as u64),
+                in_ms: conditions.after.map(|after| after.as_millis() as u64),
                 ..messages::Call::new(worker, "", args)
             })
         })

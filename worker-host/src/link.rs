@@ -111,13 +111,18 @@ impl Link {
         }
     }
 
-    /// Writes what was collected. A supervisor that is gone is noticed when reading.
+    /// Writes what was collected. If the supervisor is gone no further task is begun: its sockets are closed an
+    /// instant before this process has another parent, so that alone would tell too late.
     pub fn flush(&mut self) -> Result {
         let mut stream = &self.stream;
         let written = stream.write_all(&self.out);
         self.out.clear();
         match written {
-            Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                self.ended = true;
+                self.session.end();
+                Ok(())
+            }
             other => Ok(other?),
         }
     }

@@ -4,22 +4,26 @@
 use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{MessageId, WorkerNumber};
 
 use crate::time::Instant;
 
-/// What a deadline is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a deadline is about. At the same instant the worker with the lower number comes first: its place may be
+/// another after a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Due {
     /// The worker's own: a grace, a start, a backoff.
-    Worker { index: u32, number: WorkerNumber },
+    Worker { number: WorkerNumber, index: u32 },
     /// A message's time to live.
-    Message { index: u32, number: WorkerNumber, id: MessageId },
+    Message { number: WorkerNumber, index: u32, task: MessageId },
+    /// A message that was posted for later enters the mailbox.
+    Later { number: WorkerNumber, index: u32, id: MessageId },
     /// The shutdown's.
     Shutdown,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Deadlines {
     heap: BinaryHeap<Reverse<(Instant, Due)>>,
 }

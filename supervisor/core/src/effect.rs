@@ -11,7 +11,7 @@ use crate::event::{ProcessKey, ReplyTo};
 /// A command to the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Start the process. Answered by `Spawned` or `SpawnFailed`.
+    /// Start the process. Answered at once by `Spawned`, `SpawnFailed` or `Held`.
     Spawn {
         /// Which.
         process: ProcessKey,
@@ -28,6 +28,13 @@ pub enum Effect {
     /// Ask it to end; see that it begins no further task. Answered at once by `Asked`. May come again.
     Ask {
         /// Whom.
+        process: ProcessKey,
+        /// The shell's index of it.
+        slot: u32,
+    },
+    /// See how far it has come. Answered at once by `Marked`, if it keeps the mark page.
+    Look {
+        /// Who.
         process: ProcessKey,
         /// The shell's index of it.
         slot: u32,
@@ -109,7 +116,10 @@ pub enum Outcome {
         may_have_run: bool,
     },
     /// Not started in time.
-    Expired,
+    Expired {
+        /// Rule L2: it was, and its process died.
+        may_have_run: bool,
+    },
     /// A dead letter.
     Dead {
         /// Why.

@@ -4,8 +4,9 @@ use alloc::boxed::Box;
 use core::num::NonZeroU64;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId, Target, WorkerNumber};
-use workhall_protocol::terms::{Exit, Ignored};
+use workhall_protocol::terms::{Exit, Ignored, StartStage};
 
 use crate::registry::Refused;
 
@@ -21,7 +22,7 @@ pub struct ProcessKey {
 }
 
 /// Where an answer goes. Opaque to the core: the shell's connection and the request on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ReplyTo {
     /// Which connection.
     pub connection: NonZeroU64,
@@ -38,6 +39,10 @@ pub struct Mark {
     pub finished: MessageId,
 }
 
+/// Who is charged for a message. Opaque to the core but for its equality.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AccountId(pub u64);
+
 /// A request to post a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
@@ -53,6 +58,10 @@ pub struct Call<'a> {
     pub existing: bool,
     /// Time to live (rule C13).
     pub expires: Option<Duration>,
+    /// It enters the mailbox after so long (rule C13).
+    pub after: Option<Duration>,
+    /// Who is charged for it.
+    pub account: AccountId,
     /// Who waits for the outcome.
     pub reply: Option<ReplyTo>,
 }
@@ -122,7 +131,26 @@ pub enum Event<'a> {
     SpawnFailed {
         /// Which.
         process: ProcessKey,
-        /// Stage and reason, for people.
+        /// How far it had come.
+        stage: StartStage,
+        /// The reason, for people.
+        detail: Box<str>,
+    },
+    /// The process runs, but will never execute its program; `Exited` follows. Says nothing of one that is ready.
+    StartFailed {
+        /// Which.
+        process: ProcessKey,
+        /// How far it had come.
+        stage: StartStage,
+        /// The reason, for people.
+        detail: Box<str>,
+    },
+    /// There is no process yet: the kernel holds the name for a process of an earlier supervisor (rule D7).
+    /// Neither a start nor a crash.
+    Held {
+        /// Which.
+        process: ProcessKey,
+        /// Who holds it, for people.
         detail: Box<str>,
     },
     /// It has said that it is ready.
@@ -131,6 +159,8 @@ pub enum Event<'a> {
         process: ProcessKey,
         /// How many unsettled tasks it takes.
         window: u32,
+        /// It keeps the mark page.
+        marked: bool,
     },
     /// A method returned.
     Done {
@@ -159,8 +189,8 @@ pub enum Event<'a> {
         /// For people.
         error: &'a str,
     },
-    /// How far it has come; at any time. Settles what nobody waits for as done, so a failure that was written
-    /// before the mark must have been read before.
+    /// How far it has come; at any time, and the answer to [`crate::Effect::Look`]. Settles what nobody waits for as
+    /// done, so a failure that was written before the mark must have been read before.
     Marked {
         /// Which.
         process: ProcessKey,

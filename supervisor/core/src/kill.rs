@@ -10,7 +10,7 @@ use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored};
 
 use crate::deadlines::Due;
 use crate::effect::{Effect, KillReport, Outcome};
-use crate::event::{Kill, KillMode, KillReceipt};
+use crate::event::{Kill, KillMode, KillReceipt, ProcessKey};
 use crate::ledger::Place;
 use crate::mailbox::Message;
 use crate::registry::{Core, SHUTDOWN_REPEAT};
@@ -22,6 +22,7 @@ impl Core {
     /// Kills: by name the whole line of that name, by number that worker only. A receipt that
     /// is wanted follows as [`Effect::Killed`].
     pub fn kill(&mut self, now: Instant, kill: Kill<'_>) -> KillReceipt {
+        self.now = now;
         let found = match kill.target {
             Target::Name(name) => self.find_name(name),
             Target::Number(number) => self.find_number(number),
@@ -49,11 +50,12 @@ impl Core {
     /// Every worker is asked to end; what has not ended after `grace` is killed (rule D8).
     /// [`Effect::Stopped`] when none is left. A second shutdown only shortens the grace.
     pub fn shutdown(&mut self, now: Instant, grace: Duration) {
+        self.now = now;
         let deadline = now.after(grace);
         let first = self.stopping.is_none();
         self.stopping = Some(self.stopping.map_or(deadline, |earlier| earlier.min(deadline)));
         if first {
-            let indexes: Vec<u32> = self.workers.iter().map(|(index, _)| index as u32).collect();
+            let indexes = self.in_order_of_numbers();
             for index in indexes {
                 let worker = &mut self.workers[index as usize];
                 worker.kept = false;
@@ -71,7 +73,7 @@ impl Core {
     }
 
     pub(crate) fn shutdown_is_over(&mut self, now: Instant) {
-        let indexes: Vec<u32> = self.workers.iter().map(|(index, _)| index as u32).collect();
+        let indexes = self.in_order_of_numbers();
         for index in indexes {
             self.climb(now, index, Step::Kill);
         }
@@ -111,6 +113,9 @@ impl Core {
                     self.emit(Effect::Killed { reply: killer.reply, discarded });
                 }
             }
+        }
+        if !self.workers[oldest as usize].killers.is_empty() {
+            self.killed.insert(oldest);
         }
         let step = if kill.mode == KillMode::Now { Step::Kill } else { Step::Ask };
         self.bring_down(now, oldest, step, kill.within);
@@ -152,7 +157,7 @@ impl Core {
         }
     }
 
-    fn ask(&mut self, index: u32, process: crate::event::ProcessKey, slot: u32, ready: bool) {
+    pub(crate) fn ask(&mut self, index: u32, process: ProcessKey, slot: u32, ready: bool) {
         let life = self.workers[index as usize].life.as_mut().expect("the caller has it");
         if !life.connected {
             return;
@@ -182,6 +187,7 @@ impl Core {
         if let Some(killer) = killer {
             if kill.wait {
                 worker.killers.push(killer);
+                self.killed.insert(index);
             }
             self.emit(Effect::Killed { reply: killer.reply, discarded: 0 });
         }
@@ -245,7 +251,7 @@ impl Core {
             killer.discarded += count;
         }
         for message in messages {
-            let outcome = self.emptied(false, None);
+            let outcome = self.emptied(message.may_have_run(), None);
             self.settle(index, message, Place::Pending, outcome);
         }
         count
@@ -264,7 +270,7 @@ impl Core {
         let worker = &mut self.workers[index as usize];
         let Some(life) = &mut worker.life else { return };
         let held = core::mem::take(&mut life.held);
-        let running = life.in_flight.iter().map(|message| message.id).find(|id| *id > finished);
+        let running = life.in_flight.iter().map(|message| message.task).find(|task| *task > finished);
         for killer in held {
             for waiting in worker.killers.iter_mut().filter(|waiting| waiting.reply == killer.reply) {
                 waiting.task = running;

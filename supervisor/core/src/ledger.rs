@@ -2,9 +2,10 @@
 //! `accepted = done + failed + discarded + expired + dead + pending + running`.
 
 use crate::effect::Outcome;
+use serde::{Deserialize, Serialize};
 
 /// How many messages have which fate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// All that were ever accepted.
     pub accepted: u64,
@@ -25,7 +26,7 @@ pub struct Ledger {
 }
 
 /// What is counted beside the ledger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Calls refused.
     pub refused: u64,
@@ -35,6 +36,8 @@ pub struct Counters {
     pub stale: u64,
     /// Processes started.
     pub spawned: u64,
+    /// Things that processes said and must not say.
+    pub violations: u64,
 }
 
 /// Where a message is when its fate is decided.
@@ -76,7 +79,7 @@ impl Ledger {
             Outcome::Done { .. } => self.done += 1,
             Outcome::Failed { .. } => self.failed += 1,
             Outcome::Discarded { .. } => self.discarded += 1,
-            Outcome::Expired => self.expired += 1,
+            Outcome::Expired { .. } => self.expired += 1,
             Outcome::Dead { .. } => self.dead += 1,
         }
     }

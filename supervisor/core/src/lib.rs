@@ -8,17 +8,25 @@
 
 extern crate alloc;
 
+mod accounts;
+mod dead_letters;
 mod deadlines;
 mod effect;
+mod ends;
 mod event;
+mod fates;
+mod held;
 mod kill;
 mod ledger;
 mod lifecycle;
 mod mailbox;
+mod overtime;
+mod places;
 mod policy;
 mod post;
 mod registry;
 mod restart;
+mod snapshot;
 mod stop;
 mod time;
 mod timers;
@@ -26,11 +34,14 @@ mod view;
 mod watch;
 mod worker;
 
+pub use accounts::Charge;
+pub use dead_letters::{DeadLetter, DeadTotals, Letters};
 pub use effect::{Effect, KillReport, Outcome};
-pub use event::{Call, CallReceipt, Event, Kill, KillMode, KillReceipt, Mark, ProcessKey, ReplyTo};
+pub use event::{AccountId, Call, CallReceipt, Event, Kill, KillMode, KillReceipt, Mark, ProcessKey, ReplyTo};
 pub use ledger::{Counters, Ledger};
 pub use mailbox::{Identity, MESSAGE_OVERHEAD_BYTES, Message};
-pub use policy::{Limits, Policy};
+pub use policy::{CrashLimit, Limits, Policy};
+pub use post::Requeued;
 pub use registry::{Core, Refused};
 pub use time::Instant;
 pub use view::{LastExit, Running, State, WorkerView};

@@ -1,20 +1,42 @@
-//! Calls: what may be posted, and to whom (rules C1–C13).
+//! Calls: what may be posted, and to whom (rules C1–C13). And dead letters that are posted again.
 
 use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
+use core::time::Duration;
 
 use workhall_protocol::ids::{MessageId, Target, WorkerName};
 use workhall_protocol::limits::METHOD_BYTES_MAX;
 use workhall_protocol::terms::{Ignored, Refusal};
 
+use crate::dead_letters::Letters;
 use crate::deadlines::Due;
-use crate::event::{Call, CallReceipt};
+use crate::event::{AccountId, Call, CallReceipt};
 use crate::mailbox::{Identity, MESSAGE_OVERHEAD_BYTES, Message};
 use crate::policy::Policy;
 use crate::registry::{Core, Refused};
 use crate::time::Instant;
 use crate::worker::Goal;
+
+/// What became of a request to post dead letters again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requeued {
+    /// How many are in a mailbox again, each as a new message (rule L1).
+    pub requeued: u64,
+    /// The id of the first of these; the others have the ids behind it.
+    pub first: Option<MessageId>,
+    /// Why the next one was refused: it and those behind it are dead letters as before.
+    pub refused: Option<Refused>,
+    /// How many those are.
+    pub left: u64,
+}
+
+/// Whether a call may be accepted.
+enum Admission {
+    /// By this worker.
+    By(u32),
+    Ignored(Ignored),
+}
 
 impl Core {
     /// Posts a message (rules C1–C13). `class_of` is asked only if a worker is to be created.
@@ -24,34 +46,94 @@ impl Core {
         call: Call<'_>,
         class_of: impl FnOnce(&str) -> Result<Arc<Policy>, Refused>,
     ) -> CallReceipt {
-        let receipt = match self.post(now, call, class_of) {
-            Ok(receipt) => receipt,
-            Err(refused) => CallReceipt::Refused(refused),
+        self.now = now;
+        let receipt = match self.admit(now, &call, class_of) {
+            Ok(Admission::By(index)) => {
+                let id = self.take_message_id();
+                let startup = self.workers[index as usize].startup.clone();
+                let mut message = Message::new(id, now, method_or(call.method, startup.as_deref()), call.args);
+                message.from = call.from.map(|from| self.workers[from.index as usize].identity.clone());
+                message.reply = call.reply;
+                message.expires = call.expires.map_or(Instant::NEVER, |expires| now.after(expires));
+                self.accept(now, index, message, call.account, call.after);
+                CallReceipt::Accepted { number: self.workers[index as usize].identity.number, message: id }
+            }
+            Ok(Admission::Ignored(reason)) => {
+                self.counters.ignored += 1;
+                CallReceipt::Ignored(reason)
+            }
+            Err(refused) => {
+                self.counters.refused += 1;
+                CallReceipt::Refused(refused)
+            }
         };
-        match receipt {
-            CallReceipt::Accepted { .. } => {}
-            CallReceipt::Ignored(_) => self.counters.ignored += 1,
-            CallReceipt::Refused(_) => self.counters.refused += 1,
-        }
         self.finish_step();
         receipt
     }
 
-    fn post(
+    /// Posts dead letters again, in the order in which they died, each as a new message to the same name (rule L1). The
+    /// first that is refused ends it.
+    pub fn requeue(
         &mut self,
         now: Instant,
-        call: Call<'_>,
+        which: Letters<'_>,
+        account: AccountId,
+        mut class_of: impl FnMut(&str) -> Result<Arc<Policy>, Refused>,
+    ) -> Requeued {
+        self.now = now;
+        let mut letters = self.dead_letters.take(which);
+        let mut report = Requeued::default();
+        while let Some(letter) = letters.front() {
+            let name = letter.worker.name.clone();
+            let call = Call {
+                target: Target::Name(&name),
+                method: letter.message.method(),
+                args: letter.message.args(),
+                from: None,
+                existing: false,
+                expires: None,
+                after: None,
+                account,
+                reply: None,
+            };
+            match self.admit(now, &call, &mut class_of) {
+                Ok(Admission::By(index)) => {
+                    let message = letters.pop_front().expect("there is a front").message;
+                    let id = self.take_message_id();
+                    self.accept(now, index, message.again(id, now), account, None);
+                    report.requeued += 1;
+                    report.first.get_or_insert(id);
+                }
+                Ok(Admission::Ignored(_)) => break,
+                Err(refused) => {
+                    self.counters.refused += 1;
+                    report.refused = Some(refused);
+                    break;
+                }
+            }
+        }
+        report.left = letters.len() as u64;
+        self.dead_letters.put_back(letters);
+        self.finish_step();
+        report
+    }
+
+    /// Finds, or creates, the worker that is to have the message; everything is checked before.
+    fn admit(
+        &mut self,
+        now: Instant,
+        call: &Call<'_>,
         class_of: impl FnOnce(&str) -> Result<Arc<Policy>, Refused>,
-    ) -> Result<CallReceipt, Refused> {
+    ) -> Result<Admission, Refused> {
         if self.stopping.is_some() {
             return Err(Refused::new(Refusal::ShuttingDown, "the supervisor is stopping"));
         }
-        self.check_size(&call)?;
+        self.check_size(call)?;
         let sender = match call.from {
             None => None,
             Some(process) => match self.workers.get(process.index as usize) {
                 Some(worker) if worker.identity.number == process.number => Some(process.index),
-                _ => return Ok(CallReceipt::Ignored(Ignored::NoWorker)),
+                _ => return Ok(Admission::Ignored(Ignored::NoWorker)),
             },
         };
         let found = match call.target {
@@ -63,37 +145,48 @@ impl Core {
                     // Rule K9: known from the connection, not from what the message says.
                     let sender = &self.workers[sender as usize];
                     if sender.goal != Goal::Up && *sender.identity.name == *name {
-                        return Ok(CallReceipt::Ignored(Ignored::OwnKilledWorker));
+                        return Ok(Admission::Ignored(Ignored::OwnKilledWorker));
                     }
                 }
                 self.find_name(name).filter(|index| self.workers[*index as usize].goal == Goal::Up)
             }
             Target::Number(number) => match self.find_number(number) {
-                None => return Ok(CallReceipt::Ignored(Ignored::NoWorker)),
+                None => return Ok(Admission::Ignored(Ignored::NoWorker)),
                 Some(index) if self.workers[index as usize].goal != Goal::Up => {
                     let own = sender == Some(index);
-                    return Ok(CallReceipt::Ignored(if own { Ignored::OwnKilledWorker } else { Ignored::Ending }));
+                    return Ok(Admission::Ignored(if own { Ignored::OwnKilledWorker } else { Ignored::Ending }));
                 }
                 found => found,
             },
         };
-        let index = match (found, call.target) {
+        match (found, call.target) {
             (Some(index), _) => {
                 let worker = &self.workers[index as usize];
                 if call.method.is_empty() && worker.startup.is_none() {
-                    return Ok(CallReceipt::Ignored(Ignored::NoStartupMethod));
+                    return Ok(Admission::Ignored(Ignored::NoStartupMethod));
+                }
+                if worker.policy.crash_limit.refuse_calls && worker.is_paused(now) {
+                    let wait = worker.backoff_until.since(now).as_secs() + 1;
+                    let target = call.target;
+                    let detail = format!(
+                        "`{target}` crashed too often and pauses for {wait}s more; its class refuses calls meanwhile \
+                         (`crash_limit`); `workhall resume` tries at once"
+                    );
+                    return Err(Refused::new(Refusal::CrashLoop, detail));
                 }
                 let method = method_or(call.method, worker.startup.as_deref());
-                self.check_room(worker.messages() - worker.running(), worker.charged, &worker.policy, method, &call)?;
-                index
+                self.check_room(worker.messages() - worker.running(), worker.charged, &worker.policy, method, call)?;
+                self.check_places(worker.older.is_none() && !worker.place, call)?;
+                Ok(Admission::By(index))
             }
             (None, Target::Name(name)) if !call.existing => {
                 let policy = class_of(name)?;
                 if call.method.is_empty() && policy.startup_method.is_none() {
-                    return Ok(CallReceipt::Ignored(Ignored::NoStartupMethod));
+                    return Ok(Admission::Ignored(Ignored::NoStartupMethod));
                 }
                 let method = method_or(call.method, policy.startup_method.as_deref());
-                self.check_room(0, 0, &policy, method, &call)?;
+                self.check_room(0, 0, &policy, method, call)?;
+                self.check_places(self.find_name(name).is_none(), call)?;
                 if self.workers.len() >= self.limits.workers as usize {
                     let limit = self.limits.workers;
                     let detail =
@@ -105,36 +198,61 @@ impl Core {
                 let index = self.create(now, Identity { name, number }, policy);
                 let worker = &mut self.workers[index as usize];
                 worker.startup = worker.policy.startup_method.clone().or_else(|| Some(call.method.into()));
-                index
+                Ok(Admission::By(index))
             }
-            _ => return Ok(CallReceipt::Ignored(Ignored::NoWorker)),
-        };
-        Ok(self.accept(now, index, sender, &call))
+            _ => Ok(Admission::Ignored(Ignored::NoWorker)),
+        }
     }
 
-    fn accept(&mut self, now: Instant, index: u32, sender: Option<u32>, call: &Call<'_>) -> CallReceipt {
-        let id = MessageId(self.next_message);
-        self.next_message += 1;
-        let from = sender.map(|sender| self.workers[sender as usize].identity.clone());
-        let worker = &mut self.workers[index as usize];
-        let startup = worker.startup.clone();
-        let mut message = Message::new(id, method_or(call.method, startup.as_deref()), call.args);
-        message.from = from;
-        message.reply = call.reply;
-        worker.charged += message.charge();
-        self.total_bytes += message.charge();
-        let number = worker.identity.number;
-        let expires = call.expires.map_or(Instant::NEVER, |expires| now.after(expires));
-        message.expires = expires;
-        worker.mailbox.push(message);
+    /// Nothing can fail any more: the message is charged, counted, and in the mailbox.
+    fn accept(&mut self, now: Instant, index: u32, mut message: Message, account: AccountId, after: Option<Duration>) {
+        let (id, charge, expires) = (message.id, message.charge(), message.expires);
+        message.account = self.accounts.charge(account, charge);
+        self.total_bytes += charge;
         self.ledger.accept();
+        let worker = &mut self.workers[index as usize];
+        worker.charged += charge;
+        let number = worker.identity.number;
+        match after.filter(|after| !after.is_zero()) {
+            // Its time to live is looked at when it enters the mailbox.
+            Some(after) => {
+                let due = now.after(after);
+                worker.mailbox.keep_until(due, message);
+                self.push_deadline(due, Due::Later { index, number, id });
+                self.touch(index);
+            }
+            None => {
+                worker.mailbox.push(message);
+                if expires != Instant::NEVER {
+                    self.push_deadline(expires, Due::Message { index, number, task: id });
+                }
+                self.touch(index);
+                self.try_start(now, index);
+                self.pump(now, index);
+            }
+        }
+    }
+
+    /// Rule C13: a message that was posted for later enters the mailbox.
+    pub(crate) fn enter(&mut self, now: Instant, due: Instant, index: u32, id: MessageId) {
+        let worker = &mut self.workers[index as usize];
+        let number = worker.identity.number;
+        let Some(mut message) = worker.mailbox.take_due(due, id) else { return };
+        let (task, expires) = (self.take_message_id(), message.expires);
+        message.task = task;
+        self.workers[index as usize].mailbox.push(message);
         if expires != Instant::NEVER {
-            self.push_deadline(expires, Due::Message { index, number, id });
+            self.push_deadline(expires, Due::Message { index, number, task });
         }
         self.touch(index);
         self.try_start(now, index);
         self.pump(now, index);
-        CallReceipt::Accepted { number, message: id }
+    }
+
+    fn take_message_id(&mut self) -> MessageId {
+        let id = MessageId(self.next_message);
+        self.next_message += 1;
+        id
     }
 
     fn check_size(&self, call: &Call<'_>) -> Result<(), Refused> {
@@ -164,37 +282,72 @@ impl Core {
         call: &Call<'_>,
     ) -> Result<(), Refused> {
         let full = |detail| Err(Refused::new(Refusal::MailboxFull, detail));
+        let (target, class, limits) = (call.target, &policy.class, &self.limits);
         let charge = (method.len() + call.args.len()) as u64 + MESSAGE_OVERHEAD_BYTES;
-        let most = policy.mailbox_bytes.min(self.limits.total_bytes);
+        let most = policy.mailbox_bytes.min(limits.total_bytes).min(limits.sender_bytes);
         if charge > most {
-            let class = &policy.class;
             let detail = format!(
                 "the message counts {charge} bytes, and all messages of a worker together have at most {most} \
-                 (`mailbox.bytes` of class `{class}`, `total_bytes` in [supervisor])"
+                 (`mailbox.bytes` of class `{class}`, `sender_bytes` and `total_bytes` in [supervisor])"
             );
             return Err(Refused::new(Refusal::TooLarge, detail));
         }
         if messages >= policy.mailbox_messages {
-            let (target, class) = (call.target, &policy.class);
             return full(format!(
                 "{messages} messages wait for `{target}`, which is the limit (`mailbox.messages` of class `{class}`)"
             ));
         }
         if charged + charge > policy.mailbox_bytes {
-            let (target, class, limit) = (call.target, &policy.class, policy.mailbox_bytes);
+            let limit = policy.mailbox_bytes;
             return full(format!(
                 "the messages that wait for `{target}` have {charged} bytes and this one {charge}; the limit is {limit} \
                  (`mailbox.bytes` of class `{class}`)"
             ));
         }
-        if self.total_bytes + charge > self.limits.total_bytes {
-            let (total, limit) = (self.total_bytes, self.limits.total_bytes);
+        let own = self.accounts.of(call.account);
+        if own.messages >= limits.sender_messages {
+            let messages = own.messages;
+            return full(format!(
+                "{messages} messages of the same sender wait, which is the limit (`sender_messages` in [supervisor])"
+            ));
+        }
+        if own.bytes + charge > limits.sender_bytes {
+            let (bytes, limit) = (own.bytes, limits.sender_bytes);
+            return full(format!(
+                "the messages of the same sender that wait have {bytes} bytes and this one {charge}; the limit is \
+                 {limit} (`sender_bytes` in [supervisor])"
+            ));
+        }
+        let all = self.ledger.pending + self.ledger.running;
+        if all >= limits.total_messages {
+            return full(format!(
+                "{all} messages wait for all workers, which is the limit (`total_messages` in [supervisor])"
+            ));
+        }
+        if self.total_bytes + charge > limits.total_bytes {
+            let (total, limit) = (self.total_bytes, limits.total_bytes);
             return full(format!(
                 "the messages of all workers have {total} bytes and this one {charge}; the limit is {limit} \
                  (`total_bytes` in [supervisor])"
             ));
         }
         Ok(())
+    }
+
+    /// A call that would need one process too many is refused: nobody waits for a place that a worker holds that
+    /// waits for the answer. What was posted for later waits for a place at its time.
+    fn check_places(&self, needs_one: bool, call: &Call<'_>) -> Result<(), Refused> {
+        let limit = self.limits.processes;
+        let free = self.places < limit && self.queued.is_empty();
+        if !needs_one || call.after.is_some() || free {
+            return Ok(());
+        }
+        let detail = format!(
+            "`{}` needs a process, and {limit} are there or about to be, which is the limit (`max_processes` in \
+             [supervisor])",
+            call.target
+        );
+        Err(Refused::new(Refusal::MailboxFull, detail))
     }
 }
 

@@ -4,21 +4,24 @@
 //! the index with number and generation: what an old life says late is dropped and counted.
 
 use alloc::borrow::Cow;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use core::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::Refusal;
 
+use crate::accounts::{Accounts, Charge};
+use crate::dead_letters::{DeadLetter, DeadLetters, DeadTotals, Letters};
 use crate::deadlines::Deadlines;
-use crate::effect::{Effect, Outcome};
-use crate::event::ProcessKey;
-use crate::ledger::{Counters, Ledger, Place};
+use crate::effect::Effect;
+use crate::event::{AccountId, ProcessKey};
+use crate::ledger::{Counters, Ledger};
 use crate::mailbox::{Identity, Mailbox, Message};
 use crate::policy::{Limits, Policy};
 use crate::time::Instant;
@@ -43,25 +46,42 @@ impl Refused {
 }
 
 /// The whole state of a supervisor, but for its processes and connections.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Core {
+    /// Of the configuration that is in force when the snapshot is restored.
+    #[serde(skip)]
     pub(crate) limits: Limits,
     pub(crate) workers: Slab<Worker>,
     /// The newest worker of each name.
+    #[serde(skip)]
     by_name: HashTable<u32>,
+    #[serde(skip)]
     by_number: HashTable<u32>,
+    #[serde(skip)]
     hasher: DefaultHashBuilder,
     next_number: u64,
     pub(crate) next_message: u64,
     pub(crate) ledger: Ledger,
     pub(crate) counters: Counters,
     pub(crate) total_bytes: u64,
+    pub(crate) accounts: Accounts,
+    pub(crate) dead_letters: DeadLetters,
+    /// Workers that have a process, or are to have one.
+    pub(crate) places: u32,
+    /// Workers that wait for such a place. Some may not want it any more.
+    pub(crate) queued: VecDeque<(u32, WorkerNumber)>,
     pub(crate) deadlines: Deadlines,
     /// In the order of names, so that the same input always has the same output.
     pub(crate) watches: BTreeMap<WorkerName, Vec<Watch>>,
+    /// Workers for whose end somebody waits who has killed them.
+    pub(crate) killed: BTreeSet<u32>,
     /// Watched names that this step has changed.
+    #[serde(skip)]
     pub(crate) touched: Vec<WorkerName>,
+    #[serde(skip)]
     pub(crate) effects: VecDeque<Effect>,
+    /// When the current step happens.
+    pub(crate) now: Instant,
     /// Until when the shutdown waits.
     pub(crate) stopping: Option<Instant>,
     stopped: bool,
@@ -84,10 +104,16 @@ impl Core {
             ledger: Ledger::default(),
             counters: Counters::default(),
             total_bytes: 0,
+            accounts: Accounts::default(),
+            dead_letters: DeadLetters::default(),
+            places: 0,
+            queued: VecDeque::new(),
             deadlines: Deadlines::default(),
             watches: BTreeMap::new(),
+            killed: BTreeSet::new(),
             touched: Vec::new(),
             effects: VecDeque::new(),
+            now: Instant::default(),
             stopping: None,
             stopped: false,
             random: seed | 1,
@@ -116,16 +142,80 @@ impl Core {
         (&self.limits, self.total_bytes)
     }
 
+    /// How many processes there are or are about to be started, and how many workers wait for one of their places.
+    pub fn places(&self) -> (u32, usize) {
+        (self.places, self.workers.iter().filter(|(_, worker)| worker.queued).count())
+    }
+
+    /// What each sender is charged for the messages that wait.
+    pub fn charges(&self) -> impl Iterator<Item = (AccountId, Charge)> {
+        self.accounts.iter()
+    }
+
+    /// Dead letters, in the order in which they died.
+    pub fn dead_letters(&self, which: Letters<'_>) -> impl DoubleEndedIterator<Item = &DeadLetter> {
+        self.dead_letters.iter().filter(move |letter| letter.is_meant(which))
+    }
+
+    /// How many there are.
+    pub fn dead_totals(&self) -> DeadTotals {
+        self.dead_letters.totals()
+    }
+
+    /// Drops dead letters; returns how many.
+    pub fn drop_dead(&mut self, which: Letters<'_>) -> u64 {
+        self.dead_letters.take(which).len() as u64
+    }
+
+    /// Ends the backoff or pause of all workers of a name, or of the worker with a number (rule D4). Returns whether
+    /// there is such a worker.
+    pub fn resume(&mut self, now: Instant, target: Target<'_>) -> bool {
+        let found = match target {
+            Target::Name(name) => self.find_name(name),
+            Target::Number(number) => self.find_number(number),
+        };
+        self.now = now;
+        let mut line = Vec::new();
+        let mut at = found;
+        while let Some(index) = at {
+            line.push(index);
+            at = self.workers[index as usize].older.filter(|_| matches!(target, Target::Name(_)));
+        }
+        for index in line {
+            let worker = &mut self.workers[index as usize];
+            worker.failures.reset();
+            worker.paused = false;
+            worker.backoff_until = worker.backoff_until.min(now);
+            self.try_start(now, index);
+        }
+        self.finish_step();
+        found.is_some()
+    }
+
+    /// A request that the shell has refused before it came here is counted with the others.
+    pub fn count_refused(&mut self) {
+        self.counters.refused += 1;
+    }
+
+    /// The class of a worker that exists.
+    pub fn class_of(&self, target: Target<'_>) -> Option<&str> {
+        let index = match target {
+            Target::Name(name) => self.find_name(name),
+            Target::Number(number) => self.find_number(number),
+        }?;
+        Some(&self.workers[index as usize].policy.class)
+    }
+
     /// How many workers there are.
     pub fn worker_count(&self) -> usize {
         self.workers.len()
     }
 
-    /// The content of a message that was handed to a process and is not settled.
+    /// The content of a message that was handed to a process and is not settled, by its task number.
     pub fn task(&self, process: ProcessKey, id: MessageId) -> Option<&Message> {
         let worker = self.workers.get(process.index as usize)?;
         let life = worker.life.as_ref().filter(|_| worker.key(process.index) == process)?;
-        let at = life.in_flight.binary_search_by_key(&id, |message| message.id).ok()?;
+        let at = life.in_flight.binary_search_by_key(&id, |message| message.task).ok()?;
         life.in_flight.get(at)
     }
 
@@ -152,6 +242,7 @@ impl Core {
 
     /// Creates a worker that no call creates, and starts its process: number 1 if `main` (rule W5).
     pub fn start(&mut self, now: Instant, name: WorkerName, policy: Arc<Policy>, main: bool) {
+        self.now = now;
         if self.find_name(&name).is_some() {
             return;
         }
@@ -196,12 +287,17 @@ impl Core {
             life: None,
             generation: Default::default(),
             backoff_until: Instant::default(),
+            paused: false,
+            place: false,
+            queued: false,
             drain_deadline: Instant::NEVER,
             wake_at: Instant::NEVER,
             killers: Vec::new(),
             executed: 0,
             crashes: 0,
-            last_exit: None,
+            exits: None,
+            violations: None,
+            held: None,
             created: now,
         }) as u32;
         match older {
@@ -209,24 +305,42 @@ impl Core {
                 self.workers[older as usize].newer = Some(index);
                 *self.by_name.find_mut(hash, |entry| *entry == older).expect("the older one was found by it") = index;
             }
-            None => {
-                let (workers, hasher) = (&self.workers, &self.hasher);
-                self.by_name.insert_unique(hash, index, |entry| {
-                    hasher.hash_one(workers[*entry as usize].identity.name.as_str())
-                });
+            None => self.index_name(index, hash),
+        }
+        self.index_number(index, number_hash);
+        index
+    }
+
+    fn index_number(&mut self, index: u32, hash: u64) {
+        let (workers, hasher) = (&self.workers, &self.hasher);
+        self.by_number.insert_unique(hash, index, |entry| hasher.hash_one(workers[*entry as usize].identity.number));
+    }
+
+    fn index_name(&mut self, index: u32, hash: u64) {
+        let (workers, hasher) = (&self.workers, &self.hasher);
+        self.by_name
+            .insert_unique(hash, index, |entry| hasher.hash_one(workers[*entry as usize].identity.name.as_str()));
+    }
+
+    /// Finds all workers again by name and number, after a snapshot was read.
+    pub(crate) fn index_all(&mut self) {
+        let found: Vec<u32> = self.workers.iter().map(|(index, _)| index as u32).collect();
+        for index in found {
+            let worker = &self.workers[index as usize];
+            let (identity, newest) = (worker.identity.clone(), worker.newer.is_none());
+            self.index_number(index, self.hasher.hash_one(identity.number));
+            if newest {
+                self.index_name(index, self.hasher.hash_one(identity.name.as_str()));
             }
         }
-        let (workers, hasher) = (&self.workers, &self.hasher);
-        self.by_number
-            .insert_unique(number_hash, index, |entry| hasher.hash_one(workers[*entry as usize].identity.number));
-        index
     }
 
     /// Takes a worker out of its line; the next one's turn may have come.
     pub(crate) fn remove(&mut self, now: Instant, index: u32, life: Option<Life>) {
         self.touch(index);
         let worker = self.workers.remove(index as usize);
-        debug_assert!(worker.mailbox.is_empty() && worker.life.is_none());
+        debug_assert!(worker.mailbox.len() == 0 && worker.life.is_none());
+        self.killed.remove(&index);
         self.report_killers(now, &worker, life);
         let number_hash = self.hasher.hash_one(worker.identity.number);
         if let Ok(entry) = self.by_number.find_entry(number_hash, |entry| *entry == index) {
@@ -237,11 +351,19 @@ impl Core {
         }
         match worker.newer {
             Some(newer) => {
-                self.workers[newer as usize].older = worker.older;
+                // The next in the line has the place of the one before it.
+                let next = &mut self.workers[newer as usize];
+                next.older = worker.older;
+                if worker.place && next.older.is_none() && !next.place {
+                    (next.place, next.queued) = (true, false);
+                } else {
+                    self.places -= u32::from(worker.place);
+                }
                 self.try_start(now, newer);
                 self.pump(now, newer);
             }
             None => {
+                self.places -= u32::from(worker.place);
                 let hash = self.hasher.hash_one(worker.identity.name.as_str());
                 let entry = self.by_name.find_entry(hash, |entry| *entry == index);
                 match (entry, worker.older) {
@@ -255,30 +377,13 @@ impl Core {
 
     // ---- small things -----------------------------------------------------------------------
 
-    /// The end of a message: the ledger, the charge, and who waits.
-    pub(crate) fn settle(&mut self, index: u32, message: Message, place: Place, outcome: Outcome) {
-        self.ledger.settle(place, &outcome);
-        let charge = message.charge();
-        self.workers[index as usize].charged -= charge;
-        let half = self.limits.total_bytes / 2;
-        let was_scarce = self.total_bytes > half;
-        self.total_bytes -= charge;
-        if was_scarce && self.total_bytes <= half {
-            self.touched.extend(self.watches.keys().cloned());
-        }
-        self.touch(index);
-        if let Some(reply) = message.reply {
-            self.emit(Effect::Settled { reply, outcome });
-        }
-    }
-
     pub(crate) fn emit(&mut self, effect: Effect) {
         self.effects.push_back(effect);
     }
 
     pub(crate) fn touch(&mut self, index: u32) {
         let worker = &self.workers[index as usize];
-        if worker.watched {
+        if worker.watched && self.touched.last() != Some(&worker.identity.name) {
             self.touched.push(worker.identity.name.clone());
         }
     }
@@ -304,6 +409,14 @@ impl Core {
         life
     }
 
+    /// The places of all workers, the oldest worker's first: so the same input has the same output.
+    pub(crate) fn in_order_of_numbers(&self) -> Vec<u32> {
+        let mut workers: Vec<_> =
+            self.workers.iter().map(|(index, worker)| (worker.identity.number, index as u32)).collect();
+        workers.sort_unstable();
+        workers.into_iter().map(|(_, index)| index).collect()
+    }
+
     pub(crate) fn take_number(&mut self) -> WorkerNumber {
         let number = WorkerNumber(self.next_number);
         self.next_number += 1;
@@ -320,6 +433,7 @@ impl Core {
 
     /// The end of each step: who waits is told, and the ledger is proved. Stopped is the last word.
     pub(crate) fn finish_step(&mut self) {
+        self.start_queued(self.now);
         self.answer_watches();
         if self.stopping.is_some() && self.workers.is_empty() && !self.stopped {
             self.stopped = true;
@@ -332,17 +446,24 @@ impl Core {
         }
     }
 
-    fn prove_ledger(&self) {
+    pub(crate) fn prove_ledger(&self) {
         let sum = |count: fn(&Worker) -> u64| self.workers.iter().map(|(_, worker)| count(worker)).sum::<u64>();
         let running = sum(Worker::running);
         debug_assert_eq!(self.ledger.running, running, "running is what living processes execute");
         debug_assert_eq!(self.ledger.pending, sum(Worker::messages) - running, "pending is what waits");
-        debug_assert_eq!(self.total_bytes, sum(|worker| worker.charged), "every charge is on one account");
+        debug_assert_eq!(self.total_bytes, sum(|worker| worker.charged), "every charge is on one worker");
+        let charges = self.accounts.iter().fold((0, 0), |sum, (_, of)| (sum.0 + of.messages, sum.1 + of.bytes));
+        let messages = self.ledger.pending + self.ledger.running;
+        debug_assert_eq!(charges, (messages, self.total_bytes), "every charge is on one account");
+        debug_assert_eq!(self.places as u64, sum(|worker| worker.place.into()), "every place has a worker");
+        debug_assert!(self.places <= self.limits.processes);
         for (index, worker) in &self.workers {
             let waiting = worker.mailbox.iter();
             let in_flight = worker.life.iter().flat_map(|life| &life.in_flight);
             debug_assert_eq!(worker.charged, waiting.chain(in_flight).map(Message::charge).sum::<u64>());
             debug_assert!(worker.life.is_none() || worker.older.is_none(), "worker {index} is behind the gate");
+            let needed = worker.life.is_some() || worker.may_start() && !worker.queued && self.stopping.is_none();
+            debug_assert_eq!(worker.place, needed, "worker {index} has a place while it needs one");
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::terms::EndedBy;
 
 use crate::policy::Policy;
@@ -14,7 +15,7 @@ use crate::time::Instant;
 /// How often an unanswered Kill or Sweep is repeated.
 pub(crate) const REPEAT: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Step {
     Ask,
     Term,
@@ -22,7 +23,7 @@ pub(crate) enum Step {
 }
 
 /// A ladder on its way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Stop {
     step: Step,
     /// When Ask, Term and Kill began.
@@ -108,16 +109,7 @@ mod tests {
     use super::*;
 
     fn policy() -> Policy {
-        Policy {
-            class: "c".into(),
-            startup_method: None,
-            mailbox_messages: 1,
-            mailbox_bytes: 1,
-            start_timeout: Duration::from_secs(30),
-            task_grace: None,
-            exit_grace: Duration::from_secs(5),
-            term_grace: Duration::from_secs(7),
-        }
+        Policy { exit_grace: Duration::from_secs(5), term_grace: Duration::from_secs(7), ..Policy::default() }
     }
 
     fn at(seconds: u64) -> Instant {

@@ -1,9 +1,10 @@
 //! Points in time. They come from the shell's monotonic clock; the core only compares and adds.
 
 use core::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// Nanoseconds since an arbitrary start that the shell has chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instant(pub u64);
 
 impl Instant {

@@ -1,8 +1,9 @@
 //! What happens by the passing of time.
 
+use workhall_protocol::terms::StartStage;
+
 use crate::deadlines::Due;
-use crate::effect::{Effect, Outcome};
-use crate::ledger::Place;
+use crate::effect::Effect;
 use crate::registry::Core;
 use crate::stop::{Step, Stop};
 use crate::time::Instant;
@@ -21,6 +22,7 @@ impl Core {
 
     /// Does what is due by now.
     pub fn tick(&mut self, now: Instant) {
+        self.now = now;
         while let Some((at, due)) = self.deadlines.next() {
             if at > now {
                 break;
@@ -34,14 +36,17 @@ impl Core {
                     self.workers[index as usize].wake_at = Instant::NEVER;
                     self.worker_due(now, index);
                 }
-                Due::Message { index, id, .. } => {
+                Due::Message { index, task, .. } => {
                     let worker = &mut self.workers[index as usize];
-                    if let Some(message) = worker.mailbox.remove(id) {
-                        self.settle(index, message, Place::Pending, Outcome::Expired);
+                    if let Some(message) = worker.mailbox.remove(task) {
+                        self.expired(now, index, message);
                         self.pump(now, index);
-                        self.remove_if_drained(now, index);
+                        if self.workers.contains(index as usize) {
+                            self.remove_if_drained(now, index);
+                        }
                     }
                 }
+                Due::Later { index, id, .. } => self.enter(now, at, index, id),
                 Due::Shutdown => self.shutdown_is_over(now),
             }
             self.finish_step();
@@ -58,11 +63,22 @@ impl Core {
             return self.arm(index);
         }
         let process = worker.key(index);
-        let Some(life) = &mut worker.life else { return self.try_start(now, index) };
+        let Some(life) = &worker.life else { return self.try_start(now, index) };
+        let (late_task, idle) = (worker.task_deadline(life) <= now, worker.idle_deadline(life) <= now);
+        let Some(life) = &mut worker.life else { return };
         let slot = life.slot;
         if life.exit.is_some() {
             life.swept = now;
             self.emit(Effect::Sweep { process, slot });
+        } else if late_task && life.marked {
+            // It may have come further than it has said.
+            life.looking = true;
+            life.looked = now;
+            self.emit(Effect::Look { process, slot });
+        } else if late_task {
+            self.time_out(now, index);
+        } else if idle {
+            self.end_idle(now, index);
         } else if life.ask_again <= now {
             life.ask_again = Instant::NEVER;
             life.ask_again_after = life.ask_again_after.saturating_mul(2);
@@ -77,7 +93,7 @@ impl Core {
             }
             self.climb(now, index, step);
         } else {
-            life.failure = Some("not ready in time".into());
+            life.start_failed(StartStage::NotReadyInTime, "not ready in time".into());
             self.climb(now, index, Step::Term);
         }
         self.arm(index);
@@ -102,6 +118,15 @@ impl Core {
         }
         self.arm(index);
         self.touch(index);
+    }
+
+    /// The same where it may change with every message: an entry that comes too early is left alone, and looked at
+    /// when it comes.
+    pub(crate) fn arm_earlier(&mut self, index: u32) {
+        let worker = &self.workers[index as usize];
+        if worker.deadline() < worker.wake_at {
+            self.arm(index);
+        }
     }
 
     /// Sees that the worker's next deadline stands in the heap.
@@ -133,8 +158,11 @@ impl Core {
             |index: u32, number| self.workers.get(index as usize).filter(|worker| worker.identity.number == number);
         match due {
             Due::Worker { index, number } => worker(index, number).is_some_and(|worker| worker.wake_at == at),
-            Due::Message { index, number, id } => {
-                worker(index, number).is_some_and(|worker| worker.mailbox.contains(id))
+            Due::Message { index, number, task } => {
+                worker(index, number).is_some_and(|worker| worker.mailbox.contains(task))
+            }
+            Due::Later { index, number, id } => {
+                worker(index, number).is_some_and(|worker| worker.mailbox.keeps(at, id))
             }
             Due::Shutdown => self.stopping == Some(at),
         }
@@ -149,33 +177,25 @@ mod tests {
     use workhall_protocol::ids::{MessageId, Target};
 
     use super::*;
-    use crate::event::{Call, Event};
+    use crate::event::{AccountId, Call, Event};
     use crate::policy::{Limits, Policy};
     use crate::time::Instant;
 
     #[test]
     fn c13_deadlines_of_messages_that_were_executed_do_not_pile_up() {
-        let mut core = Core::new(Limits { message_bytes: 1000, total_bytes: 1 << 20, workers: 10 }, 1);
-        let grace = Duration::from_secs(1);
-        let policy = Arc::new(Policy {
-            class: "c".into(),
-            startup_method: None,
-            mailbox_messages: 10,
-            mailbox_bytes: 1 << 20,
-            start_timeout: grace,
-            task_grace: None,
-            exit_grace: grace,
-            term_grace: grace,
-        });
+        let mut core = Core::new(Limits::default(), 1);
+        let policy = Arc::new(Policy { mailbox_messages: 10, ..Policy::default() });
         let now = Instant(0);
         let expires = Some(Duration::from_secs(3600));
         let target = Target::Name("a");
         for id in 1..=10_000 {
-            let call = Call { target, method: "m", args: b"", from: None, existing: false, expires, reply: None };
+            let account = AccountId(0);
+            let (method, args, after, reply) = ("m", &b""[..], None, None);
+            let call = Call { target, method, args, from: None, existing: false, expires, after, account, reply };
             core.call(now, call, |_| Ok(policy.clone()));
             let process = core.workers[0].key(0);
             if id == 1 {
-                core.handle(now, Event::Ready { process, window: 1 });
+                core.handle(now, Event::Ready { process, window: 1, marked: true });
             }
             core.handle(now, Event::Done { process, id: MessageId(id), result: b"" });
         }

@@ -3,10 +3,12 @@
 use alloc::boxed::Box;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId};
-use workhall_protocol::terms::Exit;
+use workhall_protocol::terms::{Exit, StartStage};
 
 use crate::mailbox::Identity;
+use crate::policy::Policy;
 use crate::registry::Core;
 use crate::time::Instant;
 use crate::worker::{Goal, Worker};
@@ -26,6 +28,8 @@ pub enum State {
     Ending,
     /// Its next process waits after a death.
     Backoff,
+    /// The same, for longer: it died too often (rule D4).
+    Paused,
 }
 
 /// The task that is executed.
@@ -40,12 +44,14 @@ pub struct Running<'a> {
 }
 
 /// How the last life ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastExit {
     /// Which life.
     pub generation: Generation,
     /// How; none if no process ever ran.
     pub exit: Option<Exit>,
+    /// How far the start had come, if that is what failed.
+    pub stage: Option<StartStage>,
     /// What went wrong at the start, if that is why.
     pub failure: Option<Box<str>>,
     /// When.
@@ -83,20 +89,41 @@ pub struct WorkerView<'a> {
     pub crashes: u64,
     /// Deaths in a row without a healthy life between.
     pub failures_in_a_row: u16,
-    /// Until the next start, in backoff.
+    /// Until the next start, at the earliest, in backoff or paused.
     pub next_start_in: Option<Duration>,
-    /// Things the current process said that it must not say.
+    /// Its next process waits until there are fewer of other workers.
+    pub queued: bool,
+    /// Who keeps the next process from starting, for people (rule D7).
+    pub waits_for: Option<&'a str>,
+    /// Things its processes said that they must not say.
     pub violations: u64,
-    /// The last of them, for people.
-    pub last_violation: Option<&'a str>,
-    /// How the last life ended.
-    pub last_exit: Option<&'a LastExit>,
+    /// The oldest message that waits is this old.
+    pub oldest: Option<Duration>,
     /// Its startup method.
     pub startup_method: Option<&'a str>,
     /// How long it exists.
     pub age: Duration,
     /// How long the current process lives.
     pub process_age: Option<Duration>,
+    worker: &'a Worker,
+}
+
+impl<'a> WorkerView<'a> {
+    /// What its class allows.
+    pub fn policy(&self) -> &'a Policy {
+        &self.worker.policy
+    }
+
+    /// How its last lives ended, the newest first.
+    pub fn exits(&self) -> impl Iterator<Item = &'a LastExit> {
+        self.worker.exits.iter().flat_map(|exits| exits.iter().rev())
+    }
+
+    /// The last things its processes said that they must not say, with the life that said it, the newest first.
+    pub fn last_violations(&self) -> impl Iterator<Item = (Generation, &'a str)> {
+        let violations = self.worker.violations.iter().flat_map(|violations| violations.last.iter().rev());
+        violations.map(|(generation, words)| (*generation, &**words))
+    }
 }
 
 impl Core {
@@ -110,13 +137,15 @@ pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
     let life = worker.life.as_deref();
     let running = life.and_then(|life| {
         let message = life.in_flight.front()?;
-        Some(Running { id: message.id, method: message.method(), age: now.since(life.running_since) })
+        Some(Running { id: message.id, method: message.method(), age: now.since(life.since) })
     });
     let waits_for_start = life.is_none() && worker.wants_process();
     WorkerView {
         identity: &worker.identity,
         class: &worker.policy.class,
         state: match life {
+            // Also with nothing pending: its class may refuse calls because of it.
+            None if worker.is_paused(now) => State::Paused,
             None if waits_for_start && now < worker.backoff_until => State::Backoff,
             None => State::Absent,
             Some(life) if life.stop.is_some() || life.exit.is_some() => State::Ending,
@@ -135,12 +164,15 @@ pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
         executed: worker.executed,
         crashes: worker.crashes,
         failures_in_a_row: worker.failures.in_a_row(),
-        next_start_in: (waits_for_start && now < worker.backoff_until).then(|| worker.backoff_until.since(now)),
-        violations: life.map_or(0, |life| life.violations),
-        last_violation: life.and_then(|life| life.last_violation.as_deref()),
-        last_exit: worker.last_exit.as_deref(),
+        next_start_in: (worker.is_paused(now) || waits_for_start && now < worker.backoff_until)
+            .then(|| worker.backoff_until.since(now)),
+        queued: worker.queued,
+        violations: worker.violations.as_ref().map_or(0, |violations| violations.count),
+        oldest: worker.mailbox.iter().map(|message| now.since(message.accepted)).next(),
+        waits_for: worker.held.as_ref().filter(|_| waits_for_start).map(|held| held.detail()),
         startup_method: worker.startup.as_deref(),
         age: now.since(worker.created),
         process_age: life.map(|life| now.since(life.started)),
+        worker,
     }
 }

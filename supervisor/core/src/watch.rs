@@ -3,26 +3,29 @@
 use alloc::vec::Vec;
 use core::num::NonZeroU64;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::Until;
 
 use crate::effect::Effect;
-use crate::event::ReplyTo;
+use crate::event::{AccountId, ReplyTo};
 use crate::registry::Core;
 use crate::worker::{Goal, Worker};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Watch {
     /// Only this worker, not all of its name.
     number: Option<WorkerNumber>,
     until: Until,
+    /// Whose room is meant.
+    account: AccountId,
     reply: ReplyTo,
 }
 
 impl Core {
     /// Answers with [`Effect::Reached`] once it is so; at once if it is already, or if there is no
     /// such worker.
-    pub fn wait(&mut self, target: Target<'_>, until: Until, reply: ReplyTo) {
+    pub fn wait(&mut self, target: Target<'_>, until: Until, account: AccountId, reply: ReplyTo) {
         let found = match target {
             Target::Name(name) => self.find_name(name),
             Target::Number(number) => self.find_number(number),
@@ -33,7 +36,7 @@ impl Core {
             Target::Number(number) => Some(number),
         };
         let name = self.workers[index as usize].identity.name.clone();
-        let watch = Watch { number, until, reply };
+        let watch = Watch { number, until, account, reply };
         if self.is_so(&name, watch) {
             return self.emit(Effect::Reached { reply });
         }
@@ -46,8 +49,15 @@ impl Core {
         self.watches.entry(name).or_default().push(watch);
     }
 
-    /// A connection is gone: nobody waits there any more.
+    /// A connection is gone: nobody waits there any more, for a state or for the end of a kill. A worker that
+    /// never ends would else keep all who ever killed it.
     pub fn forget_waits(&mut self, connection: NonZeroU64) {
+        let workers = &mut self.workers;
+        self.killed.retain(|index| {
+            let killers = &mut workers[*index as usize].killers;
+            killers.retain(|killer| killer.reply.connection != connection);
+            !killers.is_empty()
+        });
         self.watches.retain(|_, watches| {
             watches.retain(|watch| watch.reply.connection != connection);
             !watches.is_empty()
@@ -80,7 +90,7 @@ impl Core {
         while let Some(index) = at {
             let worker = &self.workers[index as usize];
             let meant = watch.number.is_none_or(|number| number == worker.identity.number);
-            if meant && !self.worker_is_so(worker, watch.until) {
+            if meant && !self.worker_is_so(worker, watch) {
                 return false;
             }
             at = worker.older;
@@ -88,16 +98,20 @@ impl Core {
         true
     }
 
-    fn worker_is_so(&self, worker: &Worker, until: Until) -> bool {
-        match until {
+    fn worker_is_so(&self, worker: &Worker, watch: Watch) -> bool {
+        match watch.until {
             Until::Idle => worker.messages() == 0,
             Until::Empty => worker.messages() == worker.running(),
             Until::Gone => worker.life.is_none() && !worker.wants_process(),
             Until::Room => {
+                let (own, limits) = (self.accounts.of(watch.account), &self.limits);
                 worker.goal != Goal::Up
                     || worker.messages() <= worker.policy.mailbox_messages / 2
                         && worker.charged <= worker.policy.mailbox_bytes / 2
-                        && self.total_bytes <= self.limits.total_bytes / 2
+                        && own.messages <= limits.sender_messages / 2
+                        && own.bytes <= limits.sender_bytes / 2
+                        && self.ledger.pending + self.ledger.running <= limits.total_messages / 2
+                        && self.total_bytes <= limits.total_bytes / 2
             }
         }
     }

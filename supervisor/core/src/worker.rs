@@ -2,7 +2,7 @@
 //!
 //! | goal \ life | none | starting | ready | stopping | exited, tree not gone |
 //! | --- | --- | --- | --- | --- | --- |
-//! | up | waits for a message, its turn in the line, or the end of a backoff | waits for ready, under a deadline | executes | was ended for a fault: its messages wait for the next life | waits for the tree |
+//! | up | waits for a message, its turn in the line, the end of a backoff or pause, or a free place among the processes | waits for ready, under a deadline | executes | is ended for a fault, a task that took too long, or because it had nothing to do: what comes waits for the next life | waits for the tree |
 //! | drain | the same; without messages it is removed | the same | executes; without messages Ask | Ask was sent, nothing is left to execute | waits for the tree |
 //! | down | cannot be: it is removed | the ladder runs; Ask is sent once it is ready | cannot be: Ask is sent at the kill | the ladder runs | waits for the tree |
 //!
@@ -19,21 +19,28 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId};
-use workhall_protocol::terms::{Current, Exit};
+use workhall_protocol::terms::{Current, Exit, StartStage};
 
 use crate::event::{ProcessKey, ReplyTo};
+use crate::held::Held;
 use crate::mailbox::{Identity, Mailbox, Message};
 use crate::policy::Policy;
 use crate::restart::{Failures, HEALTHY_AFTER};
 use crate::stop::{REPEAT, Stop};
 use crate::time::Instant;
+use crate::view::LastExit;
 
 /// How much is kept of the words for a violation, in bytes.
 const VIOLATION_BYTES_MAX: usize = 200;
+/// How many violations are kept in words, and how many exits.
+pub(crate) const KEPT_MAX: usize = 10;
+/// How often one time limit of a task is looked at, where the process may have come further than it has said.
+const LOOKS: u32 = 4;
 
 /// What is wished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Goal {
     /// Execute what comes.
     Up,
@@ -43,9 +50,11 @@ pub(crate) enum Goal {
     Down,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Worker {
     pub identity: Arc<Identity>,
+    /// Restored from the table of policies, of which many workers share one.
+    #[serde(skip)]
     pub policy: Arc<Policy>,
     pub goal: Goal,
     /// Created by the supervisor and not by a call: a process is wished for without messages too,
@@ -67,6 +76,12 @@ pub(crate) struct Worker {
     pub generation: Generation,
     /// No start before.
     pub backoff_until: Instant,
+    /// Too many crashes: it pauses until then (rule D4).
+    pub paused: bool,
+    /// It has a place among the processes.
+    pub place: bool,
+    /// It has its turn when one is free.
+    pub queued: bool,
     /// A drain is over here.
     pub drain_deadline: Instant,
     /// The entry in the deadlines that holds; none is [`Instant::NEVER`].
@@ -74,12 +89,26 @@ pub(crate) struct Worker {
     pub killers: Vec<Killer>,
     pub executed: u64,
     pub crashes: u64,
-    pub last_exit: Option<Box<crate::view::LastExit>>,
+    /// The last exits, the newest last. Few workers have any.
+    #[allow(clippy::box_collection, reason = "a worker without any has a pointer, not an empty queue")]
+    pub exits: Option<Box<VecDeque<LastExit>>>,
+    /// What its processes said that they must not say.
+    pub violations: Option<Box<Violations>>,
+    /// The last attempts to start it found its name held.
+    pub held: Option<Box<Held>>,
     pub created: Instant,
 }
 
+/// What the processes of a worker said that they must not say.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Violations {
+    pub count: u64,
+    /// The last of them in words, the newest last.
+    pub last: VecDeque<(Generation, Box<str>)>,
+}
+
 /// Somebody who waits for the end of a kill, or for its receipt.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Killer {
     pub reply: ReplyTo,
     pub since: Instant,
@@ -115,9 +144,46 @@ impl Worker {
     /// Whether a process is wished for, should its turn have come.
     pub fn wants_process(&self) -> bool {
         match self.goal {
-            Goal::Up => self.kept || !self.mailbox.is_empty(),
-            Goal::Drain => !self.mailbox.is_empty(),
+            Goal::Up => self.kept || !self.mailbox.nothing_due(),
+            Goal::Drain => !self.mailbox.nothing_due(),
             Goal::Down => false,
+        }
+    }
+
+    /// Whether a process may start now, but for delays. This is the gate: the worker is the oldest of its line, and
+    /// no life of it is left.
+    pub fn may_start(&self) -> bool {
+        self.older.is_none() && self.life.is_none() && self.wants_process()
+    }
+
+    /// Whether too many crashes have paused it.
+    pub fn is_paused(&self, now: Instant) -> bool {
+        self.paused && self.life.is_none() && now < self.backoff_until
+    }
+
+    /// Counts something that its process must not say, and keeps the words for people.
+    pub fn violated(&mut self, detail: &str) {
+        let violations = self.violations.get_or_insert_default();
+        violations.count += 1;
+        let ends = detail.char_indices().map(|(at, c)| at + c.len_utf8());
+        let end = ends.take_while(|end| *end <= VIOLATION_BYTES_MAX).last().unwrap_or(0);
+        if violations.last.len() == KEPT_MAX {
+            violations.last.pop_front();
+        }
+        violations.last.push_back((self.generation, detail[..end].into()));
+        if let Some(life) = &mut self.life {
+            life.violated = true;
+        }
+    }
+
+    /// Why the start or the life failed, with what it said wrong before.
+    pub fn told_failure(&self, life: &mut Life) -> Option<Box<str>> {
+        let last = self.violations.as_ref().filter(|_| life.violated).and_then(|violations| violations.last.back());
+        match (life.failure.take(), last) {
+            (Some(failure), Some((_, words))) => {
+                Some(format!("{failure}; the last thing it said wrong: {words}").into())
+            }
+            (failure, _) => failure,
         }
     }
 
@@ -153,27 +219,59 @@ impl Worker {
     /// The next point in time at which something is to be done.
     pub fn deadline(&self) -> Instant {
         let own = match &self.life {
-            Some(life) => life.deadline(&self.policy),
+            Some(life) => life.deadline(&self.policy).min(self.task_deadline(life)).min(self.idle_deadline(life)),
+            None if self.queued => Instant::NEVER,
             None if self.wants_process() && self.older.is_none() => self.backoff_until,
             None => Instant::NEVER,
         };
         own.min(self.drain_deadline)
     }
+
+    /// When its task has taken too long (rule D6), or it is to be seen which task it executes.
+    pub fn task_deadline(&self, life: &Life) -> Instant {
+        let Some(timeout) = self.policy.task_timeout.filter(|_| life.task_is_timed()) else { return Instant::NEVER };
+        let ahead = life.marked && self.window(life) > 1;
+        let look = if ahead || life.looking { life.looked.after(timeout / LOOKS) } else { Instant::NEVER };
+        let limit = if life.looking { Instant::NEVER } else { life.since.after(timeout) };
+        limit.min(look)
+    }
+
+    /// When it has had nothing to do for too long (rule W6).
+    pub fn idle_deadline(&self, life: &Life) -> Instant {
+        let idle = life.accepts() && life.in_flight.is_empty() && self.mailbox.nothing_due();
+        match self.policy.idle_timeout.filter(|_| idle && !self.kept && self.goal == Goal::Up) {
+            Some(timeout) => life.since.after(timeout),
+            None => Instant::NEVER,
+        }
+    }
 }
 
 /// One life of a process, from the command to start it until the proof that it is gone.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Life {
     /// The shell's index of it.
     pub slot: u32,
     pub started: Instant,
     pub ready: Option<Instant>,
     pub window: u32,
+    /// It keeps the mark page.
+    pub marked: bool,
     /// Handed over and not settled; the first is the one being executed.
     pub in_flight: VecDeque<Message>,
-    pub running_since: Instant,
+    /// When, as far as is known, the first of them was begun; without any, when the last one ended.
+    pub since: Instant,
     /// The last task that was settled.
     pub settled: MessageId,
+    /// The last task that it has settled in words.
+    pub told: MessageId,
+    /// When it was last looked at how far it has come.
+    pub looked: Instant,
+    /// That look is not answered.
+    pub looking: bool,
+    /// The task that took too long.
+    pub timed_out: Option<MessageId>,
+    /// It was asked to end because it had nothing to do: its end is no failure.
+    pub idled: bool,
     pub connected: bool,
     pub stop: Option<Stop>,
     /// Receipts of kills that wait for the answer to Ask.
@@ -188,11 +286,12 @@ pub(crate) struct Life {
     pub swept: Instant,
     /// A task was charged at the exit.
     pub charged: bool,
-    pub violations: u64,
-    /// The last of them, for people.
-    pub last_violation: Option<Box<str>>,
-    /// The stage at which the start failed, for people.
+    /// It said something that it must not say.
+    pub violated: bool,
+    /// Why the start or the life failed, for people.
     pub failure: Option<Box<str>>,
+    /// How far the start had come, if it is that which failed.
+    pub failed_stage: Option<StartStage>,
 }
 
 impl Life {
@@ -202,9 +301,15 @@ impl Life {
             started: now,
             ready: None,
             window: 1,
+            marked: false,
             in_flight: VecDeque::new(),
-            running_since: now,
+            since: now,
             settled: MessageId(0),
+            told: MessageId(0),
+            looked: now,
+            looking: false,
+            timed_out: None,
+            idled: false,
             connected: true,
             stop: None,
             held: Vec::new(),
@@ -214,15 +319,15 @@ impl Life {
             exit: None,
             swept: now,
             charged: false,
-            violations: 0,
-            last_violation: None,
+            violated: false,
             failure: None,
+            failed_stage: None,
         }
     }
 
     /// The task that is executed.
     pub fn running(&self) -> Option<MessageId> {
-        self.in_flight.front().map(|message| message.id)
+        self.in_flight.front().map(|message| message.task)
     }
 
     /// Whether it may be given messages.
@@ -230,20 +335,22 @@ impl Life {
         self.ready.is_some() && self.connected && self.stop.is_none() && self.exit.is_none()
     }
 
-    /// Counts something that it must not say, and keeps the words for people.
-    pub fn violated(&mut self, detail: &str) {
-        self.violations += 1;
-        let end = detail.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= VIOLATION_BYTES_MAX);
-        self.last_violation = Some(detail[..end.last().unwrap_or(0)].into());
+    /// Whether its task may take too long: no step of the ladder is under way that ends the process anyway.
+    fn task_is_timed(&self) -> bool {
+        let asked = self.stop.as_ref().is_none_or(Stop::waits_for_task);
+        !self.in_flight.is_empty() && asked && self.exit.is_none()
     }
 
-    /// Why the start or the life failed, with what it said wrong before.
-    pub fn told_failure(&mut self) -> Option<Box<str>> {
-        match (self.failure.take(), &self.last_violation) {
-            (Some(failure), Some(violation)) => {
-                Some(format!("{failure}; the last thing it said wrong: {violation}").into())
-            }
-            (failure, _) => failure,
+    /// How its program ended; none if it was never executed, and only what was to prepare it ran.
+    pub fn exit_of_program(&self) -> Option<Exit> {
+        let prepared = !matches!(self.failed_stage, Some(StartStage::Setup | StartStage::Exec));
+        self.exit.filter(|_| prepared).map(|(exit, _)| exit)
+    }
+
+    /// The start has failed. What was said first is the cause of what is said later.
+    pub fn start_failed(&mut self, stage: StartStage, detail: Box<str>) {
+        if self.failure.is_none() {
+            (self.failure, self.failed_stage) = (Some(detail), Some(stage));
         }
     }
 

@@ -13,24 +13,26 @@ use workhall_protocol::limits::FRAME_BYTES_MAX;
 use workhall_protocol::messages::{Call as CallMessage, OutcomeBody, ReceiptBody, Until};
 use workhall_protocol::terms::{Ignored, Refusal};
 
-use super::connect::{Connection, connect};
-use super::output::{print_line, safe};
+use super::connect::{Connection, connect, refused};
+use super::output::{Out, ran, safe, word};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
-use crate::connection::OUT_BYTES_MAX;
+use crate::config::UNREAD_BYTES_DEFAULT;
 use crate::diagnostics::say;
 
 pub const EXAMPLES: &str = "Examples:
   workhall call counter add 5                 post a message, and that is all
   workhall call counter total --wait          wait for the result and print it
   workhall call ledger/eu add --args '[{\"amount\": 12.5}]'
-  workhall call ledger/eu add --lines < rows.jsonl";
+  workhall call ledger/eu add --lines < rows.jsonl
+  workhall call reminder send Ann --in 10m    post it for later";
 
 /// How many messages of `--lines` are on their way at once.
 const LINES_AHEAD: usize = 256;
 /// The same with `--wait`: so many results may have to be kept for a reader that is slow.
 const LINES_AHEAD_WAITING: usize = 8;
-// Twice as many outcomes can be on their way, and they must not make the supervisor give this client up.
-const _: () = assert!(2 * LINES_AHEAD_WAITING * FRAME_BYTES_MAX < OUT_BYTES_MAX);
+// Twice as many outcomes can be on their way, and as much again in front of them that was written already; they
+// must not make the supervisor give this client up.
+const _: () = assert!(2 * 2 * (LINES_AHEAD_WAITING * FRAME_BYTES_MAX) as u64 <= UNREAD_BYTES_DEFAULT);
 /// How much of stdin is read at once, in bytes.
 const LINES_BUFFER_BYTES: usize = 64 << 10;
 /// How often in a row a full mailbox may refuse although it had room: others may have filled it first.
@@ -65,6 +67,9 @@ pub struct Call {
     /// Do not start executing it later than this
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expires: Option<Duration>,
+    /// It enters the mailbox after this long
+    #[arg(long = "in", value_name = "DURATION", value_parser = parse_duration)]
+    after: Option<Duration>,
     /// Print the receipt, or with --wait the outcome, as JSON
     #[arg(long)]
     json: bool,
@@ -73,18 +78,27 @@ pub struct Call {
 impl Call {
     /// Posts, and waits if asked to.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        if self.lines {
-            return self.run_lines(socket);
+        if let (Some(after), Some(expires)) = (self.after, self.expires)
+            && after >= expires
+        {
+            return Err(Failure::usage(
+                "--expires counts from the call, as --in does: it must be the longer one, or the message is never executed",
+            ));
         }
+        let mut out = Out::default();
+        let result = if self.lines { self.run_lines(socket, &mut out) } else { self.run_one(socket, &mut out) };
+        out.end(result)
+    }
+
+    fn run_one(&self, socket: Option<PathBuf>, out: &mut Out) -> Result<ExitCode, Failure> {
         let args = self.whole_arguments()?;
-        let mut connection = connect(socket)?;
-        connection.set_timeout(self.timeout);
-        let ticket = self.submit(&mut connection, args, false)?;
+        let mut connection = connect(socket, self.timeout)?;
+        let ticket = self.submit(&mut connection, args, false, out)?;
         let receipt = connection.receipt(ticket)?;
-        let mut code = self.show_receipt(&receipt, self.wait)?;
+        let mut code = self.show_receipt(&receipt, self.wait, out)?;
         if self.wait && matches!(receipt, ReceiptBody::Accepted(_)) {
             let outcome = connection.ask(|client| client.outcome(ticket))?;
-            code = self.show_outcome(&outcome)?;
+            code = self.show_outcome(&outcome, out)?;
         }
         Ok(code)
     }
@@ -102,11 +116,18 @@ impl Call {
         encode(values)
     }
 
-    fn submit(&self, connection: &mut Connection, args: Payload<'_>, chain: bool) -> Result<Ticket, Failure> {
+    fn submit(
+        &self,
+        connection: &mut Connection,
+        args: Payload<'_>,
+        chain: bool,
+        out: &mut Out,
+    ) -> Result<Ticket, Failure> {
         let call = CallMessage {
             wait: self.wait,
             existing: self.existing,
             expires_ms: self.expires.map(|expires| expires.as_millis() as u64),
+            in_ms: self.after.map(|after| after.as_millis() as u64),
             chain,
             ..CallMessage::new(self.worker.address(), &self.method, args)
         };
@@ -117,22 +138,23 @@ impl Call {
         submitted.map_err(|error| {
             // What the wire cannot carry is refused here as the supervisor refuses what is too large.
             let refused = ReceiptBody::Refused { reason: Refusal::TooLarge, detail: error.to_string().into() };
-            self.show_receipt(&refused, false).expect_err("a refusal is a failure")
+            self.show_receipt(&refused, false, out).expect_err("a refusal is a failure")
         })
     }
 
     /// `outcome_follows`: an accepted call is shown by its outcome.
-    fn show_receipt(&self, receipt: &ReceiptBody<'_>, outcome_follows: bool) -> Result<ExitCode, Failure> {
+    fn show_receipt(
+        &self,
+        receipt: &ReceiptBody<'_>,
+        outcome_follows: bool,
+        out: &mut Out,
+    ) -> Result<ExitCode, Failure> {
         let accepted = matches!(receipt, ReceiptBody::Accepted(_));
         if self.json && !(accepted && outcome_follows) {
-            print_line(serde_json::to_value(receipt).map_err(anyhow::Error::from)?)?;
+            out.line(serde_json::to_value(receipt).map_err(anyhow::Error::from)?);
         }
         match receipt {
-            ReceiptBody::Refused { reason, detail } => {
-                let reason = serde_json::to_value(reason).map_err(anyhow::Error::from)?;
-                let reason = reason.as_str().unwrap_or_default();
-                Err(Failure::new(ExitCode::Refused, format!("refused: {reason}: {}", safe(detail))))
-            }
+            ReceiptBody::Refused { reason, detail } => Err(refused(*reason, detail)),
             ReceiptBody::Ignored { reason } => {
                 if self.wait && !self.json {
                     say(format!("ignored, so there is no result: {}", ignored(*reason)));
@@ -144,19 +166,15 @@ impl Call {
         }
     }
 
-    fn show_outcome(&self, outcome: &OutcomeBody<'_>) -> Result<ExitCode, Failure> {
+    fn show_outcome(&self, outcome: &OutcomeBody<'_>, out: &mut Out) -> Result<ExitCode, Failure> {
         if self.json {
-            print_line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?)?;
+            out.line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?);
         }
-        let ran = |may_have_run: bool| match may_have_run {
-            true => "it may have run in part",
-            false => "it has not run",
-        };
         let not_executed = |reason: String| Err(Failure::new(ExitCode::NotExecuted, reason));
         match outcome {
             OutcomeBody::Done { result } => {
                 if !self.json {
-                    print_line(result.to_json().map_err(anyhow::Error::from)?)?;
+                    out.line(result.to_json().map_err(anyhow::Error::from)?);
                 }
                 Ok(ExitCode::Done)
             }
@@ -171,9 +189,8 @@ impl Call {
                 not_executed(format!("expired before it was started: {}", ran(*may_have_run)))
             }
             OutcomeBody::Dead { reason, exit, may_have_run } => {
-                let reason = serde_json::to_value(reason).map_err(anyhow::Error::from)?;
                 let exit = exit.map(|exit| format!(" ({exit})")).unwrap_or_default();
-                let reason = reason.as_str().unwrap_or_default().replace('_', " ");
+                let reason = word(reason)?.replace('_', " ");
                 not_executed(format!("dead letter, {reason}{exit}: {}", ran(*may_have_run)))
             }
             other => Err(Failure::new(ExitCode::Failed, format!("unexpected outcome: {other:?}"))),
@@ -182,11 +199,10 @@ impl Call {
 
     // ---- --lines ----------------------------------------------------------------------------
 
-    fn run_lines(&self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let mut connection = connect(socket)?;
-        connection.set_timeout(self.timeout);
+    fn run_lines(&self, socket: Option<PathBuf>, out: &mut Out) -> Result<ExitCode, Failure> {
+        let mut connection = connect(socket, self.timeout)?;
         let progress = progress(stdin_bytes());
-        let result = self.post_lines(&mut connection, &progress);
+        let result = self.post_lines(&mut connection, &progress, out);
         progress.finish_and_clear();
         let (posted, code) = result?;
         if io::stderr().is_terminal() {
@@ -195,7 +211,12 @@ impl Call {
         Ok(code)
     }
 
-    fn post_lines(&self, connection: &mut Connection, progress: &ProgressBar) -> Result<(u64, ExitCode), Failure> {
+    fn post_lines(
+        &self,
+        connection: &mut Connection,
+        progress: &ProgressBar,
+        out: &mut Out,
+    ) -> Result<(u64, ExitCode), Failure> {
         // Unlike stdin's own, this buffer says whether the next line is there already.
         let mut lines = BufReader::with_capacity(LINES_BUFFER_BYTES, io::stdin().lock());
         let mut sent: VecDeque<Line> = VecDeque::new();
@@ -220,7 +241,7 @@ impl Call {
                 }
                 let args = array(&text).map_err(Failure::usage).and_then(encode);
                 let args = args.map_err(|error| Failure::usage(format!("line {number} is {}", error.message)));
-                let line = args.and_then(|args| match self.submit(connection, args.clone(), true) {
+                let line = args.and_then(|args| match self.submit(connection, args.clone(), true, out) {
                     Ok(ticket) => Ok(Line { number, bytes: bytes as u64, args, ticket, refusals: 0 }),
                     Err(error) => Err(Failure::new(error.code, format!("line {number}: {}", error.message))),
                 });
@@ -234,10 +255,10 @@ impl Call {
             if let ReceiptBody::Refused { reason: Refusal::MailboxFull, .. } = receipt
                 && line.refusals < REFUSALS_IN_A_ROW_MAX
             {
-                self.send_again(connection, line, &mut sent)?;
+                self.send_again(connection, line, &mut sent, out)?;
                 continue;
             }
-            if let Err(Failure { code, message }) = self.show_receipt(&receipt, self.wait) {
+            if let Err(Failure { code, message }) = self.show_receipt(&receipt, self.wait, out) {
                 end = Some(Err(Failure::new(code, format!("line {}: {message}", line.number))));
                 // Those behind it in the chain were refused with it.
                 sent.clear();
@@ -248,7 +269,7 @@ impl Call {
             }
             while outcomes.len() > if sent.is_empty() { 0 } else { ahead } {
                 let Some(ticket) = outcomes.pop_front() else { break };
-                worst = self.line_outcome(connection, ticket, worst)?;
+                worst = self.line_outcome(connection, ticket, worst, out)?;
             }
             progress.inc(line.bytes);
             progress.set_message(format!("{posted} posted"));
@@ -263,7 +284,13 @@ impl Call {
 
     /// A full mailbox has refused a line, and with it all that were sent behind it: waits for room and
     /// sends them again, in their order.
-    fn send_again(&self, connection: &mut Connection, line: Line, sent: &mut VecDeque<Line>) -> Result<(), Failure> {
+    fn send_again(
+        &self,
+        connection: &mut Connection,
+        line: Line,
+        sent: &mut VecDeque<Line>,
+        out: &mut Out,
+    ) -> Result<(), Failure> {
         for behind in sent.iter() {
             connection.receipt(behind.ticket)?;
         }
@@ -273,7 +300,7 @@ impl Call {
         let refusals = line.refusals + 1;
         for (at, mut line) in std::iter::once(line).chain(behind).enumerate() {
             // The first begins a new chain.
-            line.ticket = self.submit(connection, line.args.clone(), at > 0)?;
+            line.ticket = self.submit(connection, line.args.clone(), at > 0, out)?;
             line.refusals = if at == 0 { refusals } else { 0 };
             sent.push_back(line);
         }
@@ -281,9 +308,15 @@ impl Call {
     }
 
     /// Shows one outcome; those that went wrong do not stop the others.
-    fn line_outcome(&self, connection: &mut Connection, ticket: Ticket, worst: ExitCode) -> Result<ExitCode, Failure> {
+    fn line_outcome(
+        &self,
+        connection: &mut Connection,
+        ticket: Ticket,
+        worst: ExitCode,
+        out: &mut Out,
+    ) -> Result<ExitCode, Failure> {
         let outcome = connection.ask(|client| client.outcome(ticket))?;
-        match self.show_outcome(&outcome) {
+        match self.show_outcome(&outcome, out) {
             Ok(_) => Ok(worst),
             Err(failure) if matches!(failure.code, ExitCode::Failed | ExitCode::NotExecuted) => {
                 say(&failure.message);
@@ -309,6 +342,7 @@ fn ignored(reason: Ignored) -> &'static str {
         Ignored::Ending => "the worker was killed",
         Ignored::NoStartupMethod => "the method is empty, and the worker has no startup method",
         Ignored::OwnKilledWorker => "a killed worker has called itself",
+        Ignored::NoLetter => "there is no such dead letter",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::connect::check_socket_path;
-use super::output::print_line;
+use super::output::Out;
 use super::{ExitCode, Failure};
 use crate::config::Config;
 use crate::diagnostics::say;
@@ -33,19 +33,22 @@ impl Check {
                 Failure::usage(format!("{}: `socket` in [supervisor]: {}", self.file.display(), failure.message))
             })?;
         }
-        for warning in config.warnings() {
+        let mut warnings = config.warnings();
+        warnings.extend(config.not_enforced(crate::cgroup::why_not_offered));
+        for warning in &warnings {
             say(format_args!("warning: {warning}"));
         }
         let classes: Vec<&str> = config.classes().iter().map(|class| &*class.policy.class).collect();
+        let mut out = Out::default();
         if self.json {
-            print_line(serde_json::json!({ "correct": true, "classes": classes, "warnings": config.warnings() }))?;
-            return Ok(ExitCode::Done);
+            out.line(serde_json::json!({ "correct": true, "classes": classes, "warnings": warnings }));
+            return out.end(Ok(ExitCode::Done));
         }
         let shown = match classes.is_empty() {
             true => "the executables of the workers directory".to_string(),
             false => format!("classes {}", classes.join(", ")),
         };
-        print_line(format_args!("{}: correct: {shown}", self.file.display()))?;
-        Ok(ExitCode::Done)
+        out.line(format_args!("{}: correct: {shown}", self.file.display()));
+        out.end(Ok(ExitCode::Done))
     }
 }

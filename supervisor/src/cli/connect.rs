@@ -1,5 +1,6 @@
 //! The way to the supervisor.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
@@ -8,19 +9,30 @@ use std::time::{Duration, Instant};
 use workhall_protocol::Client;
 use workhall_protocol::client::{ClientError, Ticket};
 use workhall_protocol::messages::ReceiptBody;
+use workhall_protocol::terms::Refusal;
 
 use super::Failure;
+use super::output::safe;
 use crate::exit_code::ExitCode;
 use crate::sys::{self, Stream};
 
 /// The shortest time-out of a read: zero would be none.
 const READ_TIMEOUT_MIN: Duration = Duration::from_millis(1);
-/// So long is waited for a receipt, however short the time-out is.
+/// So long it may take to connect, to write and to be given a receipt, however short the time-out is.
 const RECEIPT_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
+/// `WORKHALL_SOCKET`; empty is unset, as in all variables.
+pub fn environment_socket() -> Option<PathBuf> {
+    variable("WORKHALL_SOCKET").map(PathBuf::from)
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
 
 /// Where the supervisor is looked for, if nobody says where.
 pub fn default_socket() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+    match variable("XDG_RUNTIME_DIR") {
         Some(dir) => Path::new(&dir).join("workhall/workhall.sock"),
         None => PathBuf::from("/run/workhall/workhall.sock"),
     }
@@ -45,12 +57,19 @@ pub struct Connection {
     deadline: Option<Instant>,
 }
 
-/// Connects, or says where nobody answered and what to do.
-pub fn connect(socket: Option<PathBuf>) -> Result<Connection, Failure> {
+/// Connects, or says where nobody answered and what to do. From here on everything together takes at most
+/// `timeout`. What is asked for is posted however short that is, and its receipt taken: so who runs out of time
+/// knows that it goes on.
+pub fn connect(socket: Option<PathBuf>, timeout: Option<Duration>) -> Result<Connection, Failure> {
     let path = socket.unwrap_or_else(default_socket);
     check_socket_path(&path)?;
-    let stream = sys::connect(&path).map_err(|error| {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let stream = sys::connect(&path, timeout.map(|timeout| timeout.max(RECEIPT_TIMEOUT_MIN))).map_err(|error| {
         let shown = path.display();
+        if error.kind() == io::ErrorKind::WouldBlock {
+            let message = format!("the time ran out: the supervisor at {shown} takes no connections at the moment (is it stopped?); nothing was asked for");
+            return Failure::new(ExitCode::TimedOut, message);
+        }
         let message = match error.kind() {
             io::ErrorKind::NotFound => format!(
                 "no supervisor at {shown}: there is no socket (start one with `workhall serve`, or name its socket with --socket)"
@@ -66,16 +85,10 @@ pub fn connect(socket: Option<PathBuf>) -> Result<Connection, Failure> {
         };
         Failure::new(ExitCode::NoSupervisor, message)
     })?;
-    Ok(Connection { client: Client::new(stream), deadline: None })
+    Ok(Connection { client: Client::new(stream), deadline })
 }
 
 impl Connection {
-    /// From here on everything together takes at most this long. What was asked for is posted however short
-    /// that is, and its receipt taken: so who runs out of time knows that it goes on.
-    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
-        self.deadline = timeout.map(|timeout| Instant::now() + timeout);
-    }
-
     /// An error if the time is over: for those who would ask again and again.
     pub fn check_time(&self) -> Result<(), Failure> {
         match self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -104,13 +117,19 @@ impl Connection {
     ) -> Result<T, Failure> {
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(Instant::now());
-            sys::set_read_timeout(self.client.stream(), Some(left.max(least)))?;
+            sys::set_timeouts(self.client.stream(), Some(left.max(least)), Some(left.max(RECEIPT_TIMEOUT_MIN)))?;
         }
         question(&mut self.client).map_err(|error| match error {
+            ClientError::Io(error) if error.kind() == io::ErrorKind::WouldBlock && self.client.has_unsent() => {
+                let message = "the time ran out: the supervisor takes nothing in at the moment (is it stopped?); what was asked for last may not have been posted";
+                Failure::new(ExitCode::TimedOut, message)
+            }
             ClientError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => timed_out(),
             ClientError::Io(error) => {
                 Failure::new(ExitCode::NoSupervisor, format!("the supervisor closed the connection: {error}"))
             }
+            ClientError::TurnedAway(_) => Failure::new(ExitCode::Refused, format!("refused: {error}")),
+            ClientError::NoOutcome(ReceiptBody::Refused { reason, detail }) => refused(reason, &detail),
             ClientError::Encode(error) => Failure::new(ExitCode::Refused, format!("refused: too_large: {error}")),
             other => Failure::new(ExitCode::Failed, other.to_string()),
         })
@@ -127,9 +146,16 @@ impl Connection {
                 .map(Some)
                 .map_err(|error| Failure::new(ExitCode::Failed, format!("the report cannot be read: {error}"))),
             ReceiptBody::Ignored { .. } => Ok(None),
+            ReceiptBody::Refused { reason, detail } => Err(refused(reason, &detail)),
             other => Err(Failure::new(ExitCode::Failed, format!("unexpected answer: {other:?}"))),
         }
     }
+}
+
+/// What the supervisor refuses.
+pub fn refused(reason: Refusal, detail: &str) -> Failure {
+    let reason = serde_json::to_value(reason).unwrap_or_default();
+    Failure::new(ExitCode::Refused, format!("refused: {}: {}", reason.as_str().unwrap_or_default(), safe(detail)))
 }
 
 fn timed_out() -> Failure {

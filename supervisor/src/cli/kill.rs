@@ -1,6 +1,7 @@
 //! `workhall kill`.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use globset::GlobBuilder;
@@ -10,8 +11,8 @@ use workhall_protocol::ids::WorkerNumber;
 use workhall_protocol::messages::{Kill as KillMessage, KillReport, OutcomeBody, ReceiptBody};
 use workhall_protocol::terms::{Current, EndedBy};
 
-use super::connect::{Connection, connect};
-use super::output::{age, print_line};
+use super::connect::{Connection, connect, environment_socket, refused};
+use super::output::{Out, age};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 
 pub const EXAMPLES: &str = "Examples:
@@ -51,14 +52,19 @@ pub struct Kill {
 impl Kill {
     /// Kills, and waits if asked to.
     pub fn run(mut self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        let mut out = Out::default();
+        let result = self.kill(socket, &mut out);
+        out.end(result)
+    }
+
+    fn kill(&mut self, socket: Option<PathBuf>, out: &mut Out) -> Result<ExitCode, Failure> {
         if self.workers.is_empty() {
-            self.workers.push(current_worker()?);
+            self.workers.push(current_worker(socket.as_deref())?);
         }
         for worker in &self.workers {
             worker.check()?;
         }
-        let mut connection = connect(socket)?;
-        connection.set_timeout(self.timeout);
+        let mut connection = connect(socket, self.timeout)?;
         let several = self.workers.len() > 1 || self.workers.iter().any(is_pattern);
         let targets = self.expand(&mut connection)?;
         let mut tickets: Vec<(WorkerArgument, Ticket)> = Vec::new();
@@ -74,9 +80,9 @@ impl Kill {
             let ticket = connection.ask(|client| client.kill(kill))?;
             tickets.push((target, ticket));
         }
-        let mut values = Vec::new();
+        let (mut values, mut not_killed) = (Vec::new(), None);
         for (target, ticket) in tickets {
-            let value = self.answer(&mut connection, &target, ticket)?;
+            let value = self.answer(&mut connection, &target, ticket, &mut not_killed, out)?;
             values.push(value);
         }
         if self.json {
@@ -84,17 +90,28 @@ impl Kill {
                 (false, Some(only)) => only,
                 (_, last) => Value::Array(values.into_iter().chain(last).collect()),
             };
-            print_line(value)?;
+            out.line(value);
         }
-        Ok(ExitCode::Done)
+        not_killed.map_or(Ok(ExitCode::Done), Err)
     }
 
-    /// The receipt, and with `--wait` the full one; for people it is printed here.
-    fn answer(&self, connection: &mut Connection, target: &WorkerArgument, ticket: Ticket) -> Result<Value, Failure> {
+    /// The receipt, and with `--wait` the full one; for people it is printed here. A refusal is kept until all
+    /// have their answers; one of many alike is enough.
+    fn answer(
+        &self,
+        connection: &mut Connection,
+        target: &WorkerArgument,
+        ticket: Ticket,
+        not_killed: &mut Option<Failure>,
+        out: &mut Out,
+    ) -> Result<Value, Failure> {
         let receipt = connection.receipt(ticket)?;
+        if let ReceiptBody::Refused { reason, detail } = &receipt {
+            not_killed.get_or_insert_with(|| refused(*reason, detail));
+        }
         if !self.wait || !matches!(receipt, ReceiptBody::Killed { .. }) {
             if let (true, false, ReceiptBody::Ignored { .. }) = (self.wait, self.json, &receipt) {
-                print_line(format_args!("{target}: there is no such worker, nothing to do"))?;
+                out.line(format_args!("{target}: there is no such worker, nothing to do"));
             }
             let mut value = serde_json::to_value(&receipt).map_err(anyhow::Error::from)?;
             value["worker"] = json!(target.to_string());
@@ -103,7 +120,7 @@ impl Kill {
         match connection.ask(|client| client.outcome(ticket))? {
             OutcomeBody::Killed(report) => {
                 if !self.json {
-                    print_line(sentence(&report))?;
+                    out.line(sentence(&report));
                 }
                 Ok(serde_json::to_value(&report).map_err(anyhow::Error::from)?)
             }
@@ -141,12 +158,29 @@ fn is_pattern(worker: &WorkerArgument) -> bool {
     matches!(worker, WorkerArgument::Name(name) if name.contains('*'))
 }
 
-/// Rule K5: without a worker it is the current one, known from the environment of its process.
-fn current_worker() -> Result<WorkerArgument, Failure> {
+/// Rule K5: without a worker it is the current one, known from the environment of its process. Its number
+/// means it at its own supervisor alone.
+fn current_worker(socket: Option<&Path>) -> Result<WorkerArgument, Failure> {
     let number = std::env::var("WORKHALL_NUMBER").ok().and_then(|number| number.parse().ok());
-    number.map(|number| WorkerArgument::Number(WorkerNumber(number))).ok_or_else(|| {
+    let number = number.ok_or_else(|| {
         Failure::usage("name a worker: only inside a worker's process `workhall kill` without one means that worker")
-    })
+    })?;
+    let own = environment_socket();
+    match (socket, &own) {
+        (Some(socket), Some(own)) if is_same(socket, own) => Ok(WorkerArgument::Number(WorkerNumber(number))),
+        _ => {
+            let own = own
+                .map_or("a supervisor that WORKHALL_SOCKET does not name".into(), |own| format!("{}", own.display()));
+            Err(Failure::usage(format!(
+                "name a worker: this one belongs to {own}, and --socket is another's, where its number would be somebody else"
+            )))
+        }
+    }
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    let file = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+    std::path::absolute(a).ok() == std::path::absolute(b).ok() || file(a).is_some() && file(a) == file(b)
 }
 
 fn sentence(report: &KillReport<'_>) -> String {

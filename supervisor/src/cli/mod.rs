@@ -3,6 +3,7 @@
 mod call;
 mod check;
 mod connect;
+mod dead;
 mod kill;
 mod output;
 mod serve;
@@ -31,8 +32,8 @@ const EXAMPLES: &str = "Examples:
 #[command(version, arg_required_else_help = true, max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
     /// The supervisor's socket [default: $XDG_RUNTIME_DIR/workhall/workhall.sock, else
-    /// /run/workhall/workhall.sock]
-    #[arg(long, global = true, env = "WORKHALL_SOCKET", value_name = "PATH", hide_env_values = true)]
+    /// /run/workhall/workhall.sock] [env: WORKHALL_SOCKET]
+    #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -61,6 +62,12 @@ enum Command {
     /// Wait until a worker is idle, gone or empty
     #[command(after_help = "Example:\n  workhall wait counter --idle --timeout 30s")]
     Wait(wait::Wait),
+    /// Look at dead letters, post them again, or drop them
+    #[command(after_help = dead::EXAMPLES)]
+    Dead(dead::Dead),
+    /// End the backoff or pause of a worker that crashed, so that its process starts at once
+    #[command(after_help = "Example:\n  workhall resume ledger/eu")]
+    Resume(dead::Resume),
     /// Read a configuration as `serve` would, and say what is wrong where
     #[command(after_help = "Example:\n  workhall check /etc/workhall/workhall.toml")]
     Check(check::Check),
@@ -81,7 +88,7 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
         }
     };
-    let socket = arguments.socket;
+    let socket = arguments.socket.or_else(connect::environment_socket);
     let result = match arguments.command {
         Command::Serve(command) => command.run(socket),
         Command::Call(command) => command.run(socket),
@@ -90,17 +97,17 @@ pub fn run() -> ExitCode {
         Command::Info(command) => command.run(socket),
         Command::Status(command) => command.run(socket),
         Command::Wait(command) => command.run(socket),
+        Command::Dead(command) => command.run(socket),
+        Command::Resume(command) => command.run(socket),
         Command::Check(command) => command.run(),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "workhall", &mut text);
-            std::io::stdout().write_all(&text).map(|()| ExitCode::Done).map_err(Failure::from)
+            output::printed(std::io::stdout().write_all(&text))
         }
     };
     result.unwrap_or_else(|failure| {
-        if !failure.is_silent() {
-            crate::diagnostics::say(&failure.message);
-        }
+        crate::diagnostics::say(&failure.message);
         failure.code
     })
 }
@@ -120,11 +127,6 @@ impl Failure {
     fn usage(message: impl Into<String>) -> Failure {
         Failure::new(ExitCode::Usage, message)
     }
-
-    /// A reader that went away (`workhall ps | head`) needs no telling.
-    fn is_silent(&self) -> bool {
-        self.message.is_empty()
-    }
 }
 
 impl From<anyhow::Error> for Failure {
@@ -135,10 +137,7 @@ impl From<anyhow::Error> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::BrokenPipe => Failure::new(ExitCode::Done, ""),
-            _ => Failure::new(ExitCode::Failed, error.to_string()),
-        }
+        Failure::new(ExitCode::Failed, error.to_string())
     }
 }
 

@@ -3,6 +3,9 @@
 use std::io::{self, Write as _};
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::{ExitCode, Failure};
 
 /// `250ms`, `4.2s`, `3m12s`, `5h07m`, `2d03h`.
 pub fn age(millis: u64) -> String {
@@ -55,6 +58,19 @@ pub fn safe(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
+/// The word of a closed set, as programs see it.
+pub fn word(word: impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_value(word)?.as_str().unwrap_or_default().to_string())
+}
+
+/// Rule L2, for people.
+pub fn ran(may_have_run: bool) -> &'static str {
+    match may_have_run {
+        true => "it may have run in part",
+        false => "it has not run",
+    }
+}
+
 /// An empty table with a head.
 pub fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
@@ -75,6 +91,44 @@ pub fn state(word: &str) -> Cell {
         "backoff" | "paused" => cell.fg(Color::Red),
         "absent" => cell.fg(Color::DarkGrey),
         _ => cell,
+    }
+}
+
+/// Standard output of a command that does more than print: a reader that goes away (`… | head -1`) changes
+/// neither what is done nor the status.
+#[derive(Debug, Default)]
+pub struct Out {
+    broken: Option<io::Error>,
+}
+
+impl Out {
+    /// Prints one line, while somebody reads.
+    pub fn line(&mut self, line: impl std::fmt::Display) {
+        if self.broken.is_none() {
+            self.broken = print_line(line).err();
+        }
+    }
+
+    /// The end of the command. That nobody reads is no error, but that there is no room for what was asked
+    /// for is one, unless something worse is to be told.
+    pub fn end(self, result: Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
+        match (result, self.broken) {
+            (Ok(ExitCode::Done), Some(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+                ExitCode::Failed,
+                format!("what was asked for is done, but it cannot be written to stdout: {error}"),
+            )),
+            (result, _) => result,
+        }
+    }
+}
+
+/// The end of a command that only prints: it is done when nobody reads any more.
+pub fn printed(result: io::Result<()>) -> Result<ExitCode, Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(ExitCode::Failed, format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(ExitCode::Done),
     }
 }
 

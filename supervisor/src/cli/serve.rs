@@ -1,20 +1,20 @@
 //! `workhall serve`: from the command line to a supervisor that accepts.
 
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use super::connect::{check_socket_path, default_socket};
 use super::{ExitCode, Failure};
+use crate::cgroup::{Cgroups, Trees};
 use crate::clock::Clock;
-use crate::config::{Config, DEFAULT_FILE};
+use crate::config::{Config, DEFAULT_FILE, ProcessTree};
 use crate::diagnostics::say;
 use crate::event_loop::{EventLoop, Setup};
-use crate::sys::{self, LockFile};
-
-/// The mode of the socket: its owner alone may connect.
-const SOCKET_MODE: u16 = 0o600;
+use crate::name_lock::NameLocks;
+use crate::sys::{self, Listens, LockFile};
 
 /// The arguments of `workhall serve`.
 #[derive(Debug, clap::Args)]
@@ -34,9 +34,6 @@ impl Serve {
         let socket = socket.or_else(|| config.socket.clone()).unwrap_or_else(default_socket);
         let socket = std::path::absolute(&socket)?;
         check_socket_path(&socket)?;
-        for warning in config.warnings() {
-            say(format_args!("warning: {warning}"));
-        }
         sys::unblock_signals().context("cannot unblock signals")?;
         sys::seal_inherited_descriptors().context("cannot seal the inherited descriptors (is /proc mounted?)")?;
         sys::become_subreaper().context("cannot become the reaper of orphans")?;
@@ -45,10 +42,44 @@ impl Serve {
         // A worker takes two descriptors, its connection and its pidfd: clients leave it half of them.
         let for_clients = usize::try_from(descriptors.saturating_sub(64) / 2).unwrap_or(usize::MAX).max(16);
         config.connections = config.connections.min(for_clients);
-        let lock = claim(&socket)?;
+        // Its start takes as many again, for a moment.
+        let for_processes = u32::try_from(descriptors.saturating_sub(64) / 2 / 4).unwrap_or(u32::MAX).max(4);
+        config.limits.processes = config.limits.processes.min(for_processes);
+        let access = config.socket_access;
+        let lock = claim(&socket, access.mode)?;
+        let names = NameLocks::open(&socket)?;
+        let trees = trees(&config)?;
+        let not_enforced = config.not_enforced(|controller| trees.why_not_limited(controller));
+        for warning in config.warnings().iter().chain(&not_enforced) {
+            say(format_args!("warning: {warning}"));
+        }
+        // What a parent has given up its children never have: so plain classes need no launcher for it. With one class
+        // that must be able to gain privileges it is left to the launchers of the others.
+        let no_new_privs = config.no_new_privs();
+        if no_new_privs {
+            sys::set_no_new_privs().context("cannot give up new privileges")?;
+        }
         let listener =
-            sys::listen(&socket, SOCKET_MODE).with_context(|| format!("cannot listen at {}", socket.display()))?;
-        let setup = Setup { config, socket: socket.clone(), listener, lock, descriptors, seed: Clock::seed() };
+            sys::listen(&socket, access).with_context(|| format!("cannot listen at {}", socket.display()))?;
+        if !lock.is_at(&lock_path(&socket)) {
+            // Whoever has made the next one may have begun to listen there, too.
+            sys::leave_path(listener);
+            let lock = lock_path(&socket);
+            let message = format!("{} was removed at the wrong moment: start again", lock.display());
+            return Err(Failure::new(ExitCode::Failed, message));
+        }
+        let setup = Setup {
+            config,
+            socket: socket.clone(),
+            listener,
+            lock,
+            names,
+            descriptors,
+            trees,
+            no_new_privs,
+            not_enforced,
+            seed: Clock::seed(),
+        };
         let mut event_loop = EventLoop::new(setup).context("cannot start the event loop")?;
         say(format_args!("ready at {}", socket.display()));
         event_loop.run().context("the event loop failed")?;
@@ -78,18 +109,34 @@ impl Serve {
     }
 }
 
+/// How what processes leave behind will be found.
+fn trees(config: &Config) -> Result<Trees, Failure> {
+    if config.process_tree == ProcessTree::Subreaper {
+        return Ok(Trees::Subreaper { why: "`process_tree` in [supervisor] says so".to_string() });
+    }
+    match (Cgroups::make(&config.controllers()), config.process_tree) {
+        (Ok(cgroups), _) => Ok(Trees::Cgroups(cgroups)),
+        (Err(why), ProcessTree::Cgroup) => {
+            let hint = "set `process_tree = \"auto\"` in [supervisor], or let the supervisor make control groups";
+            Err(Failure::new(ExitCode::Failed, format!("cannot make control groups: {why}; {hint}")))
+        }
+        (Err(why), _) => Ok(Trees::Subreaper { why }),
+    }
+}
+
 /// Takes the right to serve a socket, and the path if a supervisor that is gone has left it.
-fn claim(socket: &Path) -> Result<LockFile, Failure> {
+fn claim(socket: &Path, mode: u32) -> Result<LockFile, Failure> {
     let shown = socket.display();
     if let Some(dir) = socket.parent().filter(|dir| !dir.exists()) {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.mode(0o700).create(dir).with_context(|| {
-            format!("cannot make the directory {} of the socket: make it, or name another --socket", dir.display())
-        })?;
+        let cannot =
+            || format!("cannot make the directory {} of the socket: make it, or name another --socket", dir.display());
+        std::fs::DirBuilder::new().mode(0o700).create(dir).with_context(cannot)?;
+        // Others who may open the socket must come to it; what else is there they neither see nor may open.
+        if mode & 0o077 != 0 {
+            std::fs::set_permissions(dir, Permissions::from_mode(0o711)).with_context(cannot)?;
+        }
     }
-    let mut lock_path = socket.as_os_str().to_os_string();
-    lock_path.push(".lock");
-    let lock_path = PathBuf::from(lock_path);
+    let lock_path = lock_path(socket);
     let lock = sys::lock(&lock_path).with_context(|| format!("cannot lock {}", lock_path.display()))?;
     let Some(lock) = lock else {
         let pid = std::fs::read_to_string(&lock_path).unwrap_or_default();
@@ -98,8 +145,8 @@ fn claim(socket: &Path) -> Result<LockFile, Failure> {
         return Err(Failure::new(ExitCode::Failed, message));
     };
     match socket.symlink_metadata() {
-        // The lock is ours: whoever made it is gone.
         Ok(meta) if meta.file_type().is_socket() => {
+            nobody_listens(socket)?;
             std::fs::remove_file(socket).with_context(|| format!("cannot remove the stale socket {shown}"))?;
         }
         Ok(_) => {
@@ -109,4 +156,27 @@ fn claim(socket: &Path) -> Result<LockFile, Failure> {
         Err(_) => {}
     }
     Ok(lock)
+}
+
+fn lock_path(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_os_string();
+    path.push(".lock");
+    PathBuf::from(path)
+}
+
+/// The lock alone does not show it: whoever tidies up a directory may have removed the lock file of a
+/// supervisor that lives.
+fn nobody_listens(socket: &Path) -> Result<(), Failure> {
+    let shown = socket.display();
+    let listens = sys::who_listens(socket)
+        .with_context(|| format!("cannot find out who listens at {shown}: name another --socket, or remove it"))?;
+    let who = match listens {
+        Listens::Nobody => return Ok(()),
+        Listens::Process(Some(pid)) => format!("process {pid}"),
+        Listens::Process(None) => "a process that does not answer".to_string(),
+    };
+    let message = format!(
+        "another supervisor, or another program, listens at {shown} ({who}): stop it, or name another --socket"
+    );
+    Err(Failure::new(ExitCode::Failed, message))
 }

@@ -7,9 +7,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::connect::connect;
-use super::output::{age, bytes, count, print_line, print_table, safe, state, table};
+use super::output::{age, bytes, count, print_line, print_table, printed, safe, state, table};
 use super::{ExitCode, Failure, WorkerArgument};
-use crate::report::{StatusReport, WorkerInfo, WorkerRow};
+use crate::report::{ExitReport, StatusReport, WorkerInfo, WorkerRow};
+
+/// How many senders `status` shows to people, the largest.
+const SENDERS_SHOWN: usize = 5;
 
 /// The arguments of `workhall ps`.
 #[derive(Debug, clap::Args)]
@@ -40,10 +43,9 @@ pub struct Status {
 impl Ps {
     /// Lists.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let report = connect(socket)?.report(|client| client.list())?.unwrap_or_default();
+        let report = connect(socket, None)?.report(|client| client.list())?.unwrap_or_default();
         if self.json {
-            print_line(report)?;
-            return Ok(ExitCode::Done);
+            return printed(print_line(report));
         }
         let rows: Vec<WorkerRow> = read(report)?;
         let mut table =
@@ -67,8 +69,7 @@ impl Ps {
                 Cell::new(count(row.crashes)),
             ]);
         }
-        print_table(&table)?;
-        Ok(ExitCode::Done)
+        printed(print_table(&table))
     }
 }
 
@@ -77,37 +78,29 @@ impl Info {
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         let worker = &self.worker;
         worker.check()?;
-        let Some(report) = connect(socket)?.report(|client| client.info(worker.address()))? else {
+        let Some(report) = connect(socket, None)?.report(|client| client.info(worker.address()))? else {
             return Err(Failure::new(
                 ExitCode::Failed,
                 format!("there is no worker {worker}: `workhall ps` lists those there are; a call would create it"),
             ));
         };
         if self.json {
-            print_line(report)?;
-            return Ok(ExitCode::Done);
+            return printed(print_line(report));
         }
         let info: WorkerInfo = read(report)?;
-        for (key, value) in info_lines(&info) {
-            print_line(format_args!("{key:<12}{value}"))?;
-        }
-        Ok(ExitCode::Done)
+        printed(info_lines(&info).iter().try_for_each(|(key, value)| print_line(format_args!("{key:<14}{value}"))))
     }
 }
 
 impl Status {
     /// Shows the supervisor.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let report = connect(socket)?.report(|client| client.status())?.unwrap_or_default();
+        let report = connect(socket, None)?.report(|client| client.status())?.unwrap_or_default();
         if self.json {
-            print_line(report)?;
-            return Ok(ExitCode::Done);
+            return printed(print_line(report));
         }
         let status: StatusReport = read(report)?;
-        for (key, value) in status_lines(&status) {
-            print_line(format_args!("{key:<12}{value}"))?;
-        }
-        Ok(ExitCode::Done)
+        printed(status_lines(&status).iter().try_for_each(|(key, value)| print_line(format_args!("{key:<14}{value}"))))
     }
 }
 
@@ -133,31 +126,37 @@ fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
     lines.push((
         "pending",
         format!(
-            "{} of {} messages, {} of {}",
+            "{} of {} messages, {} of {}{}",
             count(row.pending),
             count(mailbox.messages_max),
             bytes(mailbox.bytes),
-            bytes(mailbox.bytes_max)
+            bytes(mailbox.bytes_max),
+            info.oldest_age_ms.map(|millis| format!(", the first for {}", age(millis))).unwrap_or_default()
         ),
     ));
     lines.push(("executed", count(row.executed)));
     lines.push(("crashes", format!("{}, {} in a row", count(row.crashes), info.failures_in_a_row)));
     if let Some(millis) = info.next_start_in_ms {
-        lines.push(("next start", format!("in {}", age(millis))));
+        let why =
+            if row.state == "paused" { ", after too many crashes (`workhall resume` starts it at once)" } else { "" };
+        lines.push(("next start", format!("in {}{why}", age(millis))));
     }
-    if let Some(last) = &info.last_exit {
-        let how = match (&last.failure, last.exit) {
-            (Some(failure), Some(exit)) => format!("{}; {exit}", safe(failure)),
-            (Some(failure), None) => safe(failure),
-            (None, Some(exit)) => exit.to_string(),
-            (None, None) => "unknown".to_string(),
-        };
-        lines.push(("last exit", format!("generation {}, {} ago: {how}", last.generation, age(last.ago_ms))));
+    if let Some(holder) = &info.waits_for {
+        lines.push(("waits for", safe(holder)));
+    }
+    if info.queued {
+        lines.push(("next start", "when another worker's process has ended: no place is free".to_string()));
+    }
+    for (at, exit) in info.exits.iter().enumerate() {
+        lines.push((if at == 0 { "last exits" } else { "" }, exit_line(exit)));
     }
     if info.violations > 0 {
-        let last = info.last_violation.as_deref().map(safe).unwrap_or_default();
-        lines.push(("violations", format!("{}, the last: {last}", count(info.violations))));
+        lines.push(("violations", count(info.violations)));
+        for violation in &info.last_violations {
+            lines.push(("", format!("generation {}: {}", violation.generation, safe(&violation.said))));
+        }
     }
+    lines.push(("limits", limits_line(info)));
     if let Some(method) = &info.startup_method {
         lines.push(("startup", safe(method)));
     }
@@ -168,6 +167,30 @@ fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
     lines.push(("executes", info.exec.join(" ")));
     lines.push(("created", format!("{} ago", age(row.age_ms))));
     lines
+}
+
+fn exit_line(exit: &ExitReport) -> String {
+    let how = match (&exit.failure, exit.exit) {
+        (Some(failure), Some(exit)) => format!("{}; {exit}", safe(failure)),
+        (Some(failure), None) => safe(failure),
+        (None, Some(exit)) => exit.to_string(),
+        (None, None) => "unknown".to_string(),
+    };
+    format!("generation {}, {} ago: {how}", exit.generation, age(exit.ago_ms))
+}
+
+fn limits_line(info: &WorkerInfo) -> String {
+    let limits = &info.limits;
+    let crash = &limits.crash_limit;
+    let mut parts = vec![format!("ready within {}", age(limits.start_timeout_ms))];
+    parts.extend(limits.task_timeout_ms.map(|millis| format!("a task {}", age(millis))));
+    parts.extend(limits.idle_timeout_ms.map(|millis| format!("idle {}", age(millis))));
+    parts.push(match limits.attempts {
+        1 => "one attempt".to_string(),
+        attempts => format!("{attempts} attempts"),
+    });
+    parts.push(format!("{} crashes in {} pause it for {}", crash.crashes, age(crash.within_ms), age(crash.pause_ms)));
+    parts.join(", ")
 }
 
 fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
@@ -207,24 +230,89 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
     ];
     let sum: Vec<String> = terms.iter().map(|(name, number)| format!("{} {name}", count(*number))).collect();
     lines.push(("ledger", format!("{} accepted = {}", count(ledger.accepted), sum.join(" + "))));
-    lines.push(("beside it", format!("{} refused, {} ignored", count(status.refused), count(status.ignored))));
+    let violations = match counts.violations {
+        0 => String::new(),
+        many => format!(", {} things said wrong by processes", count(many)),
+    };
+    lines.push((
+        "beside it",
+        format!("{} refused, {} ignored{violations}", count(status.refused), count(status.ignored)),
+    ));
+    let dead = &status.dead_letters;
+    lines.push((
+        "dead letters",
+        format!(
+            "{} of {} kept, {} of {}; {} older ones dropped",
+            count(dead.messages),
+            count(limits.dead_messages),
+            bytes(dead.bytes),
+            bytes(limits.dead_bytes),
+            count(dead.dropped)
+        ),
+    ));
+    lines.push((
+        "messages",
+        format!(
+            "{} of {} wait or run, {} of {}; at most {} each",
+            count(limits.total_messages_used),
+            count(limits.total_messages),
+            bytes(limits.total_bytes_used),
+            bytes(limits.total_bytes),
+            bytes(limits.message_bytes)
+        ),
+    ));
+    for (at, sender) in status.senders.iter().take(SENDERS_SHOWN).enumerate() {
+        lines.push((
+            if at == 0 { "senders" } else { "" },
+            format!(
+                "{}: {} of {} messages, {} of {}",
+                match (sender.worker, sender.user) {
+                    (Some(worker), _) => format!("worker %{worker}"),
+                    (None, user) => format!("clients of user {}", user.unwrap_or_default()),
+                },
+                count(sender.messages),
+                count(limits.sender_messages),
+                bytes(sender.bytes),
+                bytes(limits.sender_bytes)
+            ),
+        ));
+    }
+    let queued = match limits.processes_queued {
+        0 => String::new(),
+        many => format!(" ({} workers wait for a place)", count(many)),
+    };
     lines.push((
         "limits",
         format!(
-            "{} of {} of messages, {} a message, {} workers, {} clients, {} descriptors",
-            bytes(limits.total_bytes_used),
-            bytes(limits.total_bytes),
-            bytes(limits.message_bytes),
+            "{} of {} processes{queued}, {} workers, {} clients, {} descriptors",
+            count(limits.processes_used),
+            count(limits.processes),
             count(limits.workers),
             count(limits.connections),
             count(limits.descriptors)
         ),
     ));
-    lines.push(("trees by", status.process_tree.clone()));
+    let asker = &status.asker;
+    let may = |may: bool| if may { "may" } else { "may not" };
+    lines.push((
+        "you",
+        format!(
+            "user {}, group {}, {} of {} clients; you {} kill, you {} administer",
+            asker.uid,
+            asker.gid,
+            count(asker.connections),
+            count(limits.connections_per_user),
+            may(asker.may_kill),
+            may(asker.may_administer)
+        ),
+    ));
+    let why = status.why_not_cgroup.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    lines.push(("trees by", format!("{}{why}", status.process_tree)));
+    lines.extend(status.not_enforced.iter().map(|sentence| ("warning", sentence.clone())));
     lines
 }
 
-fn read<T: DeserializeOwned>(report: Value) -> Result<T, Failure> {
+pub(super) fn read<T: DeserializeOwned>(report: Value) -> Result<T, Failure> {
     serde_json::from_value(report).map_err(|error| {
         Failure::new(ExitCode::Failed, format!("this supervisor reports what is not understood: {error}"))
     })

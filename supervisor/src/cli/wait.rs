@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use workhall_protocol::messages::Until;
+use workhall_protocol::messages::{ReceiptBody, Until};
 
-use super::connect::connect;
-use super::output::print_line;
+use super::connect::{connect, refused};
+use super::output::Out;
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 
 /// The arguments of `workhall wait`.
@@ -41,14 +41,16 @@ impl Wait {
             _ => Until::Empty,
         };
         self.worker.check()?;
-        let mut connection = connect(socket)?;
-        connection.set_timeout(self.timeout);
+        let mut connection = connect(socket, self.timeout)?;
         let ticket = connection.ask(|client| client.wait(self.worker.address(), until))?;
-        connection.receipt(ticket)?;
-        let outcome = connection.ask(|client| client.outcome(ticket))?;
-        if self.json {
-            print_line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?)?;
+        if let ReceiptBody::Refused { reason, detail } = connection.receipt(ticket)? {
+            return Err(refused(reason, &detail));
         }
-        Ok(ExitCode::Done)
+        let outcome = connection.ask(|client| client.outcome(ticket))?;
+        let mut out = Out::default();
+        if self.json {
+            out.line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?);
+        }
+        out.end(Ok(ExitCode::Done))
     }
 }

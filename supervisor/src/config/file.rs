@@ -8,14 +8,22 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
-use workhall_core::Policy;
+use workhall_core::{CrashLimit, Limits, Policy};
 use workhall_protocol::limits::{FRAME_BYTES_MAX, METHOD_BYTES_MAX};
+
+use super::ProcessTree;
+use super::people::AllowedFile;
+use super::settings::{GroupFile, LimitsFile, Nice, Settings, SettingsFile, Umask, UserFile, Value, Variable};
 
 /// Message and envelope share a frame; this much is left for the envelope.
 const ENVELOPE_BYTES: u64 = 4096;
 const MESSAGE_BYTES_MAX: u64 = FRAME_BYTES_MAX as u64 - ENVELOPE_BYTES;
 /// No duration of a configuration is longer than this: thirty days.
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How much of a user's answers may wait to be read, in bytes: several readers of large results that are slow.
+pub const UNREAD_BYTES_DEFAULT: u64 = 512 << 20;
+/// Two of the largest messages: less than that would make some of them impossible to send.
+const USER_BYTES_MIN: u64 = 2 * FRAME_BYTES_MAX as u64;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,22 +46,77 @@ pub(super) struct SupervisorFile {
     #[serde(deserialize_with = "bytes")]
     pub total_bytes: u64,
     #[serde(deserialize_with = "count")]
+    pub total_messages: u64,
+    #[serde(deserialize_with = "count")]
+    pub sender_messages: u64,
+    #[serde(deserialize_with = "bytes")]
+    pub sender_bytes: u64,
+    pub dead_letters: DeadLettersFile,
+    #[serde(deserialize_with = "count")]
     pub max_workers: u64,
     #[serde(deserialize_with = "count")]
+    pub max_processes: u64,
+    #[serde(deserialize_with = "count")]
     pub max_connections: u64,
+    pub process_tree: ProcessTree,
+    #[serde(deserialize_with = "some_count")]
+    pub max_connections_per_user: Option<u64>,
+    #[serde(deserialize_with = "user_bytes")]
+    pub unread_bytes: u64,
+    #[serde(deserialize_with = "user_bytes")]
+    pub unfinished_bytes: u64,
+    #[serde(deserialize_with = "super::people::mode")]
+    pub socket_mode: u32,
+    #[serde(deserialize_with = "super::people::user")]
+    pub socket_user: Option<u32>,
+    #[serde(deserialize_with = "super::people::group")]
+    pub socket_group: Option<u32>,
+    pub kill: Option<AllowedFile>,
+    pub admin: Option<AllowedFile>,
 }
 
 impl Default for SupervisorFile {
     fn default() -> Self {
+        let limits = Limits::default();
         SupervisorFile {
             socket: None,
             workers: None,
             shutdown_grace: Duration::from_secs(10),
-            message_bytes: 4 << 20,
-            total_bytes: 1 << 30,
-            max_workers: 1_000_000,
+            message_bytes: limits.message_bytes,
+            total_bytes: limits.total_bytes,
+            total_messages: limits.total_messages,
+            sender_messages: limits.sender_messages,
+            sender_bytes: limits.sender_bytes,
+            dead_letters: DeadLettersFile::default(),
+            max_workers: limits.workers.into(),
+            max_processes: limits.processes.into(),
             max_connections: 10_000,
+            process_tree: ProcessTree::Auto,
+            max_connections_per_user: None,
+            unread_bytes: UNREAD_BYTES_DEFAULT,
+            unfinished_bytes: 64 << 20,
+            socket_mode: 0o600,
+            socket_user: None,
+            socket_group: None,
+            kill: None,
+            admin: None,
         }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct DeadLettersFile {
+    #[serde(deserialize_with = "count")]
+    pub messages: u64,
+    #[serde(deserialize_with = "bytes")]
+    pub bytes: u64,
+}
+
+impl Default for DeadLettersFile {
+    fn default() -> Self {
+        let limits = Limits::default();
+        DeadLettersFile { messages: limits.dead_messages, bytes: limits.dead_bytes }
     }
 }
 
@@ -68,15 +131,35 @@ pub(super) struct ClassFile {
     #[serde(deserialize_with = "method")]
     pub startup_method: Option<String>,
     pub on_crash: OnCrash,
+    #[serde(deserialize_with = "attempts")]
+    pub attempts: Option<u8>,
+    pub crash_limit: CrashLimitFile,
     pub mailbox: MailboxFile,
+    pub call: Option<AllowedFile>,
     #[serde(deserialize_with = "some_time")]
     pub start_timeout: Duration,
+    #[serde(deserialize_with = "maybe_time")]
+    pub task_timeout: Option<Duration>,
+    #[serde(deserialize_with = "maybe_time")]
+    pub idle_timeout: Option<Duration>,
     #[serde(deserialize_with = "some_duration")]
     pub task_grace: Option<Duration>,
     #[serde(deserialize_with = "duration")]
     pub exit_grace: Duration,
     #[serde(deserialize_with = "duration")]
     pub term_grace: Duration,
+    pub user: Option<UserFile>,
+    pub group: Option<GroupFile>,
+    pub environment: BTreeMap<Variable, Value>,
+    pub pass_environment: Vec<Variable>,
+    pub umask: Option<Umask>,
+    pub nice: Option<Nice>,
+    pub limits: LimitsFile,
+    #[serde(deserialize_with = "some_bytes")]
+    pub memory: Option<u64>,
+    #[serde(deserialize_with = "some_count")]
+    pub processes: Option<u64>,
+    pub no_new_privs: bool,
 }
 
 impl Default for ClassFile {
@@ -88,18 +171,73 @@ impl Default for ClassFile {
             main: false,
             startup_method: None,
             on_crash: OnCrash::Drop,
+            attempts: None,
+            crash_limit: CrashLimitFile::default(),
             mailbox: MailboxFile::default(),
+            call: None,
             start_timeout: Duration::from_secs(30),
+            task_timeout: None,
+            idle_timeout: None,
             task_grace: None,
             exit_grace: Duration::from_secs(5),
             term_grace: Duration::from_secs(5),
+            user: None,
+            group: None,
+            environment: BTreeMap::new(),
+            pass_environment: Vec::new(),
+            umask: None,
+            nice: None,
+            limits: LimitsFile::default(),
+            memory: None,
+            processes: None,
+            no_new_privs: true,
         }
     }
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum OnCrash {
+    Drop,
+    Retry,
+}
+
+/// How often a message is tried whose class says `retry` and no more.
+const ATTEMPTS: u8 = 3;
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct CrashLimitFile {
+    #[serde(deserialize_with = "crashes")]
+    pub crashes: u16,
+    #[serde(deserialize_with = "some_time")]
+    pub within: Duration,
+    #[serde(deserialize_with = "some_time")]
+    pub pause: Duration,
+    pub calls: Calls,
+    pub unstarted: Unstarted,
+}
+
+impl Default for CrashLimitFile {
+    fn default() -> Self {
+        let CrashLimit { crashes, within, pause, .. } = CrashLimit::default();
+        CrashLimitFile { crashes, within, pause, calls: Calls::Accept, unstarted: Unstarted::Keep }
+    }
+}
+
+/// What becomes of calls during the pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Calls {
+    Accept,
+    Refuse,
+}
+
+/// What becomes of pending messages at the pause, if the process could not be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Unstarted {
+    Keep,
     Drop,
 }
 
@@ -129,7 +267,39 @@ impl ClassFile {
             task_grace: self.task_grace,
             exit_grace: self.exit_grace,
             term_grace: self.term_grace,
+            attempts: match self.on_crash {
+                OnCrash::Drop => 1,
+                OnCrash::Retry => self.attempts.unwrap_or(ATTEMPTS),
+            },
+            task_timeout: self.task_timeout,
+            idle_timeout: self.idle_timeout,
+            crash_limit: CrashLimit {
+                crashes: self.crash_limit.crashes,
+                within: self.crash_limit.within,
+                pause: self.crash_limit.pause,
+                refuse_calls: self.crash_limit.calls == Calls::Refuse,
+                drop_unstarted: self.crash_limit.unstarted == Unstarted::Drop,
+            },
         }
+    }
+}
+
+impl ClassFile {
+    /// What it sets for its processes.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let settings = SettingsFile {
+            user: self.user.as_ref(),
+            group: self.group.as_ref(),
+            environment: self.environment.clone(),
+            pass_environment: self.pass_environment.clone(),
+            umask: self.umask,
+            nice: self.nice,
+            limits: self.limits,
+            memory: self.memory,
+            processes: self.processes,
+            no_new_privs: self.no_new_privs,
+        };
+        settings.check()
     }
 }
 
@@ -140,6 +310,10 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 
 fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     duration(deserializer).map(Some)
+}
+
+fn maybe_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    some_time(deserializer).map(Some)
 }
 
 fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -177,6 +351,14 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     deserializer.deserialize_any(Bytes)
 }
 
+fn some_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    bytes(deserializer).map(Some)
+}
+
+fn some_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    count(deserializer).map(Some)
+}
+
 pub(super) fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let shift = match text[digits..].trim_start() {
@@ -203,6 +385,30 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     match u64::deserialize(deserializer)? {
         0 => Err(de::Error::custom("0 is out of range: at least 1 (zero never means unlimited)")),
         count => Ok(count),
+    }
+}
+
+fn attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    match u64::deserialize(deserializer)? {
+        attempts @ 2..=255 => Ok(Some(attempts as u8)),
+        _ => Err(de::Error::custom("out of range: 2 to 255 executions of one message, all in all")),
+    }
+}
+
+fn crashes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    match u64::deserialize(deserializer)? {
+        crashes @ 1..=1000 => Ok(crashes as u16),
+        _ => Err(de::Error::custom("out of range: 1 to 1000 crashes")),
+    }
+}
+
+fn user_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let bytes = bytes(deserializer)?;
+    match bytes >= USER_BYTES_MIN {
+        true => Ok(bytes),
+        false => Err(de::Error::custom(format_args!(
+            "out of range: at least {USER_BYTES_MIN} bytes, two of the largest messages"
+        ))),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
 use serde_json::Value;
-use worker_host::{Context, MethodResult, Worker};
+use worker_host::{Call, Context, MethodResult, Worker};
 
 #[derive(Default)]
 struct State {
@@ -73,6 +73,26 @@ fn main() -> worker_host::Result {
         .method("panic", |_, _, ()| -> MethodResult<()> { panic!("as asked") })
         .method("exit", |_, _, (code,): (i32,)| -> MethodResult<()> { std::process::exit(code) })
         .method("die", |_, _, ()| Ok(raise(Signal::SIGKILL)?))
+        // Writes a line at each attempt, and dies at the first so many.
+        .method("die_times", |_, _, (file, line, times): (PathBuf, String, usize)| {
+            append(&file, &line)?;
+            if fs::read_to_string(&file)?.lines().filter(|other| **other == line).count() <= times {
+                raise(Signal::SIGKILL)?;
+            }
+            Ok(())
+        })
+        // Dies unless the file `go` is there; then it writes a line.
+        .method("die_unless", |_, _, (go, file, line): (PathBuf, PathBuf, String)| {
+            if !go.exists() {
+                raise(Signal::SIGKILL)?;
+            }
+            Ok(append(&file, &line)?)
+        })
+        // Calls another in so many milliseconds.
+        .method("call_in", |_, ctx, (ms, worker, method, args): (u64, String, String, Vec<Value>)| {
+            let conditions = Call { after: Some(Duration::from_millis(ms)), ..Call::default() };
+            receipt(ctx.call_with(worker.as_str(), &method, args, conditions)?)
+        })
         // Calls another, and returns the receipt.
         .method("call", |_, ctx, (worker, method, args): (String, String, Vec<Value>)| {
             receipt(ctx.call(worker.as_str(), &method, args)?)
@@ -147,6 +167,8 @@ fn main() -> worker_host::Result {
             let links = fs::read_dir("/proc/self/fd")?.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
             Ok(links.map(|link| link.display().to_string()).collect::<Vec<_>>())
         })
+        // A file of /proc, whose size is not known before, or any other.
+        .method("read", |_, _, (file,): (PathBuf,)| Ok(String::from_utf8_lossy(&fs::read(file)?).into_owned()))
         .method("big", |_, _, (bytes,): (usize,)| Ok("x".repeat(bytes)))
         .on_error(|state, ctx: &mut Context<'_>, error| state.errors.push(format!("{}: {error}", ctx.method())))
         .run()

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use workhall_core::{
-    Call, CallReceipt, Core, Effect, Event, Instant, Kill, KillMode, KillReceipt, Limits, Mark, Policy, ProcessKey,
-    Refused, ReplyTo,
+    AccountId, Call, CallReceipt, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode, KillReceipt, Letters,
+    Limits, Mark, Policy, ProcessKey, Refused, ReplyTo,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
-use workhall_protocol::terms::{Exit, Refusal, Until};
+use workhall_protocol::terms::{Exit, Refusal, StartStage, Until};
 
 const NAMES: [&str; 4] = ["a", "b", "main", "nobody"];
 /// How many times the end is driven on before it counts as none.
@@ -29,8 +29,8 @@ const TICKS_MAX: u8 = 8;
 
 /// The core's event stream.
 pub fn core(data: &[u8]) {
-    let Some((policy, steps)) = data.split_first() else { return };
-    let mut world = World::new(*policy, steps);
+    let [policy, limits, steps @ ..] = data else { return };
+    let mut world = World::new(*policy, *limits, steps);
     while !world.bytes.is_empty() && !world.stopped {
         world.step();
     }
@@ -61,18 +61,36 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(policy: u8, bytes: &'a [u8]) -> World<'a> {
-        let bit = |bit: u8| policy & (1 << bit) != 0;
-        let limits = Limits { message_bytes: 100, total_bytes: if bit(0) { 700 } else { 1 << 20 }, workers: 3 };
+    fn new(policy: u8, limits: u8, bytes: &'a [u8]) -> World<'a> {
+        let bit = |byte: u8, bit: u8| byte & (1 << bit) != 0;
+        let limited = |at: u8| bit(limits, at);
+        let limits = Limits {
+            message_bytes: 100,
+            total_bytes: if limited(0) { 700 } else { 1 << 20 },
+            sender_messages: if limited(1) { 3 } else { 1000 },
+            workers: 3,
+            processes: if limited(2) { 1 } else { 100 },
+            dead_messages: 2,
+            ..Limits::default()
+        };
         let policy = Policy {
             class: "c".into(),
-            startup_method: bit(1).then(|| "startup".into()),
-            mailbox_messages: if bit(2) { 2 } else { 20 },
-            mailbox_bytes: if bit(3) { 200 } else { 1 << 20 },
+            startup_method: bit(policy, 0).then(|| "startup".into()),
+            mailbox_messages: if bit(policy, 1) { 2 } else { 20 },
+            mailbox_bytes: if bit(policy, 2) { 200 } else { 1 << 20 },
             start_timeout: Duration::from_millis(100),
-            task_grace: bit(4).then_some(Duration::from_millis(30)),
-            exit_grace: Duration::from_millis(if bit(5) { 0 } else { 50 }),
-            term_grace: Duration::from_millis(if bit(6) { 0 } else { 70 }),
+            task_grace: bit(policy, 3).then_some(Duration::from_millis(30)),
+            exit_grace: Duration::from_millis(if bit(policy, 4) { 0 } else { 50 }),
+            term_grace: Duration::from_millis(if bit(policy, 4) { 0 } else { 70 }),
+            attempts: if bit(policy, 5) { 2 } else { 1 },
+            task_timeout: bit(policy, 6).then_some(Duration::from_millis(40)),
+            idle_timeout: bit(policy, 7).then_some(Duration::from_millis(90)),
+            crash_limit: CrashLimit {
+                crashes: if limited(3) { 1 } else { 8 },
+                refuse_calls: limited(4),
+                drop_unstarted: limited(5),
+                ..CrashLimit::default()
+            },
         };
         World {
             core: Core::new(limits, 1),
@@ -122,7 +140,14 @@ impl<'a> World<'a> {
                 64..=95 => {
                     self.core.forget_waits(connection());
                     self.awaited.remove("state");
+                    self.awaited.remove("end");
                 }
+                96..=127 => self.letters(),
+                128..=143 => {
+                    let target = self.target();
+                    self.core.resume(self.now, target);
+                }
+                144..=159 => self.restore(),
                 _ => self.late(),
             },
             _ => self.process_acts(),
@@ -159,6 +184,7 @@ impl<'a> World<'a> {
         let reply = bit(0).then(|| self.reply());
         let from = bit(1).then(|| self.any_process().map(|process| process.key)).flatten();
         let expires = bit(2).then(|| self.duration());
+        let after = bit(6).then(|| self.duration());
         let args = vec![0; if bit(3) { usize::from(self.byte()) } else { 1 }];
         let call = Call {
             target,
@@ -167,13 +193,12 @@ impl<'a> World<'a> {
             from,
             existing: bit(5),
             expires,
+            after,
+            account: AccountId(u64::from(flags >> 7)),
             reply,
         };
         let policy = self.policy.clone();
-        let receipt = self.core.call(self.now, call, |name| match name {
-            "nobody" => Err(Refused::new(Refusal::NoClass, "no class")),
-            _ => Ok(policy),
-        });
+        let receipt = self.core.call(self.now, call, |name| class_of(name, policy));
         if let (Some(reply), CallReceipt::Accepted { .. }) = (reply, receipt) {
             self.await_one("fate", reply);
         }
@@ -198,7 +223,7 @@ impl<'a> World<'a> {
         let (target, reply) = (self.target(), self.reply());
         let until = [Until::Idle, Until::Gone, Until::Empty, Until::Room][usize::from(self.byte() % 4)];
         self.await_one("state", reply);
-        self.core.wait(target, until, reply);
+        self.core.wait(target, until, AccountId(0), reply);
     }
 
     fn start(&mut self) {
@@ -208,6 +233,33 @@ impl<'a> World<'a> {
         if !main || self.core.worker(self.now, Target::Number(WorkerNumber::MAIN)).is_none() {
             self.core.start(self.now, name, self.policy.clone(), main);
         }
+    }
+
+    fn letters(&mut self) {
+        let which = match self.byte() {
+            0..=99 => Letters::All,
+            100..=199 => Letters::Of("a"),
+            byte => Letters::One(MessageId(u64::from(byte - 200))),
+        };
+        match self.flag() {
+            true => drop(self.core.drop_dead(which)),
+            false => {
+                let policy = self.policy.clone();
+                self.core.requeue(self.now, which, AccountId(0), |name| class_of(name, policy.clone()));
+            }
+        }
+    }
+
+    /// The core that goes on is the one that its snapshot says.
+    fn restore(&mut self) {
+        let mut bytes = Vec::new();
+        let mut writer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
+        self.core.snapshot(&mut writer).expect("a core can be written");
+        let before = self.core.ledger();
+        let mut reader = rmp_serde::Deserializer::new(&*bytes);
+        let limits = self.core.limits().0.clone();
+        self.core = Core::restore(&mut reader, limits).expect("what was written can be read");
+        assert_eq!(self.core.ledger(), before);
     }
 
     fn ticks(&mut self) {
@@ -258,7 +310,10 @@ impl<'a> World<'a> {
             return;
         }
         let event = match act {
-            0..=2 => Event::Ready { process, window: [0, 1, 2, 64, u32::MAX][usize::from(self.byte() % 5)] },
+            0..=2 => {
+                let window = [0, 1, 2, 64, u32::MAX][usize::from(self.byte() % 5)];
+                Event::Ready { process, window, marked: self.flag() }
+            }
             3..=6 => {
                 let id = self.id(&tasks);
                 self.settled(process, id);
@@ -274,7 +329,8 @@ impl<'a> World<'a> {
                 None => return,
             },
             11 => Event::Violation { process, detail: "é" },
-            12 => Event::Disconnected { process },
+            12 if self.flag() => Event::Disconnected { process },
+            12 => Event::StartFailed { process, stage: StartStage::Exec, detail: "no such file".into() },
             _ => {
                 let mark = self.mark(&tasks);
                 let exit = if self.flag() { Exit::Code(0) } else { Exit::Signal(9) };
@@ -316,7 +372,7 @@ impl<'a> World<'a> {
         let event = match self.byte() % 6 {
             0 => Event::Done { process, id, result: b"late" },
             1 => Event::Marked { process, mark: Mark { begun: id, finished: id } },
-            2 => Event::Ready { process, window: 3 },
+            2 => Event::Ready { process, window: 3, marked: true },
             3 => Event::Exited { process, exit: Exit::Code(0), mark: None },
             4 => Event::Asked { process, mark: None },
             _ => Event::TreeGone { process },
@@ -335,6 +391,7 @@ impl<'a> World<'a> {
                 Effect::Spawn { process } => self.spawn(process),
                 Effect::Deliver { process, slot, id } => self.deliver(process, slot, id),
                 Effect::Ask { process, slot } => self.ask(process, slot),
+                Effect::Look { process, slot } => self.look(process, slot),
                 Effect::Continue { process, slot }
                 | Effect::Term { process, slot }
                 | Effect::Kill { process, slot } => {
@@ -363,8 +420,14 @@ impl<'a> World<'a> {
         let name = self.core.name(key).expect("who is started is there").clone();
         let other = self.processes.iter().find(|process| process.name == name && !process.gone);
         assert!(other.is_none(), "{key:?} of {name} is started while {other:?} is not gone");
-        if self.byte() > 240 {
-            return self.core.handle(self.now, Event::SpawnFailed { process: key, detail: "no such file".into() });
+        match self.byte() {
+            0..=239 => {}
+            byte @ 240..=247 => {
+                let stage = if byte % 2 == 0 { StartStage::Setup } else { StartStage::Exec };
+                let failed = Event::SpawnFailed { process: key, stage, detail: "no such file".into() };
+                return self.core.handle(self.now, failed);
+            }
+            _ => return self.core.handle(self.now, Event::Held { process: key, detail: "process 1".into() }),
         }
         let slot = self.processes.len() as u32;
         self.processes.push(Process { key, name, tasks: Vec::new(), asked: false, exited: false, gone: false });
@@ -393,6 +456,16 @@ impl<'a> World<'a> {
         let tasks = process.tasks.clone();
         let mark = self.mark(&tasks);
         self.core.handle(self.now, Event::Asked { process: key, mark });
+    }
+
+    /// What it writes into its page is its own affair.
+    fn look(&mut self, key: ProcessKey, slot: u32) {
+        let process = &self.processes[slot as usize];
+        assert!(process.key == key && !process.exited);
+        let tasks = process.tasks.clone();
+        if let Some(mark) = self.mark(&tasks) {
+            self.core.handle(self.now, Event::Marked { process: key, mark });
+        }
     }
 
     // ---- the end ----------------------------------------------------------------------------
@@ -426,6 +499,13 @@ impl<'a> World<'a> {
         assert_eq!(self.core.limits().1, 0, "every charge is paid back");
         self.awaited.retain(|_, awaited| !awaited.is_empty());
         assert!(self.awaited.is_empty(), "some were never answered: {:?}", self.awaited);
+    }
+}
+
+fn class_of(name: &str, policy: Arc<Policy>) -> Result<Arc<Policy>, Refused> {
+    match name {
+        "nobody" => Err(Refused::new(Refusal::NoClass, "no class")),
+        _ => Ok(policy),
     }
 }
 

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use workhall_core::{
-    Call, CallReceipt, Counters, Effect, Event, Instant, Kill, KillMode, KillReceipt, KillReport, Ledger, Mark,
-    Message, Outcome, Policy, ProcessKey,
+    AccountId, Call, CallReceipt, Charge, Counters, DeadTotals, Effect, Event, Instant, Kill, KillMode, KillReceipt,
+    KillReport, Ledger, Limits, Mark, Message, Outcome, Policy, ProcessKey,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerNumber};
 use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, Until};
@@ -19,8 +19,19 @@ use super::process::{ENDING_MAX, TASK_MAX};
 /// What a kill may take beyond its graces: the signals' repetition, the tree, late timers and the wires.
 const KILL_SLACK: Duration = Duration::from_secs(5).saturating_add(ENDING_MAX.saturating_mul(2));
 
-#[derive(Debug, Default)]
+/// How late a tick may be in this world.
+const TICK_SLACK: Duration = Duration::from_millis(600);
+
+#[derive(Debug)]
 pub struct Checker {
+    limits: Limits,
+    now: Instant,
+    /// What processes know the messages by.
+    tasks: BTreeMap<MessageId, MessageId>,
+    /// The one that its process takes along at its exit, while the core decides about it.
+    dying: Option<MessageId>,
+    /// Dead letters that were dropped or posted again.
+    letters_left: u64,
     /// Everybody waits for every message: then each count is known exactly.
     exact: bool,
     pub violation: Option<(&'static str, String)>,
@@ -32,7 +43,7 @@ pub struct Checker {
     waiting: BTreeMap<u64, Waiting>,
     kills: Vec<KillRecord>,
     waits: Vec<Wait>,
-    last_begun: BTreeMap<String, MessageId>,
+    last_begun: BTreeMap<WorkerNumber, MessageId>,
     shutdown: bool,
     stopped: u32,
     fates: Fates,
@@ -58,6 +69,15 @@ struct Posted {
     from: Option<WorkerNumber>,
     expires: Option<Instant>,
     fate: Option<Outcome>,
+    account: AccountId,
+    /// It was posted for later.
+    due: Option<Instant>,
+    /// What processes know it by, once it was handed to one.
+    task: Option<MessageId>,
+    /// How many processes have died executing it.
+    deaths: u8,
+    /// How many have died before they began it.
+    returns: u8,
     begun: Option<ProcessKey>,
     /// How the task ended by itself, in truth.
     ended: Option<bool>,
@@ -76,6 +96,7 @@ struct Worker {
     /// Somebody has set a limit to its current task.
     may_be_cut: bool,
     startup: Option<String>,
+    policy: Policy,
     generation: u64,
     /// Messages that ended without having run, by a kill or the shutdown.
     discards: u64,
@@ -91,8 +112,10 @@ struct Process {
     over: bool,
     window: u32,
     has_page: bool,
-    /// Given to it, and the core does not know that it has ended.
+    /// Tasks given to it that the core does not know to have ended.
     in_flight: Vec<MessageId>,
+    /// Since when, as far as the core knows, it executes the first of them, or none.
+    since: Instant,
     /// What it executes in truth.
     executes: Option<MessageId>,
     /// Its page says that it executes something, which in truth it has ended, or will perhaps not begin.
@@ -123,6 +146,8 @@ struct KillRecord {
     current: Expected,
     receipts: u32,
     reports: u32,
+    /// The last message that was accepted before.
+    last: MessageId,
 }
 
 /// What the checker knows of the task that ran at a kill.
@@ -143,8 +168,108 @@ struct Wait {
 }
 
 impl Checker {
-    pub fn new(exact: bool) -> Checker {
-        Checker { exact, ..Checker::default() }
+    pub fn new(exact: bool, limits: Limits) -> Checker {
+        Checker {
+            limits,
+            exact,
+            now: Instant::default(),
+            tasks: BTreeMap::new(),
+            dying: None,
+            letters_left: 0,
+            violation: None,
+            messages: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            open: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            kills: Vec::new(),
+            waits: Vec::new(),
+            last_begun: BTreeMap::new(),
+            shutdown: false,
+            stopped: 0,
+            fates: Fates::default(),
+            expected_stale: 0,
+        }
+    }
+
+    /// The message that a process knows by this number.
+    fn by_task(&self, task: MessageId) -> Option<&Posted> {
+        self.messages.get(self.tasks.get(&task)?)
+    }
+
+    fn by_task_mut(&mut self, task: MessageId) -> Option<&mut Posted> {
+        self.messages.get_mut(self.tasks.get(&task)?)
+    }
+
+    /// A message is handed over under this number: its id, but for one that was posted for later.
+    pub fn task_is(&mut self, now: Instant, task: MessageId, id: MessageId) {
+        self.now = now;
+        let Some(posted) = self.messages.get_mut(&id) else {
+            return self.fail("C1", format!("{id} is handed over and was never accepted"));
+        };
+        let same = posted.task.is_none_or(|before| before == task);
+        posted.task = Some(task);
+        let fits = match posted.due {
+            None => task == id,
+            Some(due) => due <= now && task > id,
+        };
+        let text = format!("{id} is handed over as {task}: {posted:?}");
+        let other = self.tasks.insert(task, id).is_some_and(|other| other != id);
+        self.must(fits && same && !other, "C13", || text);
+    }
+
+    /// Dead letters were dropped, or posted again.
+    pub fn letters_leave(&mut self, count: u64) {
+        self.letters_left += count;
+    }
+
+    /// A dead letter is a new message.
+    pub fn requeued(
+        &mut self,
+        old: MessageId,
+        id: MessageId,
+        name: &str,
+        number: Option<WorkerNumber>,
+        policy: &Policy,
+    ) {
+        let Some(number) = number else { return self.fail("L1", format!("{old} was posted again to nobody")) };
+        let Some(before) = self.messages.get(&old) else { return self.fail("L1", format!("{old} was no message")) };
+        let (method, args, from) = (before.method.clone(), before.args.clone(), before.from);
+        let target = Target::Name(name);
+        let (account, reply) = (AccountId(0), None);
+        let (expires, after) = (None, None);
+        let call =
+            Call { target, method: &method, args: &args, from: None, existing: false, expires, after, account, reply };
+        let open = self.open.get(name).copied();
+        self.accepted(self.now, &call, Some(policy), open, number, id);
+        if let Some(posted) = self.messages.get_mut(&id) {
+            posted.from = from;
+        }
+    }
+
+    /// The accounts, and the bounds of the dead letters.
+    pub fn books(&mut self, charges: impl Iterator<Item = (AccountId, Charge)>, dead: DeadTotals) {
+        let charges: BTreeMap<AccountId, u64> = charges.map(|(id, charge)| (id, charge.messages)).collect();
+        let (most, limits) = (charges.values().copied().max().unwrap_or(0), &self.limits);
+        let (all, limit) = (charges.values().sum::<u64>(), limits.total_messages);
+        let within = most <= limits.sender_messages && all <= limit;
+        let dead_within = dead.messages <= limits.dead_messages && dead.bytes <= limits.dead_bytes;
+        if self.exact {
+            let mut expected = BTreeMap::<AccountId, u64>::new();
+            for message in self.messages.values().filter(|message| message.fate.is_none() && !message.told) {
+                *expected.entry(message.account).or_default() += 1;
+            }
+            let text = || format!("charged {charges:?}, expected {expected:?}");
+            self.must(charges == expected, "quota", text);
+            let abandoned = self.messages.values().filter(|message| message.is_abandoned()).count() as u64;
+            let letters = self.fates.dead + self.fates.expired - abandoned;
+            let seen = dead.messages + dead.dropped + self.letters_left;
+            self.must(letters == seen, "dead letters", || {
+                format!("{dead:?}, {letters} letters, {abandoned} abandoned")
+            });
+        }
+        self.must(within, "quota", || format!("{most} messages of one sender, {all} of all"));
+        self.must(dead_within, "dead letters", || format!("{dead:?}"));
     }
 
     fn fail(&mut self, rule: &'static str, detail: String) {
@@ -164,11 +289,12 @@ impl Checker {
     /// A worker that no call created.
     pub fn started(&mut self, name: &str, number: WorkerNumber, policy: &Policy) {
         let startup = policy.startup_method.as_deref().map(str::to_owned);
-        self.workers.insert(number, Worker { kept: true, ..Worker::new(name, startup) });
+        self.workers.insert(number, Worker { kept: true, ..Worker::new(name, startup, policy.clone()) });
         self.open.insert(name.to_owned(), number);
     }
 
     pub fn called(&mut self, now: Instant, call: &Call<'_>, policy: Option<&Policy>, receipt: &CallReceipt) {
+        self.dying = None;
         let what = || format!("{call:?} had {receipt:?}");
         let sender = call.from.map(|from| from.number);
         let sender_closed = sender.and_then(|number| self.workers.get(&number)).is_some_and(|worker| worker.closed);
@@ -188,7 +314,10 @@ impl Checker {
                     Refusal::NoClass => open.is_none() && policy.is_none(),
                     Refusal::BadName => matches!(call.target, Target::Name("")),
                     Refusal::MailboxFull | Refusal::TooLarge | Refusal::ShuttingDown => true,
-                    Refusal::NotPermitted | Refusal::CrashLoop => false,
+                    Refusal::CrashLoop => {
+                        open.is_some_and(|number| self.workers[&number].policy.crash_limit.refuse_calls)
+                    }
+                    Refusal::NotPermitted => false,
                 };
                 self.must(allowed, "C4", what);
             }
@@ -196,6 +325,7 @@ impl Checker {
                 self.must(!self.shutdown, "D8", what);
                 let allowed = match why {
                     Ignored::OwnKilledWorker => own && sender_closed,
+                    Ignored::NoLetter => false,
                     Ignored::Ending => matches!(call.target, Target::Number(_)) && open.is_none(),
                     Ignored::NoWorker => open.is_none() && (call.existing || matches!(call.target, Target::Number(_))),
                     Ignored::NoStartupMethod => match open {
@@ -231,7 +361,8 @@ impl Checker {
                 self.must(number > highest, "W4", || format!("{number} after {highest}"));
                 let class = policy.and_then(|policy| policy.startup_method.as_deref());
                 let startup = Some(class.unwrap_or(call.method).to_owned());
-                self.workers.insert(number, Worker::new(name, startup));
+                let policy = policy.cloned().unwrap_or_default();
+                self.workers.insert(number, Worker::new(name, startup, policy));
                 self.open.insert(name.to_owned(), number);
             }
         }
@@ -248,6 +379,11 @@ impl Checker {
             from: call.from.map(|from| from.number),
             expires: call.expires.map(|expires| now.after(expires)),
             fate: None,
+            account: call.account,
+            due: call.after.filter(|after| !after.is_zero()).map(|after| now.after(after)),
+            task: None,
+            deaths: 0,
+            returns: 0,
             begun: None,
             ended: None,
             told: false,
@@ -259,6 +395,7 @@ impl Checker {
     }
 
     pub fn killed(&mut self, now: Instant, kill: &Kill<'_>, policies: &dyn Fn(&str) -> Policy, receipt: KillReceipt) {
+        self.dying = None;
         let (name, open) = match kill.target {
             Target::Name(name) => (Some(name.to_owned()), self.open.get(name).copied()),
             Target::Number(number) => {
@@ -303,6 +440,7 @@ impl Checker {
             current,
             receipts: u32::from(kill.reply.is_none()),
             reports: 0,
+            last: self.messages.keys().next_back().copied().unwrap_or_default(),
         });
         if let Some(reply) = kill.reply {
             self.waiting.insert(reply.token, Waiting::Kill(self.kills.len() - 1));
@@ -373,6 +511,7 @@ impl Checker {
 
     pub fn shut_down(&mut self) {
         self.shutdown = true;
+        self.dying = None;
         self.open.clear();
         for worker in self.workers.values_mut() {
             worker.closed = true;
@@ -387,34 +526,39 @@ impl Checker {
         self.processes.get_mut(&key).expect("it was started").page_differs = differs;
     }
 
-    pub fn begins(&mut self, key: ProcessKey, id: MessageId) {
+    pub fn begins(&mut self, now: Instant, key: ProcessKey, task: MessageId) {
+        self.now = now;
         let over = self.processes[&key].over || self.processes[&key].exit.is_some();
         self.must(!over, "K8", || format!("{key:?} executes after its end"));
-        let Some(message) = self.messages.get_mut(&id) else {
-            return self.fail("C1", format!("{id} is executed and was never accepted"));
+        let Some(message) = self.by_task_mut(task) else {
+            return self.fail("C1", format!("{task} is executed and was never accepted"));
         };
+        let deaths = message.deaths;
         let before = (message.begun.replace(key), message.fate.clone(), message.number);
-        let text = || format!("{id} is executed by {key:?}: {before:?}");
-        self.must(before.0.is_none(), "at-most-once", text);
+        message.ended = None;
+        let again = deaths > 0 && deaths < self.workers[&key.number].policy.attempts;
+        let text = || format!("{task} is executed by {key:?}: {before:?}");
+        self.must(before.0.is_none() || again, "at-most-once", text);
         self.must(before.1.is_none(), "executed-after-its-fate", text);
         self.must(before.2 == key.number, "W6", text);
-        let name = self.workers[&key.number].name.clone();
-        let last = self.last_begun.insert(name, id).unwrap_or_default();
-        self.must(id > last, "C3", || format!("{id} is executed after {last}"));
+        let last = self.last_begun.insert(key.number, task).unwrap_or_default();
+        self.must(task > last || again && task == last, "C3", || format!("{task} is executed after {last}"));
         let process = self.processes.get_mut(&key).expect("was found above");
-        let busy = process.executes.replace(id);
-        self.must(busy.is_none(), "C3", || format!("{id} is executed while {busy:?} is"));
+        let busy = process.executes.replace(task);
+        self.must(busy.is_none(), "C3", || format!("{task} is executed while {busy:?} is"));
     }
 
-    pub fn ends(&mut self, key: ProcessKey, id: MessageId, done: bool) {
-        self.messages.get_mut(&id).expect("it began").ended = Some(done);
+    pub fn ends(&mut self, key: ProcessKey, task: MessageId, done: bool) {
+        self.by_task_mut(task).expect("it began").ended = Some(done);
         self.processes.get_mut(&key).expect("it executes").executes = None;
     }
 
     // ---- what the shell tells the core ------------------------------------------------------
 
     /// Before the core sees it.
-    pub fn fed(&mut self, event: &Event<'_>) {
+    pub fn fed(&mut self, now: Instant, event: &Event<'_>) {
+        self.now = now;
+        self.dying = None;
         let key = key_of(event);
         let known = self.processes.get(&key).is_some_and(|process| !process.over);
         if !known {
@@ -423,19 +567,28 @@ impl Checker {
         }
         let process = self.processes.get_mut(&key).expect("was found above");
         match event {
-            Event::Spawned { .. } | Event::Violation { .. } => {}
+            Event::Spawned { .. } | Event::StartFailed { .. } | Event::Violation { .. } => {}
             Event::SpawnFailed { .. } => process.over = true,
+            Event::Held { .. } => {
+                // As if it had never been commanded: the next attempt is the same life again.
+                self.processes.remove(&key);
+                self.workers.get_mut(&key.number).expect("it has lives").generation -= 1;
+            }
             Event::Ready { window, .. } => {
                 process.ready = true;
+                process.since = now;
                 process.window = *window;
             }
             Event::Done { id, .. } => self.told(key, *id, true),
             Event::Failed { id, .. } => self.told(key, *id, false),
             Event::Undeliverable { id, .. } => {
                 // The shell never said it: it fails without having begun, wherever it stood.
+                if process.in_flight.first() == Some(id) {
+                    process.since = now;
+                }
                 process.in_flight.retain(|sent| sent != id);
                 self.fates.failed += 1;
-                let message = self.messages.get_mut(id).expect("was delivered");
+                let message = self.by_task_mut(*id).expect("was delivered");
                 (message.ended, message.told) = (Some(false), true);
             }
             Event::Marked { mark, .. } => self.told_through(key, *mark, false),
@@ -451,8 +604,17 @@ impl Checker {
                     self.told_through(key, *mark, true);
                 }
                 let process = self.processes.get_mut(&key).expect("was found above");
+                let first = process.in_flight.first().copied();
                 process.in_flight.clear();
                 process.executes = None;
+                let begun = first.filter(|first| mark.is_none_or(|mark| mark.begun >= *first));
+                if let Some(message) = first.and_then(|first| self.by_task_mut(first)) {
+                    match begun {
+                        Some(_) => message.deaths += 1,
+                        None => message.returns += 1,
+                    }
+                }
+                self.dying = begun.and_then(|begun| self.tasks.get(&begun).copied());
             }
             Event::TreeGone { .. } => process.over = process.exit.is_some(),
         }
@@ -464,16 +626,18 @@ impl Checker {
             return;
         }
         process.in_flight.remove(0);
+        process.since = self.now;
         match done {
             true => self.fates.done += 1,
             false => self.fates.failed += 1,
         }
-        self.messages.get_mut(&id).expect("was delivered").told = true;
+        self.by_task_mut(id).expect("was delivered").told = true;
     }
 
     /// Who waits for a message is not served by a mark, unless there will be nothing else.
     fn told_through(&mut self, key: ProcessKey, mark: Mark, last: bool) {
-        let is_told = |id: &MessageId| *id <= mark.finished && (last || !self.messages[id].awaited);
+        let awaited = |id: &MessageId| self.by_task(*id).is_some_and(|message| message.awaited);
+        let is_told = |id: &MessageId| *id <= mark.finished && (last || !awaited(id));
         let told = self.processes[&key].in_flight.iter().copied().take_while(is_told).collect::<Vec<_>>();
         for id in told {
             self.told(key, id, true);
@@ -483,10 +647,16 @@ impl Checker {
     // ---- what the core commands -------------------------------------------------------------
 
     pub fn commanded(&mut self, now: Instant, effect: &Effect) {
+        self.now = now;
         self.must(self.stopped == 0, "D8", || format!("{effect:?} after Stopped"));
         match effect {
             Effect::Spawn { process } => self.spawn(*process),
             Effect::Deliver { process, id, .. } => self.deliver(*process, *id),
+            Effect::Look { process, .. } => {
+                let timed =
+                    self.workers.get(&process.number).is_some_and(|worker| worker.policy.task_timeout.is_some());
+                self.must(timed, "D6", || format!("{process:?} is looked at"));
+            }
             Effect::Ask { process, .. } => self.stop(*process, EndedBy::Ask),
             Effect::Term { process, .. } => self.stop(*process, EndedBy::Term),
             Effect::Kill { process, .. } => self.stop(*process, EndedBy::Kill),
@@ -530,6 +700,8 @@ impl Checker {
         let (generation, down, name) = (worker.generation, worker.down, worker.name.clone());
         self.must(key.generation.0 == generation, "generation", || format!("{key:?}, not {generation}"));
         self.must(!down, "K7", || format!("{key:?} was killed and starts"));
+        let alive = self.processes.values().filter(|process| !process.over).count();
+        self.must(alive < self.limits.processes as usize, "quota", || format!("{key:?} is one process too many"));
         let of_name = |key: &ProcessKey| self.workers.get(&key.number).is_some_and(|worker| worker.name == name);
         let older = self.processes.iter().find(|(key, process)| !process.over && of_name(key)).map(|(key, _)| *key);
         self.must(older.is_none(), "gate", || format!("{key:?} of `{name}` starts, and {older:?} is not proved gone"));
@@ -545,11 +717,21 @@ impl Checker {
 
     fn deliver(&mut self, key: ProcessKey, id: MessageId) {
         let (down, kept) = self.workers.get(&key.number).map_or((true, false), |worker| (worker.down, worker.kept));
-        let begun = self.messages.get(&id).is_none_or(|message| message.begun.is_some() || message.fate.is_some());
+        let attempts = self.workers.get(&key.number).map_or(1, |worker| worker.policy.attempts);
+        let begun = self.by_task(id).is_none_or(|message| {
+            let again = message.deaths > 0 && message.deaths < attempts;
+            message.begun.is_some() && !again || message.fate.is_some()
+        });
+        let now = self.now;
+        let expired = self.by_task(id).and_then(|message| message.expires).is_some_and(|at| at <= now);
+        self.must(!expired, "C13", || format!("{id} has expired and is handed over"));
         let Some(process) = self.processes.get_mut(&key) else {
             return self.fail("deliver", format!("{id} to {key:?}, which never started"));
         };
         let takes = process.ready && !process.asked && process.exit.is_none() && !process.disconnected;
+        if process.in_flight.is_empty() {
+            process.since = now;
+        }
         process.in_flight.push(id);
         let window = if kept && !self.shutdown { 1 } else { process.window as usize };
         let fits = process.in_flight.len() <= window && process.in_flight.is_sorted();
@@ -560,37 +742,45 @@ impl Checker {
     }
 
     /// The content of a message that is handed over (rules C9, C11).
-    pub fn content(&mut self, id: MessageId, message: Option<&Message>) {
-        let Some(posted) = self.messages.get(&id) else { return };
+    pub fn content(&mut self, task: MessageId, message: Option<&Message>) {
+        let Some(posted) = self.by_task(task) else { return };
         let same = message.is_some_and(|message| {
             let from = message.from.as_ref().map(|identity| (identity.number, &*identity.name));
             let expected = posted.from.map(|number| (number, self.workers[&number].name.as_str()));
-            message.method() == posted.method
+            message.id == self.tasks[&task]
+                && message.method() == posted.method
                 && message.args() == posted.args
                 && from == expected
                 && message.reply.is_some() == posted.awaited
         });
-        self.must(same, "C9", || format!("{id} is handed over as {message:?}"));
+        self.must(same, "C9", || format!("{task} is handed over as {message:?}"));
     }
 
     fn stop(&mut self, key: ProcessKey, step: EndedBy) {
         let Some(worker) = self.workers.get(&key.number) else { return };
         let (closed, may_be_cut) = (worker.closed, worker.may_be_cut || self.shutdown);
+        let (task_timeout, idle_timeout) = (worker.policy.task_timeout, worker.policy.idle_timeout);
+        let now = self.now;
         let Some(process) = self.processes.get_mut(&key) else {
             return self.fail("K4", format!("{step:?} to {key:?}, which never started"));
         };
         let (ready, disconnected, over) = (process.ready, process.disconnected, process.exit.is_some());
         let executes = process.executes;
+        let for_long = |timeout: Option<Duration>| timeout.is_some_and(|timeout| process.since.after(timeout) <= now);
+        let idled = for_long(idle_timeout) && process.in_flight.is_empty() && step == EndedBy::Ask;
+        let timed_out = for_long(task_timeout) && !process.in_flight.is_empty() && step == EndedBy::Term;
         let (back, begun) = (process.step.map(rank) > Some(rank(step)), process.step.is_some());
         // A second Ask does not go back: it only asks again what the process had begun.
         process.step = process.step.max_by_key_with(step);
         process.asked |= step == EndedBy::Ask;
         let text = || format!("{step:?} to {key:?} which executes {executes:?}");
         self.must(!over, "K4", || format!("{step:?} to {key:?}, which has ended"));
-        self.must(closed || (step != EndedBy::Ask && (!ready || disconnected || begun)), "K4", text);
+        let fault = step != EndedBy::Ask && (!ready || disconnected || begun);
+        self.must(closed || fault || idled || timed_out, "K4", text);
         self.must(!back || step == EndedBy::Ask, "K4", text);
         let interrupts = step != EndedBy::Ask && executes.is_some() && !disconnected;
-        self.must(!interrupts || may_be_cut, "K3", text);
+        let timed_out_before = step == EndedBy::Kill && task_timeout.is_some();
+        self.must(!interrupts || may_be_cut || timed_out || timed_out_before, "K3", text);
     }
 
     /// The class limits how long a kill waits for a task.
@@ -604,18 +794,38 @@ impl Checker {
         let message = self.messages.get_mut(&id).expect("is registered with its token");
         message.fate = Some(outcome.clone());
         let (number, ended, told, expires) = (message.number, message.ended, message.told, message.expires);
+        let (task, deaths, returns) = (message.task.unwrap_or(id), message.deaths, message.returns);
+        let policy = &self.workers[&number].policy;
+        let (attempts, timed, drops) = (policy.attempts, policy.task_timeout, policy.crash_limit.drop_unstarted);
         let begun = message.begun;
         let closed = self.workers[&number].closed;
         let kept = self.workers[&number].kept;
         let exit = begun.and_then(|key| self.processes[&key].exit);
+        let dies = self.dying == Some(id);
         let allowed = match outcome {
-            Outcome::Done { result } => ended == Some(true) && told && **result == *result_of(id),
-            Outcome::Failed { error } => ended == Some(false) && told && **error == *error_of(id),
+            Outcome::Done { result } => ended == Some(true) && told && **result == *result_of(task),
+            Outcome::Failed { error } => ended == Some(false) && told && **error == *error_of(task),
             Outcome::Discarded { may_have_run: false } => begun.is_none() && (closed || kept) && !self.shutdown,
-            Outcome::Discarded { may_have_run: true } => !told && closed && !self.shutdown,
-            Outcome::Expired => begun.is_none() && expires.is_some_and(|expires| expires <= now),
+            Outcome::Discarded { may_have_run: true } => {
+                !told && (closed && dies || (closed || kept) && deaths > 0) && !self.shutdown
+            }
+            Outcome::Expired { may_have_run } => {
+                (begun.is_none() || *may_have_run)
+                    && *may_have_run == (deaths > 0)
+                    && expires.is_some_and(|expires| expires <= now)
+            }
             Outcome::Dead { reason: DeadReason::Crashed, exit: Some(reported), may_have_run: true } => {
-                !told && (begun.is_none() || exit == Some(*reported))
+                !told && dies && (begun.is_none() || exit == Some(*reported)) && attempts == 1
+            }
+            Outcome::Dead { reason: DeadReason::Poison, exit: Some(reported), may_have_run } => {
+                let often = dies && attempts > 1 && deaths == attempts && (begun.is_none() || exit == Some(*reported));
+                !told && (often && *may_have_run || returns == 10 && *may_have_run == (deaths > 0))
+            }
+            Outcome::Dead { reason: DeadReason::TimedOut, exit: Some(_), may_have_run: true } => {
+                !told && dies && timed.is_some()
+            }
+            Outcome::Dead { reason: DeadReason::NeverStarted, may_have_run, .. } => {
+                drops && !told && *may_have_run == (deaths > 0)
             }
             Outcome::Dead { reason: DeadReason::Abandoned, may_have_run, .. } => {
                 self.shutdown && !told && (*may_have_run || begun.is_none())
@@ -627,15 +837,13 @@ impl Checker {
         match outcome {
             Outcome::Done { .. } | Outcome::Failed { .. } => {}
             Outcome::Discarded { .. } => fates.discarded += 1,
-            Outcome::Expired => fates.expired += 1,
+            Outcome::Expired { .. } => fates.expired += 1,
             Outcome::Dead { .. } => fates.dead += 1,
         }
-        let unrun = matches!(
-            outcome,
-            Outcome::Discarded { may_have_run: false }
-                | Outcome::Dead { reason: DeadReason::Abandoned, may_have_run: false, .. }
-        );
-        self.workers.get_mut(&number).expect("is never forgotten").discards += u64::from(unrun);
+        let emptied =
+            matches!(outcome, Outcome::Discarded { .. } | Outcome::Dead { reason: DeadReason::Abandoned, .. });
+        let waited = emptied && self.dying != Some(id);
+        self.workers.get_mut(&number).expect("is never forgotten").discards += u64::from(waited);
     }
 
     /// How many messages were discarded since a kill, of those it is for.
@@ -652,6 +860,17 @@ impl Checker {
         let fits = discarded == seen || (!self.exact && discarded > seen);
         self.must(once, "K12", || text.clone());
         self.must(fits, "K12", || text);
+        // What had not been handed over at the kill is discarded by now.
+        let record = &self.kills[kill];
+        if record.mode != KillMode::Drain {
+            let pending = |(id, message): &(&MessageId, &Posted)| {
+                **id <= record.last && record.numbers.contains_key(&message.number) && message.task.is_none()
+            };
+            let left =
+                self.messages.iter().filter(pending).find(|(_, message)| message.awaited && message.fate.is_none());
+            let left = left.map(|(id, message)| format!("{id} is still pending: {message:?}"));
+            self.must(left.is_none(), "K2", || left.unwrap());
+        }
     }
 
     fn report(&mut self, now: Instant, kill: usize, report: &KillReport) {
@@ -699,16 +918,17 @@ impl Checker {
             // The task of another one of the line.
             Expected::Task(_) if key.is_none() => report.current == Current::None,
             Expected::Task(_) if record.kept => report.current == Current::None,
-            Expected::Task(id) => match self.messages[&id].told {
+            Expected::Task(id) => match self.by_task(id).is_some_and(|message| message.told) {
                 true => report.current == Current::Finished,
                 false => report.current == Current::Interrupted,
             },
         };
-        // A drain that is cut interrupts a later task than the one that ran at the kill.
+        // A drain that is cut interrupts a later task than the one that ran at the kill. Without a page what
+        // was handed over counts as begun; with one, what it had marked and not begun yet.
         let cut = || {
-            self.messages
-                .values()
-                .any(|message| message.number == report.number && message.begun.is_some() && !message.told)
+            let exact = last.is_none_or(|(_, process)| process.has_page && !process.page_differs);
+            let mut own = self.messages.values().filter(|message| message.number == report.number && !message.told);
+            own.any(|message| message.begun.is_some() || !exact)
         };
         let current = current || record.mode == KillMode::Drain && report.current == Current::Interrupted && cut();
         self.must(gate, "gate", || format!("reported before it was gone: {text}"));
@@ -740,6 +960,7 @@ impl Checker {
     // ---- after each step, and at the end ----------------------------------------------------
 
     pub fn step(&mut self, now: Instant, ledger: Ledger, counters: Counters) {
+        self.dying = None;
         let fates = self.fates;
         let accepted = self.messages.len() as u64;
         let running = self.processes.values().filter(|process| !process.in_flight.is_empty()).count() as u64;
@@ -755,6 +976,14 @@ impl Checker {
         self.must(counters.stale == stale, "stale", || format!("{counters:?}, {stale} were late"));
         let spawned = self.processes.len() as u64;
         self.must(counters.spawned == spawned, "spawned", || format!("{counters:?}, {spawned} were started"));
+        let late = self.processes.iter().find(|(key, process)| {
+            let timeout = self.workers.get(&key.number).and_then(|worker| worker.policy.task_timeout);
+            let begun = process.ready && !process.in_flight.is_empty() && process.exit.is_none();
+            let judged = process.step.is_none_or(|step| step == EndedBy::Ask) && !process.disconnected;
+            timeout.is_some_and(|timeout| begun && judged && now > process.since.after(timeout * 5 / 4 + TICK_SLACK))
+        });
+        let late = late.map(|(key, _)| *key);
+        self.must(late.is_none(), "D6", || format!("{late:?} executes a task for too long"));
         let overdue = self.processes.iter().find(|(_, process)| !process.over && process.bound < Some(now));
         let overdue = overdue.filter(|(_, process)| process.bound.is_some()).map(|(key, _)| *key);
         self.must(overdue.is_none(), "K4 bound", || format!("{overdue:?} was killed and does not end"));
@@ -790,13 +1019,26 @@ impl Checker {
         self.workers.keys().copied().collect()
     }
 
+    /// Nothing is pending and nothing runs: who waits for that, or for room, has been told.
+    pub fn waits_are_answered(&mut self) {
+        let open = |wait: &&Wait| !wait.forgotten && wait.until != Until::Gone && wait.reached == 0;
+        let wait = self.waits.iter().find(open).map(|wait| format!("{wait:?}"));
+        self.must(wait.is_none(), "wait", || format!("nobody told {wait:?}"));
+    }
+
     pub fn unfinished_kills(&self) -> bool {
         self.processes.values().any(|process| !process.over && process.bound.is_some())
     }
 }
 
+impl Posted {
+    fn is_abandoned(&self) -> bool {
+        matches!(self.fate, Some(Outcome::Dead { reason: DeadReason::Abandoned, .. }))
+    }
+}
+
 impl Worker {
-    fn new(name: &str, startup: Option<String>) -> Worker {
+    fn new(name: &str, startup: Option<String>, policy: Policy) -> Worker {
         Worker {
             name: name.to_owned(),
             kept: false,
@@ -804,6 +1046,7 @@ impl Worker {
             down: false,
             may_be_cut: false,
             startup,
+            policy,
             generation: 0,
             discards: 0,
         }
@@ -824,6 +1067,8 @@ pub fn key_of(event: &Event<'_>) -> ProcessKey {
     match event {
         Event::Spawned { process, .. }
         | Event::SpawnFailed { process, .. }
+        | Event::Held { process, .. }
+        | Event::StartFailed { process, .. }
         | Event::Ready { process, .. }
         | Event::Done { process, .. }
         | Event::Failed { process, .. }

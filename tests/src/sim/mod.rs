@@ -4,7 +4,7 @@
 //! operating system, the processes ([`process`]) and those who call, and applies the core's effects as the
 //! shell would. It gives the guarantees that the shell gives, and no others:
 //!
-//! - Spawn is answered at once, by Spawned or SpawnFailed;
+//! - Spawn is answered at once, by Spawned, SpawnFailed or Held;
 //! - Ask is answered at once, before anything else is fed;
 //! - any other mark is fed after everything that was written before it was stored;
 //! - the exit is fed after everything that the process had written.
@@ -14,6 +14,8 @@
 //!
 //! [`checker`] stands apart: it sees what goes in, what comes out, and what the virtual processes really
 //! do, and never looks into the core. The rules it proves are named in the violations it reports.
+//!
+//! In every third run the core goes through a snapshot now and then, which nobody may notice.
 //!
 //! A run has three parts. First clients and processes do what they like. Then they are calm, and all
 //! that was accepted must get its fate by itself. Then comes the shutdown, after which nothing is left;
@@ -39,6 +41,9 @@ pub struct Options {
     pub broken_gate: bool,
     /// Keep what happened, line by line.
     pub trace: bool,
+    /// The core is written to a snapshot and restored from it before every so many steps: nothing may change by it.
+    /// 0 is never.
+    pub restore_every: u64,
 }
 
 /// A run without a violation.
@@ -79,6 +84,11 @@ impl fmt::Display for Violation {
             "replay: {canary}WORKHALL_SEED={seed} cargo test -p workhall-tests --test simulator replay -- --nocapture"
         )
     }
+}
+
+/// The options of an ordinary run.
+pub fn ordinary(seed: u64) -> Options {
+    Options { restore_every: if seed.is_multiple_of(3) { 20 + seed % 50 } else { 0 }, ..Options::default() }
 }
 
 /// One run. A panic of the core is a violation like any other.

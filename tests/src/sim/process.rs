@@ -34,6 +34,8 @@ pub struct Nature {
     /// Closes its connection in the middle of a task and lives on.
     pub hang_up_percent: u64,
     pub idle_exit: Option<Duration>,
+    /// Settles what it was not given, and what it has settled already.
+    pub lie_percent: u64,
     pub task_ms: u64,
 }
 
@@ -66,6 +68,7 @@ impl Nature {
         let kills_needed = if often(15) { 2 } else { 1 };
         let slow_exit = often(30);
         let (crashes, fails, hangs, hangs_up) = (often(50), often(40), often(25), often(35));
+        let lies = often(20);
         let left_behind = often(40);
         Nature {
             start,
@@ -84,6 +87,7 @@ impl Nature {
             hang_percent: if hangs { 20 } else { 0 },
             hang_up_percent: if hangs_up { 40 } else { 0 },
             idle_exit: rng.percent(10).then(|| rng.up_to_ms(2000)),
+            lie_percent: if lies { 50 } else { 0 },
             task_ms: rng.pick(&[0, 1, 20, 20, 200, TASK_MAX.as_millis() as u64]),
         }
     }
@@ -92,7 +96,7 @@ impl Nature {
 /// What the supervisor has written to it.
 #[derive(Clone, Copy, Debug)]
 pub enum ToProcess {
-    Task { id: MessageId, awaited: bool },
+    Task { id: MessageId, awaited: bool, poison: bool },
     Ask,
 }
 
@@ -102,6 +106,8 @@ pub enum ToShell {
     Ready,
     Done(MessageId),
     Failed(MessageId),
+    /// A settlement of something that it was not given.
+    Lie(MessageId),
     Post(Post),
     Kill(KillWish),
 }
@@ -113,7 +119,11 @@ pub struct Post {
     pub startup: bool,
     pub existing: bool,
     pub expires: Option<Duration>,
+    pub after: Option<Duration>,
+    pub account: u64,
     pub awaited: bool,
+    /// No process survives it.
+    pub poison: bool,
     pub padding: usize,
 }
 
@@ -156,6 +166,7 @@ pub struct Task {
 pub struct Beginning {
     pub id: MessageId,
     pub awaited: bool,
+    pub poison: bool,
     pub previous: MessageId,
 }
 

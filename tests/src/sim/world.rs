@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use workhall_core::{
-    Call, CallReceipt, Core, Effect, Event, Instant, Kill, KillMode, KillReceipt, Limits, Mark, Outcome, Policy,
-    ProcessKey, Refused, ReplyTo,
+    AccountId, Call, CallReceipt, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode, KillReceipt, Letters,
+    Limits, Mark, Outcome, Policy, ProcessKey, Refused, ReplyTo,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
-use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, Until};
+use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, StartStage, Until};
 
 use super::Options;
 use super::checker::{Checker, error_of, result_of};
@@ -35,12 +35,16 @@ const CALM_MAX: Duration = Duration::from_secs(3600);
 /// By then nothing may be left, beyond the grace of the shutdown.
 const STOP_MAX: Duration = Duration::from_secs(60);
 
+/// The last byte of the arguments of a message that no process survives.
+const POISON: u8 = 255;
+
 const NAMES: [&str; 6] = ["a", "A", "b", "b/x", "main", "boot"];
 
 type Failure = (&'static str, String);
 
 pub struct World {
     core: Core,
+    limits: Limits,
     checker: Checker,
     rng: Rng,
     now: Instant,
@@ -51,6 +55,7 @@ pub struct World {
     coverage: Coverage,
     notes: Arc<Mutex<Notes>>,
     trace: bool,
+    restore_every: u64,
     phase: Phase,
     /// Nobody starts anything new, and nobody is ill.
     calm: bool,
@@ -60,6 +65,8 @@ pub struct World {
     next_token: u64,
     wait_tokens: Vec<u64>,
     awaited_percent: u64,
+    /// How many attempts to start a process still find its name held by an earlier supervisor's.
+    held_names: BTreeMap<&'static str, u32>,
     /// How late the next tick is.
     lateness: Duration,
 }
@@ -99,17 +106,27 @@ impl World {
         let limits = Limits {
             message_bytes: 2000,
             total_bytes: rng.pick(&[2000, 6000, 1 << 20]),
+            total_messages: rng.pick(&[8, 1000, 1000]),
+            sender_messages: rng.pick(&[4, 1000, 1000]),
+            sender_bytes: rng.pick(&[1000, 1 << 20, 1 << 20]),
             workers: rng.pick(&[3, 6, 100]),
+            processes: rng.pick(&[1, 3, 100, 100]),
+            dead_messages: rng.pick(&[3, 1000]),
+            dead_bytes: rng.pick(&[500, 1 << 20]),
         };
-        let mut core = Core::new(limits, rng.bits());
+        let mut core = Core::new(limits.clone(), rng.bits());
         if options.broken_gate {
             core.break_the_gate();
         }
         let awaited_percent = rng.pick(&[100, 100, 50, 10]);
         let policies = NAMES.iter().map(|name| (*name, Arc::new(draw_policy(&mut rng, name)))).collect();
+        // Of its own, so that a run without such names is what it was.
+        let mut left = Rng::new(!seed);
+        let held_names = NAMES.iter().map(|name| (*name, left.pick(&[0, 0, 0, 1, 3, 12]))).collect();
         World {
             core,
-            checker: Checker::new(awaited_percent == 100),
+            checker: Checker::new(awaited_percent == 100, limits.clone()),
+            limits,
             rng,
             now: Instant(1),
             agenda: BinaryHeap::new(),
@@ -119,6 +136,7 @@ impl World {
             coverage: Coverage::default(),
             notes,
             trace: options.trace,
+            restore_every: options.restore_every,
             phase: Phase::Lively,
             calm: false,
             calm_until: Instant::NEVER,
@@ -127,6 +145,7 @@ impl World {
             next_token: 1,
             wait_tokens: Vec::new(),
             awaited_percent,
+            held_names,
             lateness: Duration::ZERO,
         }
     }
@@ -157,11 +176,18 @@ impl World {
 
     /// The next thing that happens; none is the end of the run.
     fn step(&mut self) -> bool {
-        self.notes.lock().expect("only this thread").steps += 1;
+        let steps = {
+            let mut notes = self.notes.lock().expect("only this thread");
+            notes.steps += 1;
+            notes.steps
+        };
+        if self.restore_every > 0 && steps.is_multiple_of(self.restore_every) {
+            self.restore();
+        }
         self.change_phase();
         let planned = self.agenda.peek().map(|Reverse((at, ..))| *at);
         let tick = match self.stopped {
-            false => self.core.next_deadline().map(|at| at.max(self.now).after(self.lateness)),
+            false => self.core.next_deadline().map(|at| at.after(self.lateness).max(self.now)),
             true => None,
         };
         match (planned, tick) {
@@ -174,6 +200,9 @@ impl World {
             (planned, Some(at)) if planned.is_none_or(|planned| at < planned) => {
                 self.now = self.now.max(at);
                 self.lateness = if self.rng.percent(20) { self.rng.up_to_ms(500) } else { Duration::ZERO };
+                if self.lateness > Duration::ZERO {
+                    self.coverage.count("late tick");
+                }
                 self.tick();
             }
             _ => {
@@ -187,6 +216,7 @@ impl World {
 
     fn check(&mut self) -> Result<(), Failure> {
         self.checker.step(self.now, self.core.ledger(), self.core.counters());
+        self.checker.books(self.core.charges(), self.core.dead_totals());
         if self.phase == Phase::Calm && self.now > self.calm_until {
             return Err(("liveness", format!("not all has its fate: {:?}", self.core.ledger())));
         }
@@ -206,7 +236,7 @@ impl World {
         if self.core.worker_count() != 0 {
             return Err(("D8", format!("{} workers are left", self.core.worker_count())));
         }
-        if self.core.limits().1 != 0 {
+        if self.core.limits().1 != 0 || self.core.charges().next().is_some() {
             return Err(("quota", format!("{} bytes are still charged", self.core.limits().1)));
         }
         self.coverage.add("accepted", ledger.accepted);
@@ -219,8 +249,19 @@ impl World {
         let ledger = self.core.ledger();
         if self.phase == Phase::Calm && ledger.pending + ledger.running == 0 && !self.checker.unfinished_kills() {
             self.coverage.count("calm runs");
+            self.checker.waits_are_answered();
             self.shut_down();
         }
+    }
+
+    /// The core that goes on is the one that its snapshot says.
+    fn restore(&mut self) {
+        let mut snapshot = Vec::new();
+        let mut writer = rmp_serde::Serializer::new(&mut snapshot).with_struct_map();
+        self.core.snapshot(&mut writer).expect("all of the state can be written");
+        let mut reader = rmp_serde::Deserializer::from_read_ref(&snapshot);
+        self.core = Core::restore(&mut reader, self.limits.clone()).expect("what was written can be read");
+        self.coverage.count("restored");
     }
 
     // ---- the agenda -------------------------------------------------------------------------
@@ -316,7 +357,9 @@ impl World {
                 let wish = self.draw_kill(None);
                 self.kill(wish);
             }
-            85..=93 => self.wait(),
+            85..=90 => self.wait(),
+            91 => self.resume(),
+            92 => self.take_dead_letters(),
             94 => {
                 let connection = NonZeroU64::new(2).expect("is not 0");
                 self.core.forget_waits(connection);
@@ -361,6 +404,10 @@ impl World {
             existing: self.rng.percent(10),
             expires: self.rng.percent(12).then(|| self.rng.up_to_ms(500)),
             awaited: self.rng.percent(self.awaited_percent),
+            // A worker that has no process when the message is due may wait for a place for ever: the others idle.
+            after: (self.rng.percent(8) && self.limits.processes >= NAMES.len() as u32).then(|| self.rng.up_to_ms(500)),
+            account: own.map_or(self.rng.below(3), |_| 1 << 32),
+            poison: self.rng.percent(2),
             padding: if self.rng.percent(2) { 3000 } else { self.rng.below(80) as usize },
         }
     }
@@ -384,6 +431,9 @@ impl World {
         let token = self.token();
         let mut args = token.to_le_bytes().to_vec();
         args.resize(8 + post.padding, 0);
+        if post.poison {
+            args.push(POISON);
+        }
         let method = if post.startup { "" } else { "work" };
         let target = target_of(&post.to);
         let call = Call {
@@ -393,6 +443,8 @@ impl World {
             from,
             existing: post.existing,
             expires: post.expires,
+            after: post.after,
+            account: AccountId(post.account),
             reply: post.awaited.then(|| reply_to(1, token)),
         };
         let policy = match target {
@@ -409,12 +461,14 @@ impl World {
             CallReceipt::Accepted { .. } => "call accepted",
             CallReceipt::Ignored(Ignored::NoWorker) => "call ignored: no worker",
             CallReceipt::Ignored(Ignored::Ending) => "call ignored: ending",
+            CallReceipt::Ignored(Ignored::NoLetter) => "call ignored: never of a call",
             CallReceipt::Ignored(Ignored::NoStartupMethod) => "call ignored: no startup method",
             CallReceipt::Ignored(Ignored::OwnKilledWorker) => "call ignored: own killed worker",
             CallReceipt::Refused(refused) => match refused.reason {
                 Refusal::MailboxFull => "call refused: mailbox full",
                 Refusal::TooLarge => "call refused: too large",
                 Refusal::ShuttingDown => "call refused: shutting down",
+                Refusal::CrashLoop => "call refused: crash loop",
                 _ => "call refused: no class or bad name",
             },
         });
@@ -460,7 +514,53 @@ impl World {
         self.coverage.count("wait");
         self.wait_tokens.push(token);
         self.checker.waits(target_of(&whom), until, token);
-        self.core.wait(target_of(&whom), until, reply_to(2, token));
+        self.core.wait(target_of(&whom), until, AccountId(0), reply_to(2, token));
+        self.apply();
+    }
+
+    fn resume(&mut self) {
+        let whom = self.draw_whom(None);
+        self.log(|_| format!("resume {whom:?}"));
+        self.coverage.count("resume");
+        self.core.resume(self.now, target_of(&whom));
+        self.apply();
+    }
+
+    /// Drops dead letters, or posts them again.
+    fn take_dead_letters(&mut self) {
+        let name = self.rng.pick(&NAMES);
+        let which = match self.rng.below(3) {
+            0 => Letters::All,
+            1 => Letters::Of(name),
+            _ => match self.core.dead_letters(Letters::All).map(|letter| letter.message.id).next_back() {
+                Some(id) => Letters::One(id),
+                None => return,
+            },
+        };
+        // Nobody waits for what is posted again.
+        if self.awaited_percent == 100 || self.rng.percent(30) {
+            let dropped = self.core.drop_dead(which);
+            self.log(|_| format!("drop {which:?}: {dropped}"));
+            self.coverage.add("dead letter dropped", dropped);
+            return self.checker.letters_leave(dropped);
+        }
+        let letters: Vec<_> =
+            self.core.dead_letters(which).map(|letter| (letter.message.id, letter.worker.name.clone())).collect();
+        let policies = &self.policies;
+        let class_of = |name: &str| policies.get(name).cloned().ok_or_else(|| Refused::new(Refusal::NoClass, "none"));
+        let report = self.core.requeue(self.now, which, AccountId(0), class_of);
+        self.log(|_| format!("requeue {which:?}: {report:?}"));
+        self.coverage.add("dead letter requeued", report.requeued);
+        if report.requeued + report.left != letters.len() as u64 {
+            self.checker.violation.get_or_insert(("L1", format!("of {} letters: {report:?}", letters.len())));
+        }
+        self.checker.letters_leave(report.requeued);
+        let first = report.first.unwrap_or_default().0;
+        for (at, (old, name)) in letters.iter().take(report.requeued as usize).enumerate() {
+            let number = self.core.worker(self.now, Target::Name(name)).map(|view| view.identity.number);
+            let policy = self.policies[&**name].clone();
+            self.checker.requeued(*old, MessageId(first + at as u64), name, number, &policy);
+        }
         self.apply();
     }
 
@@ -488,6 +588,8 @@ impl World {
         self.coverage.count(match &event {
             Event::Spawned { .. } => "event Spawned",
             Event::SpawnFailed { .. } => "event SpawnFailed",
+            Event::Held { .. } => "event Held",
+            Event::StartFailed { .. } => "event StartFailed",
             Event::Ready { .. } => "event Ready",
             Event::Done { .. } => "event Done",
             Event::Failed { .. } => "event Failed",
@@ -499,7 +601,7 @@ impl World {
             Event::Exited { .. } => "event Exited",
             Event::TreeGone { .. } => "event TreeGone",
         });
-        self.checker.fed(&event);
+        self.checker.fed(self.now, &event);
         self.core.handle(self.now, event);
         self.apply();
     }
@@ -509,11 +611,17 @@ impl World {
         while let Some(effect) = self.core.next_effect() {
             self.log(|_| format!("  -> {effect:?}"));
             self.coverage.count(kind_of(&effect));
+            if let Effect::Deliver { process, id, .. } = effect
+                && let Some(message) = self.core.task(process, id)
+            {
+                self.checker.task_is(self.now, id, message.id);
+            }
             self.checker.commanded(self.now, &effect);
             match effect {
                 Effect::Spawn { process } => self.spawn(process),
                 Effect::Deliver { process, slot, id } => self.deliver(process, slot as usize, id),
                 Effect::Ask { process, slot } => self.ask(process, slot as usize),
+                Effect::Look { slot, .. } => self.mark_is_read(slot as usize),
                 Effect::Term { slot, .. } => self.term(slot as usize),
                 Effect::Kill { slot, .. } => self.signal_kill(slot as usize),
                 Effect::Sweep { slot, .. } => self.sweep(slot as usize),
@@ -545,9 +653,18 @@ impl World {
             self.checker.violation.get_or_insert(("spawn", format!("{key:?} has no name")));
             return;
         };
+        if let Some(left) = self.held_names.get_mut(name).filter(|left| **left > 0) {
+            *left -= 1;
+            return self.feed(Event::Held { process: key, detail: "process 7 holds it".into() });
+        }
         let nature = Nature::draw(&mut self.rng, self.calm);
+        self.count_faults(&nature);
         if nature.start == Start::Fails {
-            return self.feed(Event::SpawnFailed { process: key, detail: "exec: no such file".into() });
+            return self.feed(Event::SpawnFailed {
+                process: key,
+                stage: StartStage::Exec,
+                detail: "exec: no such file".into(),
+            });
         }
         if self.core.policy(key).is_some_and(|policy| policy.task_grace.is_some()) {
             self.checker.limits_tasks(key.number);
@@ -564,6 +681,22 @@ impl World {
         self.feed(Event::Spawned { process: key, slot: slot as u32 });
     }
 
+    /// What is wrong with a process from its start on.
+    fn count_faults(&mut self, nature: &Nature) {
+        let slow = Duration::from_millis(100);
+        let faults = [
+            ("never ready", nature.start == Start::NeverReady),
+            ("ended before ready", matches!(nature.start, Start::ExitsBefore(_))),
+            ("deaf to the ladder", !nature.obeys_ask),
+            ("deaf to SIGKILL at first", nature.kills_needed > 1),
+            ("slow exit", nature.exit_takes > slow),
+            ("left behind", nature.sweeps_needed > 1 || nature.tree_takes > slow),
+        ];
+        for (fault, _) in faults.iter().filter(|(_, so)| *so) {
+            self.coverage.count(fault);
+        }
+    }
+
     fn send(&mut self, slot: usize, frame: ToProcess) {
         self.processes[slot].on_the_way.push_back(frame);
         let after = if self.rng.percent(30) { self.rng.up_to_ms(20) } else { self.rng.up_to_ms(1) };
@@ -578,7 +711,8 @@ impl World {
             let error = error_of(id);
             return self.feed(Event::Undeliverable { process, id, error: &error });
         }
-        self.send(slot, ToProcess::Task { id, awaited });
+        let poison = message.is_some_and(|message| message.args().last() == Some(&POISON));
+        self.send(slot, ToProcess::Task { id, awaited, poison });
     }
 
     /// Sets the flag, reads the page, and answers: what was written before is still unread.
@@ -603,7 +737,11 @@ impl World {
             let key = self.processes[slot].key;
             let Some(frame) = self.processes[slot].outbox.pop_front() else { return };
             match frame {
-                ToShell::Ready => self.feed(Event::Ready { process: key, window: self.processes[slot].nature.window }),
+                ToShell::Ready => {
+                    let Nature { window, has_page: marked, .. } = self.processes[slot].nature;
+                    self.feed(Event::Ready { process: key, window, marked });
+                }
+                ToShell::Lie(id) => self.feed(Event::Done { process: key, id, result: b"a lie" }),
                 ToShell::Done(id) => self.feed(Event::Done { process: key, id, result: &result_of(id) }),
                 ToShell::Failed(id) => self.feed(Event::Failed { process: key, id, error: &error_of(id) }),
                 ToShell::Post(post) => self.post(Some(key), post),
@@ -707,7 +845,7 @@ impl World {
             0 => self.feed(Event::Done { process, id, result: b"late" }),
             1 => self.feed(Event::Failed { process, id, error: "late" }),
             2 => self.feed(Event::Marked { process, mark: Mark { begun: id, finished: id } }),
-            3 => self.feed(Event::Ready { process, window: 3 }),
+            3 => self.feed(Event::Ready { process, window: 3, marked: true }),
             4 => self.feed(Event::Exited { process, exit: Exit::Code(0), mark: None }),
             5 => self.feed(Event::Violation { process, detail: "é".repeat(150).as_str() }),
             _ => self.feed(Event::TreeGone { process }),
@@ -771,7 +909,7 @@ impl World {
                     }
                 }
                 Some(ToProcess::Task { .. }) if process.stops => {}
-                Some(ToProcess::Task { id, awaited }) => self.begins(slot, id, awaited),
+                Some(ToProcess::Task { id, awaited, poison }) => self.begins(slot, id, awaited, poison),
                 None => return self.is_idle(slot),
             }
         }
@@ -796,10 +934,10 @@ impl World {
     }
 
     /// First the page, then the flag: one of the two sides sees the other.
-    fn begins(&mut self, slot: usize, id: MessageId, awaited: bool) {
+    fn begins(&mut self, slot: usize, id: MessageId, awaited: bool, poison: bool) {
         let process = &mut self.processes[slot];
         process.epoch += 1;
-        process.beginning = Some(Beginning { id, awaited, previous: process.mark.begun });
+        process.beginning = Some(Beginning { id, awaited, poison, previous: process.mark.begun });
         process.mark.begun = id;
         let epoch = process.epoch;
         let key = process.key;
@@ -820,7 +958,7 @@ impl World {
 
     fn look_at_the_flag(&mut self, slot: usize) {
         let process = &mut self.processes[slot];
-        let Beginning { id, awaited, previous } = process.beginning.take().expect("the caller has set it");
+        let Beginning { id, awaited, poison, previous } = process.beginning.take().expect("the caller has set it");
         self.checker.page_differs(process.key, false);
         if process.stop_flag && process.nature.has_page {
             process.mark.begun = previous;
@@ -829,6 +967,7 @@ impl World {
         }
         let key = process.key;
         let ending = match self.rng.below(100) {
+            _ if poison => Ending::Crash(Exit::Signal(11)),
             _ if self.calm => Ending::Done,
             roll if roll < process.nature.hang_percent => Ending::Hang,
             _ => match self.rng.below(100) {
@@ -841,10 +980,16 @@ impl World {
                 _ => Ending::Done,
             },
         };
+        match ending {
+            Ending::Hang => self.coverage.count("hung task"),
+            Ending::Crash(_) | Ending::SettledThenCrash(_) => self.coverage.count("crash of a process"),
+            Ending::Done | Ending::Failed => {}
+        }
+        let process = &mut self.processes[slot];
         process.running = Some(Task { id, awaited, ending });
         process.epoch += 1;
         let (epoch, task_ms) = (process.epoch, process.nature.task_ms);
-        self.checker.begins(key, id);
+        self.checker.begins(self.now, key, id);
         self.log(|world| format!("  {} {key:?} begins {id}, {ending:?}", world.processes[slot].name));
         let takes = self.rng.up_to_ms(task_ms).min(TASK_MAX);
         if ending != Ending::Hang {
@@ -862,6 +1007,15 @@ impl World {
     /// In the middle of a task: calls, kills, or hangs up.
     fn acts_in_task(&mut self, slot: usize) {
         let own = Some(self.processes[slot].key);
+        if self.rng.percent(self.processes[slot].nature.lie_percent) {
+            // Neither what it executes nor what it was sent ahead: that would be the truth, or the end of its own.
+            let known = self.processes[slot].running.map_or(0, |task| task.id.0);
+            // One that keeps the page may still owe the words for those before.
+            let past = !self.processes[slot].nature.has_page && self.rng.percent(50);
+            let id = if past { self.rng.below(known.max(1)) } else { known + 1000 };
+            self.coverage.count("lie");
+            self.writes(slot, ToShell::Lie(MessageId(id)));
+        }
         for _ in 0..self.rng.between(1, 3) {
             let frame = match self.rng.percent(80) {
                 true => ToShell::Post(self.draw_post(own)),
@@ -960,6 +1114,16 @@ fn draw_policy(rng: &mut Rng, name: &str) -> Policy {
         task_grace: rng.percent(40).then(|| rng.up_to_ms(2000)),
         exit_grace: rng.up_to_ms(1000),
         term_grace: rng.up_to_ms(1000),
+        attempts: rng.pick(&[1, 1, 2, 3]),
+        task_timeout: rng.percent(30).then(|| Duration::from_millis(1) + rng.up_to_ms(3000)),
+        idle_timeout: rng.percent(30).then(|| Duration::from_millis(1) + rng.up_to_ms(1000)),
+        crash_limit: CrashLimit {
+            crashes: rng.pick(&[1, 3, 8]),
+            within: Duration::from_secs(30),
+            pause: rng.up_to_ms(20_000),
+            refuse_calls: rng.percent(30),
+            drop_unstarted: rng.percent(50),
+        },
     }
 }
 
@@ -979,6 +1143,7 @@ fn kind_of(effect: &Effect) -> &'static str {
         Effect::Spawn { .. } => "effect Spawn",
         Effect::Deliver { .. } => "effect Deliver",
         Effect::Ask { .. } => "effect Ask",
+        Effect::Look { .. } => "effect Look",
         Effect::Continue { .. } => "effect Continue",
         Effect::Term { .. } => "effect Term",
         Effect::Kill { .. } => "effect Kill",
@@ -997,9 +1162,13 @@ fn outcome_kind(outcome: &Outcome) -> &'static str {
         Outcome::Failed { .. } => "outcome failed",
         Outcome::Discarded { may_have_run: false } => "outcome discarded",
         Outcome::Discarded { may_have_run: true } => "outcome discarded, may have run",
-        Outcome::Expired => "outcome expired",
+        Outcome::Expired { may_have_run: false } => "outcome expired",
+        Outcome::Expired { may_have_run: true } => "outcome expired, may have run",
         Outcome::Dead { reason: DeadReason::Crashed, .. } => "outcome crashed",
         Outcome::Dead { reason: DeadReason::Abandoned, .. } => "outcome abandoned",
-        Outcome::Dead { .. } => "outcome dead otherwise",
+        Outcome::Dead { reason: DeadReason::Poison, .. } => "outcome poison",
+        Outcome::Dead { reason: DeadReason::TimedOut, .. } => "outcome timed out",
+        Outcome::Dead { reason: DeadReason::NeverStarted, .. } => "outcome never started",
+        Outcome::Dead { reason: DeadReason::Expired, .. } => "outcome dead otherwise",
     }
 }

@@ -151,6 +151,24 @@ fn waits(supervisor: &mut Supervisor, args: &[&str], meanwhile: impl FnOnce(&mut
     running.join().unwrap()
 }
 
+#[test]
+fn an_empty_variable_is_as_good_as_none() {
+    let supervisor = Supervisor::start();
+    let runtime = supervisor.path("runtime");
+    std::fs::create_dir_all(runtime.join("workhall")).unwrap();
+    std::os::unix::fs::symlink(supervisor.socket(), runtime.join("workhall/workhall.sock")).unwrap();
+    let with = |socket: &str, args: &[&str]| {
+        output(supervisor.command(args).env("WORKHALL_SOCKET", socket).env("XDG_RUNTIME_DIR", &runtime))
+    };
+    assert_eq!(with("", &["status", "--json"]).ok().json()["pid"], supervisor.pid());
+    with("", &["completions", "bash"]).ok();
+    with("", &["call", "a", "count"]).ok();
+    with("/no/such/socket", &["ps"]).fails(4, &["/no/such/socket"]);
+    // What is asked for by name is not left out.
+    with("", &["ps", "--socket", ""]).fails(2, &["--socket"]);
+    assert!(with("", &["ps", "--help"]).ok().out.contains("WORKHALL_SOCKET"));
+}
+
 // ---- JSON -----------------------------------------------------------------------------------
 
 #[track_caller]

@@ -14,6 +14,7 @@ use workhall_tests::harness::{Output, Supervisor, bin_dir, lives, output, worksp
 const LEDGER: &str = r#"
     [class.ledger]
     exec = ["{bin}/ledger", "--db-dir", "{dir}/books"]
+    crash_limit = { crashes = 1000 } # more of its lives are ended here than a pause would answer
 "#;
 
 fn examples() -> PathBuf {

@@ -188,6 +188,31 @@ fn k05_without_a_name_inside_a_worker_it_is_that_worker() {
 }
 
 #[test]
+fn k05_without_a_name_inside_a_worker_it_is_no_worker_of_another_supervisor() {
+    let (own, other) = (Supervisor::start(), Supervisor::start());
+    let workhall = bin_dir().join("workhall");
+    let kill = |socket: &Path| {
+        let (workhall, socket) = (workhall.to_str().unwrap(), socket.to_str().unwrap());
+        own.call(&["a", "program", "--", workhall, "kill", "--socket", socket])
+    };
+    // Both have the number 2.
+    assert_eq!((other.call(&["b", "count"]), other.ps("b")["number"].clone()), (json!(1), json!(2)));
+    for socket in [other.socket(), Path::new("/no/such/socket")] {
+        let refused = kill(socket);
+        assert_eq!(refused[0], 2, "{refused}");
+        let said = refused[2].as_str().unwrap();
+        assert!(said.contains("name a worker") && said.contains(own.socket().to_str().unwrap()), "{said}");
+    }
+    assert_eq!(other.call(&["b", "count"]), 2, "it was not killed");
+    assert_eq!(own.ps("a")["number"], 2);
+    // Its own, by another name of it.
+    let link = other.path("link");
+    std::os::unix::fs::symlink(own.socket(), &link).unwrap();
+    assert_eq!(kill(&link)[0], 0);
+    gone(&own, "a");
+}
+
+#[test]
 fn k05_without_a_name_outside_a_worker_it_is_a_usage_error() {
     let supervisor = Supervisor::start();
     supervisor.call(&["a", "count"]);

@@ -1,10 +1,10 @@
-//! What a process leaves behind is gone before its successor starts (rule K8).
+//! What a process leaves behind is gone before its successor starts (rule K8), by control groups and without.
 
 use serde_json::json;
-use workhall_tests::harness::{Supervisor, lives};
+use workhall_tests::harness::{Supervisor, lives, tree_modes};
 
 /// Scripts that leave a process behind, which says its id in `$FILE`.
-const LEFT_BEHIND: [(&str, &str); 7] = [
+const LEFT_BEHIND: [(&str, &str); 8] = [
     ("a child", "echo $$ > $FILE.new; mv $FILE.new $FILE; exec sleep 1000"),
     ("that ignores SIGTERM", "trap '' TERM; echo $$ > $FILE.new; mv $FILE.new $FILE; while :; do sleep 1000; done"),
     (
@@ -21,12 +21,20 @@ const LEFT_BEHIND: [(&str, &str); 7] = [
         "with a cleared environment, in the session of the worker's child",
         "setsid sh -c '(env -i sleep 1000 & echo $! > $FILE.new); mv $FILE.new $FILE; exec sleep 1000'",
     ),
+    (
+        "an orphan with a session of its own and a cleared environment",
+        "(setsid env -i FILE=$FILE sh -c 'echo $$ > $FILE.new; mv $FILE.new $FILE; exec env -i sleep 1000' &)",
+    ),
     ("with a file of its own name", "(exec setsid sh -c 'echo $$ > $FILE.new; mv $FILE.new $FILE; sleep 1000; :') &"),
 ];
 
 #[test]
 fn k08_what_a_process_left_behind_is_dead_before_its_successor_starts() {
-    let mut supervisor = Supervisor::start();
+    tree_modes().into_iter().for_each(what_a_process_left_behind_is_dead_before_its_successor_starts);
+}
+
+fn what_a_process_left_behind_is_dead_before_its_successor_starts(mode: &str) {
+    let mut supervisor = Supervisor::in_mode(mode, "");
     for (index, (what, script)) in LEFT_BEHIND.into_iter().enumerate() {
         let file = supervisor.path(&format!("left-{index}"));
         let left = supervisor.call(&["a", "leave", script, file.to_str().unwrap()]);
@@ -46,7 +54,11 @@ fn k08_what_a_process_left_behind_is_dead_before_its_successor_starts() {
 
 #[test]
 fn k08_all_that_many_methods_left_behind_is_dead_when_the_receipt_comes() {
-    let supervisor = Supervisor::start();
+    tree_modes().into_iter().for_each(all_that_many_methods_left_behind_is_dead_when_the_receipt_comes);
+}
+
+fn all_that_many_methods_left_behind_is_dead_when_the_receipt_comes(mode: &str) {
+    let supervisor = Supervisor::in_mode(mode, "");
     let mut left = Vec::new();
     for (index, (_, script)) in LEFT_BEHIND.into_iter().enumerate() {
         let file = supervisor.path(&format!("left-{index}"));
@@ -62,7 +74,11 @@ fn k08_all_that_many_methods_left_behind_is_dead_when_the_receipt_comes() {
 
 #[test]
 fn k08_children_live_as_long_as_their_worker() {
-    let supervisor = Supervisor::start();
+    tree_modes().into_iter().for_each(children_live_as_long_as_their_worker);
+}
+
+fn children_live_as_long_as_their_worker(mode: &str) {
+    let supervisor = Supervisor::in_mode(mode, "");
     let file = supervisor.path("orphan");
     let orphan = supervisor.call(&["a", "orphan", file.to_str().unwrap()]).as_i64().unwrap() as i32;
     supervisor.call(&["b", "count"]);
@@ -75,7 +91,11 @@ fn k08_children_live_as_long_as_their_worker() {
 
 #[test]
 fn k08_one_that_forks_and_leaves_again_and_again_is_caught() {
-    let supervisor = Supervisor::start();
+    tree_modes().into_iter().for_each(one_that_forks_and_leaves_again_and_again_is_caught);
+}
+
+fn one_that_forks_and_leaves_again_and_again_is_caught(mode: &str) {
+    let supervisor = Supervisor::in_mode(mode, "");
     supervisor.file("hop", "setsid sh \"$0\" &\n");
     for round in 0..20 {
         let file = supervisor.path(&format!("left-{round}"));

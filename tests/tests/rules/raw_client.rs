@@ -180,12 +180,15 @@ fn a_client_is_told_what_is_not_understood() {
         ("nonsense", json!(null), ""),
         ("{}", json!(null), ""),
         (r#"{"list":{"ref":1},"status":{"ref":2}}"#, json!(null), ""),
+        (r#"{"call":["b","count",[],15]}"#, json!(null), "an object"),
+        (r#"{"kill":["a"]}"#, json!(null), "an object"),
     ] {
         client.write(format!("{line}\n").as_bytes());
         let error = client.hear();
         assert_eq!(error["error"]["ref"], reference, "{line} -> {error}");
         assert!(error["error"]["detail"].as_str().unwrap().contains(part), "{line} -> {error}");
     }
+    assert!(supervisor.ps("b").is_null());
     // Unknown fields are ignored, and the connection is as good as before.
     let answer = client.ask(&json!({"call": {"worker": "a", "method": "count", "ref": 13, "colour": {"ref": 14}}}));
     assert!(answer["receipt"]["accepted"].is_object(), "{answer}");

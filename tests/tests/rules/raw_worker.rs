@@ -20,7 +20,7 @@ const CONFIG: &str = r#"
 "#;
 
 /// What a worker in Python begins with. `hear` notes each line in the file `heard`.
-const PRELUDE: &str = r#"
+pub(crate) const PRELUDE: &str = r#"
 import json, os, select, signal, socket, sys, time
 here = os.path.dirname(os.path.abspath(__file__))
 generation = int(os.environ["WORKHALL_GENERATION"])
@@ -64,7 +64,7 @@ fn heard(supervisor: &Supervisor) -> Vec<Value> {
 }
 
 /// Executes all: what a well-behaved worker does with tasks that need no more.
-const EXECUTE: &str = r#"
+pub(crate) const EXECUTE: &str = r#"
 while True:
     task = until("task")
     note("ran", task["method"])
@@ -266,6 +266,50 @@ while True:
     assert_eq!(violations(&supervisor, "w"), 7);
     supervisor.until("it is idle", |this| this.ps("w")["state"] == "idle");
     assert_eq!((supervisor.ps("w")["generation"].clone(), supervisor.ledger("done")), (json!(1), 3));
+}
+
+#[test]
+fn d03_a_task_that_is_settled_with_what_is_not_understood_has_failed() {
+    let mut supervisor = python(
+        r#"
+ready()
+while True:
+    task = until("task")
+    wrong = {
+        "nan": b'{"done":{"id":%d,"result":NaN}}',
+        "latin": b'{"done":{"id":%d,"result":"\xff"}}',
+        "deep": b'{"done":{"id":%d,"result":' + b"[" * 70 + b"]" * 70 + b"}}",
+        "deeper": b'{"done":{"id":%d,"result":' + b"[" * 5000 + b"]" * 5000 + b"}}",
+        "bytes": b'{"done":{"result":{"$bytes":"!"},"id":%d}}',
+        "silent": b'{"failed":{"id":%d}}',
+        "number": b'{"failed":{"id":%d,"error":5}}',
+        "list": b'{"done":[%d,5]}',
+        "other": b'{"done":{"id":%d000,"result":NaN}}',
+    }.get(task["method"])
+    if wrong: s.sendall(wrong % task["id"] + b"\n")
+    if not wrong or task["method"] in ("list", "other"): done(task, os.getpid())
+"#,
+    );
+    let pid = supervisor.call(&["w", "good"]);
+    let methods = ["nan", "latin", "deep", "deeper", "bytes", "silent", "number"];
+    for (at, method) in methods.iter().enumerate() {
+        let outcome = outcome(&supervisor, &["w", method]);
+        let error = outcome["failed"]["error"].as_str().unwrap_or_else(|| panic!("{method}: {outcome}"));
+        assert!(error.contains("not understood: "), "{method}: {error}");
+        assert_eq!(violations(&supervisor, "w"), at + 1, "{method}: {error}");
+    }
+    // What does not say which task it is, or names one that is not its own, settles nothing.
+    for method in ["list", "other"] {
+        assert_eq!(supervisor.call(&["w", method]), pid, "{method}");
+    }
+    assert_eq!(violations(&supervisor, "w"), methods.len() + 3);
+    // Those that nobody waits for fail as well, and none behind them is held up.
+    call_all(&supervisor, "w", &methods);
+    assert_eq!(supervisor.call(&["w", "good"]), pid, "the process lives on");
+    assert_eq!((supervisor.ledger("done"), supervisor.ledger("failed")), (4, 2 * methods.len() as u64));
+    let errors = heard(&supervisor).into_iter().filter(|line| line["error"].is_object()).count();
+    assert_eq!(errors, 2 * methods.len() + 2);
+    supervisor.until("it is idle", |this| this.ps("w")["state"] == "idle");
 }
 
 #[test]
@@ -488,7 +532,7 @@ while True: s.sendall(b'{"list":{"ref":1}}\n' * 1000)
 // ---- what a worker is handed ----------------------------------------------------------------
 
 #[test]
-fn a_worker_has_its_standard_streams_its_connection_and_its_mark_page() {
+fn a_worker_has_its_standard_streams_its_connection_its_mark_page_and_its_name() {
     let supervisor = Supervisor::start();
     let _others: Vec<UnixStream> = (0..5).map(|_| supervisor.raw()).collect();
     for worker in ["b", "b/1", "a"] {
@@ -513,10 +557,13 @@ fn check_descriptors(supervisor: &Supervisor) {
         // The directory being read, and what the test worker opens itself.
         .filter(|link| !link.starts_with("/proc/") && !link.contains("/lock-"))
         .map(|link| link.split([':', '(']).next().unwrap().trim().to_string())
+        // The file with the lock of its name is one of several.
+        .map(|link| link.rsplit_once(".names/").map_or(link.clone(), |(socket, _)| format!("{socket}.names")))
         .collect();
     kinds.sort_unstable();
     let log = supervisor.path("log").display().to_string();
-    let mut expected = vec!["/dev/null".to_string(), log.clone(), log, "socket".to_string()];
+    let names = format!("{}.names", supervisor.socket().display());
+    let mut expected = vec!["/dev/null".to_string(), log.clone(), log, names, "socket".to_string()];
     expected.sort_unstable();
     // The host library closes the mark page when it is mapped.
     kinds.retain(|kind| kind != "/memfd");

@@ -32,9 +32,9 @@ type Connection = Client<std::os::unix::net::UnixStream>;
 struct Arguments {
     /// The file; its first line is book,id,date,account,amount,memo
     file: PathBuf,
-    /// The supervisor's socket [default: $XDG_RUNTIME_DIR/workhall/workhall.sock, else
-    /// /run/workhall/workhall.sock]
-    #[arg(long, env = "WORKHALL_SOCKET", value_name = "PATH", hide_env_values = true)]
+    /// The supervisor's socket [default: $WORKHALL_SOCKET, else
+    /// $XDG_RUNTIME_DIR/workhall/workhall.sock, else /run/workhall/workhall.sock]
+    #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// The workers: NAME/eu keeps the book eu
     #[arg(long, default_value = "ledger", value_name = "NAME")]
@@ -105,9 +105,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
 }
 
 fn default_socket() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        Some(dir) => Path::new(&dir).join("workhall/workhall.sock"),
-        None => PathBuf::from("/run/workhall/workhall.sock"),
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    match (variable("WORKHALL_SOCKET"), variable("XDG_RUNTIME_DIR")) {
+        (Some(socket), _) => PathBuf::from(socket),
+        (None, Some(dir)) => Path::new(&dir).join("workhall/workhall.sock"),
+        (None, None) => PathBuf::from("/run/workhall/workhall.sock"),
     }
 }
 

@@ -1,0 +1,164 @@
+//! The end of a life: who is charged, what returns to the mailbox, and when the next one starts (rules D1, D2, D4, D5).
+
+use workhall_protocol::ids::MessageId;
+use workhall_protocol::terms::{Current, DeadReason, Exit, StartStage};
+
+use crate::dead_letters::Fate;
+use crate::deadlines::Due;
+use crate::effect::Effect;
+use crate::event::{Mark, ProcessKey};
+use crate::ledger::Place;
+use crate::mailbox::Message;
+use crate::registry::Core;
+use crate::restart::Next;
+use crate::stop::Step;
+use crate::time::Instant;
+use crate::view::LastExit;
+use crate::worker::{Goal, KEPT_MAX, Life};
+
+/// How many processes may die with a message that was handed over and not begun, before it counts as what kills them:
+/// a script may die each time before it has read a large one to its end.
+const RETURNS_MAX: u8 = 10;
+
+impl Core {
+    pub(crate) fn exited(&mut self, now: Instant, process: ProcessKey, exit: Exit, mark: Option<Mark>) {
+        if self.life(process).is_none_or(|life| life.exit.is_some()) {
+            return;
+        }
+        let index = process.index;
+        if let Some(mark) = mark {
+            self.finish_through(now, index, mark.finished, |_| true);
+        }
+        let worker = &mut self.workers[index as usize];
+        let killed = worker.goal == Goal::Down;
+        let life = worker.life.as_mut().expect("was there above");
+        life.exit = Some((exit, now));
+        life.swept = now;
+        if life.ready.is_none() && life.stop.as_ref().is_none_or(|stop| stop.step() == Step::Ask) {
+            life.start_failed(StartStage::EndedBeforeReady, "it ended before it was ready".into());
+        }
+        let slot = life.slot;
+        let mut rest = core::mem::take(&mut life.in_flight);
+        // Without a mark nobody knows whether the first had begun: it is charged, and not executed again unasked.
+        let begun = |first: &Message| mark.is_none_or(|mark| mark.begun >= first.task);
+        if rest.front().is_some_and(begun) {
+            life.charged = true;
+            let first = rest.front_mut().expect("there is a front");
+            first.deaths = first.deaths.saturating_add(1);
+            let (task, deaths, attempts) = (first.task, first.deaths, worker.policy.attempts);
+            let timed_out = life.timed_out == Some(task);
+            worker.note(task, Current::Interrupted);
+            if killed && !timed_out {
+                let message = rest.pop_front().expect("there is a front");
+                let outcome = self.emptied(true, Some(exit));
+                self.settle(index, message, Place::Running, outcome);
+            } else if deaths < attempts && !timed_out {
+                self.ledger.unbegin();
+            } else {
+                let message = rest.pop_front().expect("there is a front");
+                let reason = match () {
+                    () if timed_out => DeadReason::TimedOut,
+                    () if attempts > 1 => DeadReason::Poison,
+                    () => DeadReason::Crashed,
+                };
+                let fate = Fate { reason, exit: Some(exit), may_have_run: true };
+                self.bury(now, index, message, Place::Running, fate);
+            }
+        } else if let Some(first) = rest.front_mut() {
+            self.ledger.unbegin();
+            first.returns = first.returns.saturating_add(1);
+            if first.returns >= RETURNS_MAX && !killed {
+                let message = rest.pop_front().expect("there is a front");
+                let may_have_run = message.may_have_run();
+                let fate = Fate { reason: DeadReason::Poison, exit: Some(exit), may_have_run };
+                self.bury(now, index, message, Place::Pending, fate);
+            }
+        }
+        match killed {
+            true => drop(self.discard(index, rest)),
+            false => {
+                let number = process.number;
+                for message in rest.iter().filter(|message| message.expires != Instant::NEVER) {
+                    self.deadlines.push(message.expires, Due::Message { index, number, task: message.task });
+                }
+                self.workers[index as usize].mailbox.put_back(rest);
+            }
+        }
+        self.release_held(index, MessageId(0));
+        self.emit(Effect::Sweep { process, slot });
+        self.arm(index);
+        self.touch(index);
+        #[cfg(feature = "canary")]
+        if self.gate_broken {
+            self.end_life(now, index);
+        }
+    }
+
+    /// Both facts are in: the exit, and the end of the tree. Or there never was a process.
+    pub(crate) fn end_life(&mut self, now: Instant, index: u32) {
+        let life = self.workers[index as usize].life.take().expect("the caller has seen it");
+        debug_assert!(life.in_flight.is_empty(), "the exit has decided on all");
+        self.after_life(now, index, *life);
+    }
+
+    fn after_life(&mut self, now: Instant, index: u32, mut life: Life) {
+        let jitter = self.random();
+        let worker = &mut self.workers[index as usize];
+        let exit = life.exit_of_program();
+        if worker.goal == Goal::Down || self.stopping.is_some() {
+            return self.remove(now, index, Some(life));
+        }
+        if worker.goal == Goal::Drain && worker.messages() == 0 {
+            return self.remove(now, index, Some(life));
+        }
+        let (stage, failure) = (life.failed_stage, worker.told_failure(&mut life));
+        // That it was asked to end because it had nothing to do is no failure, however it has ended.
+        let crash = life.charged || !life.idled && (failure.is_some() || exit != Some(Exit::Code(0)));
+        worker.crashes += u64::from(crash);
+        if life.healthy(now) || life.idled {
+            worker.failures.reset();
+        }
+        let mut unstarted = false;
+        if !life.idled || crash {
+            let limit = worker.policy.crash_limit;
+            let delay = match worker.failures.count(now, &limit, jitter) {
+                Next::After(delay) => delay,
+                Next::Pause(pause) => {
+                    worker.paused = true;
+                    unstarted = life.ready.is_none() && limit.drop_unstarted;
+                    pause
+                }
+            };
+            worker.backoff_until = now.after(delay);
+        }
+        let exits = worker.exits.get_or_insert_default();
+        if exits.len() == KEPT_MAX {
+            exits.pop_front();
+        }
+        exits.push_back(LastExit { generation: worker.generation, exit, stage, failure, at: now });
+        self.touch(index);
+        if unstarted {
+            self.drop_unstarted(now, index, exit);
+        }
+        if self.workers.contains(index as usize) {
+            self.try_start(now, index);
+        }
+    }
+
+    /// Rule D5: what waited for a process that cannot be started.
+    fn drop_unstarted(&mut self, now: Instant, index: u32, exit: Option<Exit>) {
+        for message in self.workers[index as usize].mailbox.take_queue() {
+            let may_have_run = message.may_have_run();
+            let fate = Fate { reason: DeadReason::NeverStarted, exit, may_have_run };
+            self.bury(now, index, message, Place::Pending, fate);
+        }
+        self.remove_if_drained(now, index);
+    }
+
+    /// Rule C13.
+    pub(crate) fn expired(&mut self, now: Instant, index: u32, message: Message) {
+        let may_have_run = message.may_have_run();
+        let fate = Fate { reason: DeadReason::Expired, exit: None, may_have_run };
+        self.bury(now, index, message, Place::Pending, fate);
+    }
+}

@@ -1,0 +1,54 @@
+//! The end of a message: the ledger, the charges, who waits, and the dead letters.
+
+use workhall_protocol::terms::DeadReason;
+
+use crate::dead_letters::{DeadLetter, Fate};
+use crate::effect::{Effect, Outcome};
+use crate::ledger::Place;
+use crate::mailbox::Message;
+use crate::registry::Core;
+use crate::time::Instant;
+
+impl Core {
+    /// The end of a message: the ledger, the charge, and who waits.
+    pub(crate) fn settle(&mut self, index: u32, message: Message, place: Place, outcome: Outcome) {
+        self.close(index, &message, place, outcome);
+    }
+
+    /// The same for a message that is kept as a dead letter.
+    pub(crate) fn bury(&mut self, now: Instant, index: u32, message: Message, place: Place, fate: Fate) {
+        let Fate { reason, exit, may_have_run } = fate;
+        let outcome = match reason {
+            DeadReason::Expired => Outcome::Expired { may_have_run },
+            _ => Outcome::Dead { reason, exit, may_have_run },
+        };
+        self.close(index, &message, place, outcome);
+        let worker = &self.workers[index as usize];
+        let letter = DeadLetter::new(message, worker.identity.clone(), worker.generation, fate, now);
+        self.dead_letters.keep(letter, self.limits.dead_messages, self.limits.dead_bytes);
+    }
+
+    fn close(&mut self, index: u32, message: &Message, place: Place, outcome: Outcome) {
+        self.ledger.settle(place, &outcome);
+        let charge = message.charge();
+        self.workers[index as usize].charged -= charge;
+        self.total_bytes -= charge;
+        let (_, left) = self.accounts.pay_back(message.account, charge);
+        let limits = &self.limits;
+        let all = self.ledger.pending + self.ledger.running;
+        // Who waits for room is told when half of it is free again.
+        let falls = |now: u64, by: u64, limit: u64| now <= limit / 2 && now + by > limit / 2;
+        if falls(self.total_bytes, charge, limits.total_bytes)
+            || falls(all, 1, limits.total_messages)
+            || falls(left.bytes, charge, limits.sender_bytes)
+            || falls(left.messages, 1, limits.sender_messages)
+        {
+            self.touched.extend(self.watches.keys().cloned());
+        }
+        self.give_up_place(index);
+        self.touch(index);
+        if let Some(reply) = message.reply {
+            self.emit(Effect::Settled { reply, outcome });
+        }
+    }
+}

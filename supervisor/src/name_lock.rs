@@ -1,0 +1,273 @@
+//! The kernel's lock on a name (rule D7): at most one process tree per name, also over the supervisor's death.
+//!
+//! Beside the socket is the directory `SOCKET.names`. Before a process starts, the supervisor opens a file in it
+//! anew and locks one byte there, whose place is a hash of the worker's name. The lock belongs to that open file
+//! description (an "OFD" lock). The process inherits the descriptor, and so does what it starts; the supervisor
+//! closes its own right after the spawn. So it is the process tree, and nothing else, that holds the lock, and the
+//! kernel releases it when the last process of the tree has ended or closed the descriptor. A supervisor that
+//! follows a killed one finds the names locked whose processes still finish their tasks.
+//!
+//! The hash is SipHash 2-4 with a random key that is made once and kept in the file `key`: the same name has the
+//! same place for every supervisor of this socket, and nobody can choose names that collide. (Should two names
+//! collide all the same, one waits while the other has a process: slow, never wrong.)
+//!
+//! The locks are spread over several files, because the kernel walks through all locks of a file for each lock
+//! and unlock: with ten thousand processes and one file a start took 1.1 ms longer.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use siphasher::sip::SipHasher24;
+use workhall_core::Instant;
+
+use crate::sys;
+
+/// How many files the locks are spread over.
+const SHARDS: u64 = 64;
+const KEY_BYTES: usize = 16;
+/// For how long a look at all processes of the machine serves.
+const LOOK_LASTS: Duration = Duration::from_secs(1);
+
+/// The byte that stands for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    shard: u64,
+    offset: u64,
+}
+
+/// The locks of one socket's names.
+#[derive(Debug)]
+pub struct NameLocks {
+    path: PathBuf,
+    /// The files are opened through it: should the directory be moved away, this supervisor is not led astray.
+    dir: File,
+    hasher: SipHasher24,
+    /// Which processes hold which bytes, and when that was looked up.
+    seen: Option<(Instant, HashMap<u64, Vec<i32>>)>,
+}
+
+impl NameLocks {
+    /// Those of the supervisor that serves this socket; makes the directory and the key if they are not there.
+    /// Only the one who has the right to serve the socket may call it.
+    pub fn open(socket: &Path) -> anyhow::Result<NameLocks> {
+        let mut path = socket.as_os_str().to_os_string();
+        path.push(".names");
+        let path = PathBuf::from(path);
+        let shown = path.display();
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("cannot make the directory {shown} of the names' locks"));
+            }
+            _ => {}
+        }
+        let dir = sys::open_directory(&path).with_context(|| format!("cannot open the directory {shown}"))?;
+        let meta = dir.metadata().with_context(|| format!("cannot look at {shown}"))?;
+        if meta.uid() != sys::user() || meta.mode() & 0o077 != 0 {
+            let (owner, mode) = (meta.uid(), meta.mode() & 0o777);
+            bail!(
+                "{shown} holds the locks of the workers' names, and belongs to user {owner} with mode {mode:o}: it must \
+                 be this user's ({}) with mode 700. Remove it, or name another --socket",
+                sys::user()
+            );
+        }
+        let mut this = NameLocks { path, dir, hasher: SipHasher24::new(), seen: None };
+        let key = this.key().with_context(|| format!("cannot read or make the key in {}", this.path.display()))?;
+        this.hasher = SipHasher24::new_with_key(&key);
+        Ok(this)
+    }
+
+    /// The byte of a name.
+    pub fn place(&self, name: &str) -> Place {
+        let hash = self.hasher.hash(name.as_bytes());
+        // The kernel's offsets are signed, and one byte must follow.
+        Place { shard: hash % SHARDS, offset: hash >> 2 }
+    }
+
+    /// Takes the lock on a name; none if a process holds it. Whoever inherits the descriptor holds it too.
+    pub fn take(&self, name: &str) -> io::Result<Option<OwnedFd>> {
+        let Place { shard, offset } = self.place(name);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.at(&format!("{shard:02x}")))?;
+        Ok(sys::lock_byte(&file, offset)?.then(|| file.into()))
+    }
+
+    /// Who holds a name, for people. Looks at all processes of the machine, once for all names that are asked
+    /// for within a second.
+    pub fn holder(&mut self, now: Instant, name: &str) -> String {
+        let offset = self.place(name).offset;
+        let (_, holders) = match self.seen.take() {
+            Some(seen) if now.since(seen.0) < LOOK_LASTS => self.seen.insert(seen),
+            _ => self.seen.insert((now, holders())),
+        };
+        let who = match holders.get(&offset).map(Vec::as_slice) {
+            None | Some([]) => "a process of an earlier supervisor (which cannot be seen from here)".to_string(),
+            Some([pid]) => format!("process {pid}{} of an earlier supervisor", program(*pid)),
+            Some([pid, others @ ..]) => {
+                format!("process {pid}{} of an earlier supervisor, and {} more,", program(*pid), others.len())
+            }
+        };
+        format!("{who} still holds the name: the worker starts when that has ended")
+    }
+
+    /// The key; a supervisor that dies while it makes it leaves none.
+    fn key(&self) -> io::Result<[u8; KEY_BYTES]> {
+        let mut key = [0; KEY_BYTES];
+        match File::open(self.at("key")) {
+            Ok(mut file) => file.read_exact(&mut key)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                File::open("/dev/urandom")?.read_exact(&mut key)?;
+                fs::write(self.at("key.new"), key)?;
+                fs::rename(self.at("key.new"), self.at("key"))?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(key)
+    }
+
+    fn at(&self, file: &str) -> PathBuf {
+        format!("/proc/self/fd/{}/{file}", self.dir.as_raw_fd()).into()
+    }
+}
+
+impl Place {
+    /// Whether a process has the descriptor that holds this lock.
+    pub fn is_held_by(self, pid: i32) -> bool {
+        locked_by(pid).contains(&self.offset)
+    }
+}
+
+/// All processes that hold the lock of a name, by the byte.
+fn holders() -> HashMap<u64, Vec<i32>> {
+    let mut holders: HashMap<u64, Vec<i32>> = HashMap::new();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        for offset in locked_by(pid) {
+            holders.entry(offset).or_default().push(pid);
+        }
+    }
+    holders
+}
+
+/// The bytes that a process has locked in files named like ours; none if it may not be looked at.
+fn locked_by(pid: i32) -> Vec<u64> {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let ours = descriptors.flatten().filter(|entry| fs::read_link(entry.path()).is_ok_and(|link| is_shard(&link)));
+    let infos =
+        ours.filter_map(|entry| fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_str()?)).ok());
+    infos.flat_map(|info| info.lines().filter_map(locked_byte).collect::<Vec<_>>()).collect()
+}
+
+/// Named by two hexadecimal digits. By its name alone: in another mount namespace its path may look different.
+fn is_shard(link: &Path) -> bool {
+    let name = link.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = name.strip_suffix(" (deleted)").unwrap_or(name);
+    name.len() == 2 && u64::from_str_radix(name, 16).is_ok()
+}
+
+/// A line of fdinfo such as `lock: 1: OFDLCK ADVISORY  WRITE -1 fe:00:1001 77 77`.
+fn locked_byte(line: &str) -> Option<u64> {
+    let words: Vec<&str> = line.strip_prefix("lock:")?.split_whitespace().collect();
+    match words[..] {
+        [_, "OFDLCK", _, "WRITE", _, _, start, end] if start == end => start.parse().ok(),
+        _ => None,
+    }
+}
+
+fn program(pid: i32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    if name.trim().is_empty() { String::new() } else { format!(" ({})", name.trim()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory for one test, gone with it.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let dir = std::env::temp_dir().join(format!("workhall-name-lock-{name}-{}", std::process::id()));
+            fs::create_dir(&dir).unwrap();
+            Dir(dir)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn d07_a_name_is_held_as_long_as_a_copy_of_its_descriptor_is_open() {
+        let dir = Dir::new("held");
+        let mut locks = NameLocks::open(&dir.0.join("socket")).unwrap();
+        let held = locks.take("a").unwrap().expect("nobody has it");
+        let copy = held.try_clone().unwrap();
+        assert!(locks.take("a").unwrap().is_none());
+        assert!(locks.take("A").unwrap().is_some(), "another name");
+        drop(held);
+        assert!(locks.take("a").unwrap().is_none(), "the copy holds it");
+        assert!(locks.place("a").is_held_by(std::process::id() as i32));
+        assert!(!locks.place("b").is_held_by(std::process::id() as i32));
+        let own = format!("process {} (", std::process::id());
+        assert!(locks.holder(Instant(0), "a").starts_with(&own));
+        assert!(locks.holder(Instant(0), "b").contains("cannot be seen"));
+        drop(copy);
+        assert!(locks.take("a").unwrap().is_some());
+    }
+
+    #[test]
+    fn d07_two_supervisors_of_a_socket_agree_and_those_of_two_sockets_do_not_meet() {
+        let dir = Dir::new("agree");
+        let open = |socket: &str| NameLocks::open(&dir.0.join(socket)).unwrap();
+        let (first, second, other) = (open("socket"), open("socket"), open("other"));
+        let _held = first.take("a").unwrap().expect("nobody has it");
+        assert_eq!(first.place("a"), second.place("a"));
+        assert!(second.take("a").unwrap().is_none());
+        assert_ne!(first.place("a"), other.place("a"), "the key is its own");
+        assert!(other.take("a").unwrap().is_some());
+        fs::rename(dir.0.join("socket.names"), dir.0.join("moved")).unwrap();
+        assert!(second.take("a").unwrap().is_none(), "the directory is the one that was opened");
+    }
+
+    #[test]
+    fn d07_a_directory_that_is_open_to_others_is_refused() {
+        let dir = Dir::new("refused");
+        let names = dir.0.join("socket.names");
+        fs::DirBuilder::new().mode(0o700).create(&names).unwrap();
+        fs::set_permissions(&names, std::os::unix::fs::PermissionsExt::from_mode(0o750)).unwrap();
+        let error = NameLocks::open(&dir.0.join("socket")).unwrap_err().to_string();
+        assert!(error.contains("mode 750") && error.contains("Remove it"), "{error}");
+        fs::remove_dir(&names).unwrap();
+        std::os::unix::fs::symlink("/", &names).unwrap();
+        assert!(NameLocks::open(&dir.0.join("socket")).is_err(), "a link is not followed");
+    }
+
+    #[test]
+    fn the_lines_of_fdinfo_are_understood() {
+        let line = "lock:\t1: OFDLCK ADVISORY  WRITE -1 fe:00:10011453 5896128679666089837 5896128679666089837";
+        assert_eq!(locked_byte(line), Some(5896128679666089837));
+        for other in [
+            "pos:\t0",
+            "lock:\t1: FLOCK  ADVISORY  WRITE 3 fe:00:1 0 EOF",
+            "lock:\t1: OFDLCK ADVISORY  READ -1 fe:00:1 5 5",
+        ] {
+            assert_eq!(locked_byte(other), None);
+        }
+        assert!(is_shard(Path::new("/x/socket.names/3f")) && is_shard(Path::new("/00 (deleted)")));
+        assert!(!is_shard(Path::new("socket:[7]")) && !is_shard(Path::new("/x/key")));
+    }
+}

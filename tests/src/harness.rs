@@ -152,25 +152,13 @@ impl Supervisor {
 
     /// With a configuration; `{bin}` in it is the directory of the executables, `{dir}` the test's own.
     pub fn with_config(config: &str) -> Supervisor {
-        Supervisor::with_all(config, &[], |_| Vec::new())
-    }
-
-    /// The same, with files in the test's own directory.
-    pub fn with_files(config: &str, files: &[(&str, &str)]) -> Supervisor {
-        Supervisor::with_all(config, files, |_| Vec::new())
+        Supervisor::with_config_under(config, |_| Vec::new())
     }
 
     /// The same, started by a command that executes the one that follows it: `prlimit --nofile=40`. `under` is given
     /// the test's own directory.
     pub fn with_config_under(config: &str, under: impl FnOnce(&Path) -> Vec<String>) -> Supervisor {
-        Supervisor::with_all(config, &[], under)
-    }
-
-    fn with_all(config: &str, files: &[(&str, &str)], under: impl FnOnce(&Path) -> Vec<String>) -> Supervisor {
         let mut this = Supervisor::prepare();
-        for (name, text) in files {
-            this.file(name, text);
-        }
         this.under = under(this.dir.path());
         let config =
             config.replace("{bin}", bin_dir().to_str().unwrap()).replace("{dir}", this.dir.path().to_str().unwrap());

@@ -75,23 +75,30 @@ const CONFIG: &str = r#"
 shutdown_grace = "3s"
 [class.keeper]                # the main worker: a kill only empties it
 exec = ["{bin}/chaos-worker"]
+crash_limit = { pause = "300ms" }
 main = true
 [class.window]                # tasks are sent ahead
 exec = ["{bin}/chaos-worker"]
+crash_limit = { pause = "300ms" }
 [class.single]                # one at a time, but with marks
 exec = ["{bin}/chaos-worker", "window", "1"]
+crash_limit = { pause = "300ms" }
 mailbox = { messages = 20 }
 [class.script]                # JSON lines, without marks
 exec = ["{python}", "{dir}/worker.py"]
+crash_limit = { pause = "300ms" }
 [class.stubborn]              # SIGTERM does nothing
 exec = ["{bin}/chaos-worker", "sigterm", "blocked"]
+crash_limit = { pause = "300ms" }
 task_grace = "20ms"
 exit_grace = "20ms"
 term_grace = "50ms"
 [class.family]                # leaves processes behind
 exec = ["{bin}/chaos-worker", "window", "4"]
+crash_limit = { pause = "300ms" }
 [class.short]                 # no time for anything
 exec = ["{bin}/chaos-worker"]
+crash_limit = { pause = "300ms" }
 task_grace = "1ms"
 exit_grace = "0s"
 term_grace = "1ms"
@@ -154,8 +161,11 @@ fn any_name(rng: &mut Rng) -> String {
 /// One run. Panics only if the machine does not allow it to begin.
 pub fn run(options: Options) -> Report {
     let mut rng = Rng::new(options.seed);
-    let files = [("worker.py", include_str!("worker.py"))];
-    let mut supervisor = Supervisor::with_files(&CONFIG.replace("{python}", python()), &files);
+    let mut supervisor = Supervisor::with_config_under(&CONFIG.replace("{python}", python()), |dir| {
+        std::fs::write(dir.join("worker.py"), include_str!("worker.py"))
+            .expect("the run's own directory can be written to");
+        Vec::new()
+    });
     let start = Instant::now();
     let run = Run {
         socket: supervisor.socket().to_path_buf(),

@@ -2,7 +2,7 @@
 //!
 //! The processes are as hostile as a shell lets through: they settle what they were not given, twice or out of
 //! order, are ready twice, write anything into their mark pages, and hang up at any moment. What the shell
-//! guarantees is kept: Spawn is answered at once, Ask too, and Look if there is a page, each process exits once and its tree is gone
+//! guarantees is kept: Spawn is answered at once, Ask too, each process exits once and its tree is gone
 //! once, after the exit; of a life that has ended only late facts come.
 //!
 //! The core's own debug assertions prove the ledger after each step. Checked here: the gate (no process while
@@ -29,8 +29,8 @@ const TICKS_MAX: u8 = 8;
 
 /// The core's event stream.
 pub fn core(data: &[u8]) {
-    let Some(([policy, more], steps)) = data.split_first_chunk() else { return };
-    let mut world = World::new(*policy, *more, steps);
+    let [policy, limits, steps @ ..] = data else { return };
+    let mut world = World::new(*policy, *limits, steps);
     while !world.bytes.is_empty() && !world.stopped {
         world.step();
     }
@@ -61,38 +61,35 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(policy: u8, more: u8, bytes: &'a [u8]) -> World<'a> {
-        let bit = |bit: u8| policy & (1 << bit) != 0;
-        let also = |bit: u8| more & (1 << bit) != 0;
+    fn new(policy: u8, limits: u8, bytes: &'a [u8]) -> World<'a> {
+        let bit = |byte: u8, bit: u8| byte & (1 << bit) != 0;
+        let limited = |at: u8| bit(limits, at);
         let limits = Limits {
             message_bytes: 100,
-            total_bytes: if bit(0) { 700 } else { 1 << 20 },
-            total_messages: 30,
-            sender_messages: if also(0) { 3 } else { 100 },
-            sender_bytes: 1 << 20,
+            total_bytes: if limited(0) { 700 } else { 1 << 20 },
+            sender_messages: if limited(1) { 3 } else { 1000 },
             workers: 3,
-            processes: if also(1) { 1 } else { 10 },
-            dead_messages: 4,
-            dead_bytes: 600,
+            processes: if limited(2) { 1 } else { 100 },
+            dead_messages: 2,
+            ..Limits::default()
         };
         let policy = Policy {
             class: "c".into(),
-            startup_method: bit(1).then(|| "startup".into()),
-            mailbox_messages: if bit(2) { 2 } else { 20 },
-            mailbox_bytes: if bit(3) { 200 } else { 1 << 20 },
+            startup_method: bit(policy, 0).then(|| "startup".into()),
+            mailbox_messages: if bit(policy, 1) { 2 } else { 20 },
+            mailbox_bytes: if bit(policy, 2) { 200 } else { 1 << 20 },
             start_timeout: Duration::from_millis(100),
-            task_grace: bit(4).then_some(Duration::from_millis(30)),
-            exit_grace: Duration::from_millis(if bit(5) { 0 } else { 50 }),
-            term_grace: Duration::from_millis(if bit(6) { 0 } else { 70 }),
-            attempts: if also(2) { 3 } else { 1 },
-            task_timeout: also(3).then_some(Duration::from_millis(40)),
-            idle_timeout: also(4).then_some(Duration::from_millis(15)),
+            task_grace: bit(policy, 3).then_some(Duration::from_millis(30)),
+            exit_grace: Duration::from_millis(if bit(policy, 4) { 0 } else { 50 }),
+            term_grace: Duration::from_millis(if bit(policy, 4) { 0 } else { 70 }),
+            attempts: if bit(policy, 5) { 2 } else { 1 },
+            task_timeout: bit(policy, 6).then_some(Duration::from_millis(40)),
+            idle_timeout: bit(policy, 7).then_some(Duration::from_millis(90)),
             crash_limit: CrashLimit {
-                crashes: if also(5) { 2 } else { 100 },
-                within: Duration::from_secs(3600),
-                pause: Duration::from_millis(500),
-                refuse_calls: also(6),
-                drop_unstarted: also(7),
+                crashes: if limited(3) { 1 } else { 8 },
+                refuse_calls: limited(4),
+                drop_unstarted: limited(5),
+                ..CrashLimit::default()
             },
         };
         World {
@@ -143,12 +140,14 @@ impl<'a> World<'a> {
                 64..=95 => {
                     self.core.forget_waits(connection());
                     self.awaited.remove("state");
+                    self.awaited.remove("end");
                 }
-                96..=111 => self.post_again(),
-                112..=127 => {
+                96..=127 => self.letters(),
+                128..=143 => {
                     let target = self.target();
                     self.core.resume(self.now, target);
                 }
+                144..=159 => self.restore(),
                 _ => self.late(),
             },
             _ => self.process_acts(),
@@ -186,7 +185,6 @@ impl<'a> World<'a> {
         let from = bit(1).then(|| self.any_process().map(|process| process.key)).flatten();
         let expires = bit(2).then(|| self.duration());
         let after = bit(6).then(|| self.duration());
-        let account = AccountId(u64::from(bit(7)));
         let args = vec![0; if bit(3) { usize::from(self.byte()) } else { 1 }];
         let call = Call {
             target,
@@ -196,14 +194,11 @@ impl<'a> World<'a> {
             existing: bit(5),
             expires,
             after,
-            account,
+            account: AccountId(u64::from(flags >> 7)),
             reply,
         };
         let policy = self.policy.clone();
-        let receipt = self.core.call(self.now, call, |name| match name {
-            "nobody" => Err(Refused::new(Refusal::NoClass, "no class")),
-            _ => Ok(policy),
-        });
+        let receipt = self.core.call(self.now, call, |name| class_of(name, policy));
         if let (Some(reply), CallReceipt::Accepted { .. }) = (reply, receipt) {
             self.await_one("fate", reply);
         }
@@ -231,25 +226,6 @@ impl<'a> World<'a> {
         self.core.wait(target, until, AccountId(0), reply);
     }
 
-    /// Dead letters are dropped, or posted again.
-    fn post_again(&mut self) {
-        let byte = self.byte();
-        let newest = self.core.dead_letters(Letters::All).next_back().map(|letter| letter.message.id);
-        let which = match byte % 3 {
-            0 => Letters::All,
-            1 => Letters::Of("a"),
-            _ => Letters::One(newest.unwrap_or_default()),
-        };
-        let meant = self.core.dead_letters(which).count() as u64;
-        if byte & 128 != 0 {
-            assert_eq!(self.core.drop_dead(which), meant);
-            return;
-        }
-        let policy = self.policy.clone();
-        let report = self.core.requeue(self.now, which, AccountId(1), |_| Ok(policy.clone()));
-        assert_eq!(report.requeued + report.left, meant, "each letter is a message again, or still a letter");
-    }
-
     fn start(&mut self) {
         let main = self.flag();
         let name = WorkerName::new(if main { "main" } else { "b" }).expect("it is one");
@@ -257,6 +233,33 @@ impl<'a> World<'a> {
         if !main || self.core.worker(self.now, Target::Number(WorkerNumber::MAIN)).is_none() {
             self.core.start(self.now, name, self.policy.clone(), main);
         }
+    }
+
+    fn letters(&mut self) {
+        let which = match self.byte() {
+            0..=99 => Letters::All,
+            100..=199 => Letters::Of("a"),
+            byte => Letters::One(MessageId(u64::from(byte - 200))),
+        };
+        match self.flag() {
+            true => drop(self.core.drop_dead(which)),
+            false => {
+                let policy = self.policy.clone();
+                self.core.requeue(self.now, which, AccountId(0), |name| class_of(name, policy.clone()));
+            }
+        }
+    }
+
+    /// The core that goes on is the one that its snapshot says.
+    fn restore(&mut self) {
+        let mut bytes = Vec::new();
+        let mut writer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
+        self.core.snapshot(&mut writer).expect("a core can be written");
+        let before = self.core.ledger();
+        let mut reader = rmp_serde::Deserializer::new(&*bytes);
+        let limits = self.core.limits().0.clone();
+        self.core = Core::restore(&mut reader, limits).expect("what was written can be read");
+        assert_eq!(self.core.ledger(), before);
     }
 
     fn ticks(&mut self) {
@@ -307,12 +310,10 @@ impl<'a> World<'a> {
             return;
         }
         let event = match act {
-            0..=1 => {
-                let byte = self.byte();
-                let window = [0, 1, 2, 64, u32::MAX][usize::from(byte % 5)];
-                Event::Ready { process, window, marked: byte >= 64 }
+            0..=2 => {
+                let window = [0, 1, 2, 64, u32::MAX][usize::from(self.byte() % 5)];
+                Event::Ready { process, window, marked: self.flag() }
             }
-            2 => Event::StartFailed { process, stage: StartStage::Exec, detail: "no such file".into() },
             3..=6 => {
                 let id = self.id(&tasks);
                 self.settled(process, id);
@@ -328,7 +329,8 @@ impl<'a> World<'a> {
                 None => return,
             },
             11 => Event::Violation { process, detail: "é" },
-            12 => Event::Disconnected { process },
+            12 if self.flag() => Event::Disconnected { process },
+            12 => Event::StartFailed { process, stage: StartStage::Exec, detail: "no such file".into() },
             _ => {
                 let mark = self.mark(&tasks);
                 let exit = if self.flag() { Exit::Code(0) } else { Exit::Signal(9) };
@@ -419,12 +421,13 @@ impl<'a> World<'a> {
         let other = self.processes.iter().find(|process| process.name == name && !process.gone);
         assert!(other.is_none(), "{key:?} of {name} is started while {other:?} is not gone");
         match self.byte() {
-            0..=235 => {}
-            236..=240 => return self.core.handle(self.now, Event::Held { process: key, detail: "process 7".into() }),
-            _ => {
-                let (stage, detail) = (StartStage::Setup, "no such file".into());
-                return self.core.handle(self.now, Event::SpawnFailed { process: key, stage, detail });
+            0..=239 => {}
+            byte @ 240..=247 => {
+                let stage = if byte % 2 == 0 { StartStage::Setup } else { StartStage::Exec };
+                let failed = Event::SpawnFailed { process: key, stage, detail: "no such file".into() };
+                return self.core.handle(self.now, failed);
             }
+            _ => return self.core.handle(self.now, Event::Held { process: key, detail: "process 1".into() }),
         }
         let slot = self.processes.len() as u32;
         self.processes.push(Process { key, name, tasks: Vec::new(), asked: false, exited: false, gone: false });
@@ -446,15 +449,6 @@ impl<'a> World<'a> {
         }
     }
 
-    fn look(&mut self, key: ProcessKey, slot: u32) {
-        let process = &self.processes[slot as usize];
-        assert_eq!(process.key, key);
-        let tasks = process.tasks.clone();
-        if let Some(mark) = self.mark(&tasks) {
-            self.core.handle(self.now, Event::Marked { process: key, mark });
-        }
-    }
-
     fn ask(&mut self, key: ProcessKey, slot: u32) {
         let process = &mut self.processes[slot as usize];
         assert_eq!(process.key, key);
@@ -462,6 +456,16 @@ impl<'a> World<'a> {
         let tasks = process.tasks.clone();
         let mark = self.mark(&tasks);
         self.core.handle(self.now, Event::Asked { process: key, mark });
+    }
+
+    /// What it writes into its page is its own affair.
+    fn look(&mut self, key: ProcessKey, slot: u32) {
+        let process = &self.processes[slot as usize];
+        assert!(process.key == key && !process.exited);
+        let tasks = process.tasks.clone();
+        if let Some(mark) = self.mark(&tasks) {
+            self.core.handle(self.now, Event::Marked { process: key, mark });
+        }
     }
 
     // ---- the end ----------------------------------------------------------------------------
@@ -495,6 +499,13 @@ impl<'a> World<'a> {
         assert_eq!(self.core.limits().1, 0, "every charge is paid back");
         self.awaited.retain(|_, awaited| !awaited.is_empty());
         assert!(self.awaited.is_empty(), "some were never answered: {:?}", self.awaited);
+    }
+}
+
+fn class_of(name: &str, policy: Arc<Policy>) -> Result<Arc<Policy>, Refused> {
+    match name {
+        "nobody" => Err(Refused::new(Refusal::NoClass, "no class")),
+        _ => Ok(policy),
     }
 }
 

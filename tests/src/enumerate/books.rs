@@ -1,7 +1,9 @@
 //! What must hold in every state, from what clients and processes really did and what the core commanded. Apart from the
 //! core: of its state only the ledger, the counters and the charges are read, and compared.
 
-use workhall_core::{Core, Effect, Instant, Kill, KillMode, KillReceipt, Letters, Outcome, ProcessKey};
+use std::time::Duration;
+
+use workhall_core::{Core, Effect, Instant, Kill, KillMode, KillReceipt, Letters, Outcome, Policy, ProcessKey};
 use workhall_protocol::ids::{Target, WorkerNumber};
 use workhall_protocol::terms::DeadReason;
 
@@ -27,6 +29,8 @@ pub struct Books {
     ended: [u64; 2],
     /// How often a message may be begun.
     attempts: u8,
+    /// The class ends processes that take too long, or have nothing to do.
+    ends_by_time: bool,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -35,6 +39,8 @@ pub struct Message {
     pub number: u64,
     pub awaited: bool,
     delivered: bool,
+    /// With a process whose exit is not seen.
+    in_flight: bool,
     begun: u8,
     /// How it ended, once the core can know it.
     ended: Option<bool>,
@@ -51,6 +57,8 @@ pub struct KillRecord {
     /// Whom it was for.
     number: u64,
     receipts: u8,
+    /// What the receipt said, in the step in which it came.
+    told: Option<u64>,
     reports: u8,
     /// Messages of that worker that were discarded since without having run.
     discarded: u64,
@@ -70,8 +78,19 @@ fn must(holds: bool, rule: &'static str, detail: impl FnOnce() -> String) -> Res
 }
 
 impl Books {
-    pub fn new(attempts: u8) -> Books {
-        Books { messages: Vec::new(), open: [None; 2], highest: 1, kill: None, wait: None, ended: [0; 2], attempts }
+    pub fn new(policy: &Policy) -> Books {
+        let limits = [policy.task_timeout, policy.idle_timeout];
+        let ends_by_time = policy.start_timeout < Duration::MAX || limits.iter().any(Option::is_some);
+        Books {
+            messages: Vec::new(),
+            open: [None; 2],
+            highest: 1,
+            kill: None,
+            wait: None,
+            ended: [0; 2],
+            attempts: policy.attempts,
+            ends_by_time,
+        }
     }
 
     // ---- clients ------------------------------------------------------------------------------
@@ -91,6 +110,7 @@ impl Books {
             number,
             awaited: post.awaited,
             delivered: false,
+            in_flight: false,
             begun: 0,
             ended: None,
             settled: false,
@@ -106,7 +126,7 @@ impl Books {
         must(posted == open.is_some(), "K6", || format!("{open:?} is open, and its kill was {receipt:?}"))?;
         if let Some(number) = open {
             let (drain, wait) = (kill.mode == KillMode::Drain, kill.wait);
-            self.kill = Some(KillRecord { drain, wait, number, receipts: 0, reports: 0, discarded: 0 });
+            self.kill = Some(KillRecord { drain, wait, number, receipts: 0, told: None, reports: 0, discarded: 0 });
         }
         Ok(())
     }
@@ -152,7 +172,7 @@ impl Books {
         must(message.number == number, "C3", || format!("{id} is for {}, and {number} has it", message.number))?;
         must(!message.settled, "L1", || format!("{id} is handed over after its fate"))?;
         must(message.task == 0 || message.task == task, "C3", || format!("{id} was {} and is {task}", message.task))?;
-        message.delivered = true;
+        (message.delivered, message.in_flight) = (true, true);
         message.task = task;
         Ok(place as u8)
     }
@@ -180,6 +200,20 @@ impl Books {
         self.ended[usize::from(!done)] += 1;
     }
 
+    /// The exit of a worker's process was told.
+    pub fn exited(&mut self, number: u64) {
+        for message in self.messages.iter_mut().filter(|message| message.number == number) {
+            message.in_flight = false;
+        }
+    }
+
+    /// Time has passed, and the time to live of some is over (rule C13).
+    pub fn expired(&self, over: impl Fn(usize) -> bool) -> Result<(), Failure> {
+        let waits = |message: &Message| message.awaited && !message.settled && !message.in_flight && message.task != 0;
+        let left = self.messages.iter().enumerate().find(|(place, message)| waits(message) && over(*place));
+        must(left.is_none(), "C13", || format!("it is over and waits: {left:?}"))
+    }
+
     // ---- what the core commands ---------------------------------------------------------------
 
     pub fn commanded<'p>(
@@ -194,12 +228,12 @@ impl Books {
                 let kill = self.kill_of(reply.token)?;
                 kill.receipts += 1;
                 must(kill.receipts == 1, "K12", || "two receipts of one kill".into())?;
-                must(!exact || *discarded == kill.discarded, "K12", || {
-                    format!("the receipt says {discarded} discarded, it was {}", kill.discarded)
-                })
+                kill.told = exact.then_some(*discarded);
+                Ok(())
             }
             Effect::KillEnded { reply, report } => {
                 let exact = self.counts_discards();
+                self.receipts_are_true()?;
                 let kill = self.kill_of(reply.token)?;
                 kill.reports += 1;
                 must(kill.receipts == 1 && kill.reports == 1, "K12", || format!("out of order: {kill:?}"))?;
@@ -217,8 +251,32 @@ impl Books {
                 wait.reached += 1;
                 must(wait.reached == 1, "wait", || "reached twice".into())
             }
+            Effect::Ask { process: key, .. }
+            | Effect::Term { process: key, .. }
+            | Effect::Kill { process: key, .. } => {
+                let Some(process) = processes.find(|process| process.key == *key) else { return Ok(()) };
+                self.ended(process, matches!(effect, Effect::Term { .. }))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// A process is told to end. Nobody is without a reason; and who was killed is asked before he is sent a signal.
+    fn ended(&self, process: &Process, by_term: bool) -> Result<(), Failure> {
+        let killed = self.kill.as_ref().is_some_and(|kill| kill.number == process.key.number.0);
+        must(killed || self.ends_by_time || !process.connected, "K3", || {
+            format!("nobody wants it to end: {process:?}")
+        })?;
+        let asked = process.asked || !process.ready_fed || !process.connected || self.ends_by_time;
+        must(asked || !by_term, "K4", || format!("it was not asked: {process:?}"))
+    }
+
+    /// A receipt says what was discarded until then and in the same step.
+    pub fn receipts_are_true(&mut self) -> Result<(), Failure> {
+        let Some(kill) = &mut self.kill else { return Ok(()) };
+        let Some(told) = kill.told.take() else { return Ok(()) };
+        let discarded = kill.discarded;
+        must(told == discarded, "K12", || format!("the receipt says {told} discarded, it was {discarded}"))
     }
 
     /// Whether each discarded message is seen, and none of them may have run before.
@@ -242,7 +300,7 @@ impl Books {
         must(!message.settled && message.awaited, "L1", || format!("a second fate: {what}"))?;
         let Message { number, ended, begun, delivered, task, .. } = *message;
         // How it came to its fate tells two states apart no more.
-        *message = Message { delivered: false, begun: 0, ended: None, settled: true, ..*message };
+        *message = Message { delivered: false, in_flight: false, begun: 0, ended: None, settled: true, ..*message };
         let never_begun = |may_have_run| may_have_run || begun == 0;
         let killed = self.kill.as_mut().filter(|kill| kill.number == number);
         match outcome {

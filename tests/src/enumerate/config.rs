@@ -1,9 +1,12 @@
 //! The configurations that are enumerated, as a table: who there is, what clients may do, which fault may happen, and
 //! what the class says.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use workhall_core::{CrashLimit, KillMode, Policy};
+
+use super::key::Horizons;
 
 /// What the processes of a name are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,16 +48,20 @@ pub enum Fault {
 pub struct Post {
     /// Somebody waits for its outcome.
     pub awaited: bool,
+    /// It is for later.
     pub after: Option<Duration>,
+    /// It has a time to live.
     pub expires: Option<Duration>,
 }
 
 /// One world. In each of them the clients' acts, in their order, and the fault may come at any moment, or never.
 #[derive(Debug)]
 pub struct Config {
+    /// What is different in it.
     pub name: &'static str,
     /// Of each name's processes.
     pub natures: &'static [Nature],
+    /// The messages, in their order.
     pub posts: &'static [Post],
     /// How the one kill may be.
     pub kills: &'static [(KillMode, Option<Duration>)],
@@ -64,6 +71,7 @@ pub struct Config {
     pub faults_max: u8,
     /// … and of which kinds.
     pub faults: &'static [Fault],
+    /// Tasks may end with an error.
     pub tasks_fail: bool,
     /// Somebody may wait until a name has nothing to do.
     pub waits: bool,
@@ -76,7 +84,33 @@ pub struct Config {
     pub ticks: u8,
     /// `max_processes`.
     pub processes: u32,
+    /// What the class says.
     pub policy: fn(&mut Policy),
+}
+
+/// What is the same in all states.
+#[derive(Debug)]
+pub struct Setup {
+    pub config: &'static Config,
+    pub policy: Arc<Policy>,
+    pub horizons: Horizons,
+}
+
+impl Setup {
+    pub fn new(config: &'static Config) -> Setup {
+        let mut policy = base_policy();
+        (config.policy)(&mut policy);
+        // What has no limit is never too old.
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(0);
+        let horizons = Horizons {
+            start_timeout: nanos(policy.start_timeout),
+            exit_grace: nanos(policy.exit_grace),
+            term_grace: nanos(policy.term_grace),
+            task: nanos(policy.task_timeout.max(policy.idle_timeout).unwrap_or_default()),
+            crash_window: nanos(policy.crash_limit.within),
+        };
+        Setup { config, policy: Arc::new(policy), horizons }
+    }
 }
 
 const PAGE: Nature = Nature { page: true, obeys: Obeys::Ask, starts: true, returns: true };
@@ -103,7 +137,7 @@ const NO_LIMIT: CrashLimit =
     CrashLimit { crashes: u16::MAX, within: Duration::ZERO, pause: SOON, refuse_calls: false, drop_unstarted: false };
 
 /// All graces are alike: what began at the same time is over at the same time.
-pub fn base_policy() -> Policy {
+fn base_policy() -> Policy {
     Policy {
         class: "c".into(),
         start_timeout: GRACE,
@@ -159,15 +193,23 @@ const HUNG: Config = Config { policy: TIMED, faults: &[], kills: &[LADDER_WITHIN
 
 /// Small enough for every test run.
 pub const SMALL: &[Config] = &[
-    Config { name: "two workers", ticks: 0, ..BOTH },
-    Config { name: "three messages", posts: &[AWAITED; 3], ticks: 1, ..ONE },
+    Config { name: "two workers", kills: &[LADDER], ticks: 0, ..BOTH },
+    Config { name: "three messages", posts: &[AWAITED; 3], ticks: 0, ..ONE },
     Config { name: "slow starts", kills: &[LADDER, DRAIN], ticks: 1, policy: |_| {}, ..ONE },
-    Config { name: "other faults", faults: OTHER_FAULTS, late_facts: true, early_trees: true, ticks: 0, ..ONE },
+    Config { name: "other faults", faults: OTHER_FAULTS, late_facts: true, early_trees: true, kills: &[LADDER], ..ONE },
     Config { name: "retry", policy: RETRY, faults_max: 2, kills: &[LADDER], ticks: 0, ..ONE },
     Config { name: "idle_timeout", policy: IDLE, kills: &[LADDER], ticks: 2, ..ONE },
     Config { name: "task_timeout", policy: TIMED, kills: &[LADDER], ticks: 3, ..ONE },
     Config { name: "max_processes 1", policy: IDLE, processes: 1, posts: &[AWAITED, LATER], kills: &[LADDER], ..BOTH },
-    Config { name: "nobody waits", posts: &[NOT_AWAITED; 2], tasks_fail: true, waits: true, kills: &[LADDER], ..ONE },
+    Config {
+        name: "nobody waits",
+        posts: &[NOT_AWAITED; 2],
+        tasks_fail: true,
+        waits: true,
+        kills: &[LADDER],
+        ticks: 0,
+        ..ONE
+    },
     Config { name: "expires", posts: &[AWAITED, EXPIRES], kills: &[LADDER], ..ONE },
     Config {
         name: "crash limit",

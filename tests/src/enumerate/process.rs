@@ -1,7 +1,7 @@
 //! A virtual process, small enough to be enumerated: what it and its wires hold at the moment.
 
+use super::act::Act;
 use super::config::{Config, Obeys};
-use super::world::Act;
 use workhall_core::{Mark, ProcessKey};
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::terms::Exit;
@@ -83,6 +83,7 @@ pub struct Process {
     pub dead: Option<Death>,
     /// What `finished` was when the shell last read it.
     pub finished_fed: u64,
+    pub ready_fed: bool,
     pub disconnected_fed: bool,
     pub exit_fed: bool,
     /// The shell was told to sweep its tree.
@@ -112,6 +113,7 @@ impl Process {
             connected: true,
             dead: None,
             finished_fed: 0,
+            ready_fed: false,
             disconnected_fed: false,
             exit_fed: false,
             swept: false,
@@ -154,7 +156,7 @@ impl Process {
     pub fn forget_how_it_was(&mut self) {
         self.dead = Some(Death::Leaves);
         (self.begun, self.finished, self.finished_fed) = (0, 0, 0);
-        (self.flag, self.asked, self.signal) = (false, false, None);
+        (self.flag, self.asked, self.signal, self.ready_fed) = (false, false, None, false);
     }
 
     /// It ends when it is asked, between two tasks; also when nobody can tell it anything any more.

@@ -7,9 +7,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::act::{Act, Step};
 use super::books::Failure;
-use super::config::Config;
-use super::world::{Act, Setup, Step, World};
+use super::config::{Config, Setup};
+use super::world::World;
 
 /// How a configuration is gone through.
 #[derive(Clone, Copy, Debug)]
@@ -23,16 +24,12 @@ pub struct Settings {
     pub states_max: usize,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings { broken_gate: false, prove_key: 0, states_max: 20_000_000 }
-    }
-}
-
 /// What was gone through, without a violation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
+    /// Different ones.
     pub states: u64,
+    /// Steps from one of them to the next.
     pub transitions: u64,
     /// States in which nothing more happens by itself.
     pub ends: u64,
@@ -42,14 +39,25 @@ pub struct Count {
     pub proved: u64,
 }
 
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Count { states, transitions, ends, depth, proved } = self;
+        write!(f, "{states} states, {transitions} transitions, {ends} ends, {depth} steps deep, {proved} compared")
+    }
+}
+
 /// A rule that does not hold, and how that comes about.
 #[derive(Clone, Debug)]
 pub struct Violation {
+    /// In which world.
     pub config: &'static str,
+    /// Which, in a word.
     pub rule: &'static str,
+    /// What was seen.
     pub detail: String,
     /// One step per line, with what the core was told and commanded.
     pub path: Vec<String>,
+    /// How many steps lead there.
     pub steps: usize,
 }
 
@@ -124,6 +132,10 @@ impl Search {
             self.count.depth = self.count.depth.max(depth);
             for (state, world) in states {
                 self.go_on(ticks, depth, state, world)?;
+                if self.parents.len() > self.settings.states_max {
+                    let detail = format!("more than {} states: it goes on for ever", self.settings.states_max);
+                    return Err(self.violation(self.parents.len() as u32 - 1, None, ("bound", detail)));
+                }
             }
         }
         self.count.states = self.parents.len() as u64;
@@ -186,7 +198,6 @@ impl Search {
         let new = self.parents.len() as u32;
         let index = *self.found.entry(key).or_insert(new);
         if index == new {
-            assert!(self.parents.len() < self.settings.states_max, "{} is not small", self.setup.config.name);
             self.parents.push((from, Some(step)));
             self.calm.push(NONE);
             self.futures.push(0);

@@ -4,100 +4,21 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::Duration;
 
 use workhall_core::{
-    AccountId, Call, CallReceipt, Core, Effect, Event, Instant, Kill, KillReceipt, Limits, Policy, ProcessKey,
+    AccountId, Call, CallReceipt, Core, Effect, Event, Instant, Kill, KillReceipt, Limits, ProcessKey,
 };
 use workhall_protocol::ids::{MessageId, Target};
 use workhall_protocol::terms::{Refusal, StartStage, Until};
 
+use super::act::{Act, Step};
 use super::books::{Books, Failure, KILL_TOKEN, WAIT_TOKEN};
-use super::config::{Config, Fault, base_policy};
-use super::key::{Horizons, Key};
+use super::config::{Fault, Setup};
+use super::key::Key;
 use super::process::{Death, Doing, Process, Task, Word};
 use crate::driver::{line, reply};
 
 pub const NAMES: [&str; 2] = ["a", "b"];
-
-/// Something that can happen. Processes are named by their slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Act {
-    Post {
-        to: u8,
-    },
-    Kill {
-        name: u8,
-        how: u8,
-    },
-    Wait {
-        name: u8,
-    },
-    /// Time passes to the next deadline.
-    Tick,
-    SaysReady(u8),
-    /// Takes the next task from its wire: begins it, or its first half.
-    Takes(u8),
-    /// The second half of a begin, where there is a page.
-    LooksAtFlag(u8),
-    Returns(u8),
-    Fails(u8),
-    /// Stores in its page that the task has ended, after the words for it.
-    Marks(u8),
-    /// Writes the settlements that it has collected.
-    Writes(u8),
-    /// Ends because it was asked to, or nobody can speak to it any more.
-    Obeys(u8),
-    DiesOfSignal(u8),
-    /// The one fault.
-    Faults(u8, Fault),
-    ShellReads(u8),
-    ShellReadsMarks(u8),
-    ExitIsSeen(u8),
-    DisconnectionIsSeen(u8),
-    TreeIsGone(u8),
-    /// The kernel says so before the exit.
-    TreeIsGoneEarly(u8),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Step {
-    pub act: Act,
-    /// The first process that is to be started in it cannot be: that is the fault.
-    pub spawn_fails: bool,
-}
-
-impl Act {
-    /// Clients and faults: they may happen, and need not.
-    pub fn is_optional(self) -> bool {
-        matches!(self, Act::Post { .. } | Act::Kill { .. } | Act::Wait { .. } | Act::Faults(..))
-    }
-}
-
-/// What is the same in all states.
-#[derive(Debug)]
-pub struct Setup {
-    pub config: &'static Config,
-    policy: Arc<Policy>,
-    horizons: Horizons,
-}
-
-impl Setup {
-    pub fn new(config: &'static Config) -> Setup {
-        let mut policy = base_policy();
-        (config.policy)(&mut policy);
-        // What has no limit is never too old.
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(0);
-        let horizons = Horizons {
-            start_timeout: nanos(policy.start_timeout),
-            exit_grace: nanos(policy.exit_grace),
-            term_grace: nanos(policy.term_grace),
-            task: nanos(policy.task_timeout.max(policy.idle_timeout).unwrap_or_default()),
-            crash_window: nanos(policy.crash_limit.within),
-        };
-        Setup { config, policy: Arc::new(policy), horizons }
-    }
-}
 
 #[derive(Clone, Debug)]
 pub struct World {
@@ -108,6 +29,8 @@ pub struct World {
     books: Books,
     processes: Vec<Option<Process>>,
     posted: usize,
+    /// When each message's time to live is over. The core's snapshot has it, so the key has it from there.
+    expires: Vec<Instant>,
     faults: u8,
     fail_spawn: bool,
     /// A process was to be started in this step.
@@ -123,15 +46,16 @@ impl World {
         if broken_gate {
             core.break_the_gate();
         }
-        let (attempts, faults) = (setup.policy.attempts, setup.config.faults_max);
+        let (books, faults) = (Books::new(&setup.policy), setup.config.faults_max);
         World {
             setup,
             core,
             now: Instant(1),
             deadline: None,
-            books: Books::new(attempts),
+            books,
             processes: Vec::new(),
             posted: 0,
+            expires: Vec::new(),
             faults,
             fail_spawn: false,
             spawned: false,
@@ -211,6 +135,7 @@ impl World {
         self.fail_spawn = false;
         self.forget_the_dead();
         self.deadline = self.core.next_deadline();
+        self.books.receipts_are_true()?;
         self.books.check(&self.core)
     }
 
@@ -228,22 +153,18 @@ impl World {
 
     fn in_words(&self, Step { act, spawn_fails }: Step) -> String {
         let failing = if spawn_fails { ", and what is to start cannot" } else { "" };
+        let name = |name: u8| NAMES[usize::from(name)];
         let slot = match act {
-            Act::Post { to } => return format!("post to {}{failing}", NAMES[usize::from(to)]),
-            Act::Kill { name, how } => {
-                return format!(
-                    "kill {} {:?}{failing}",
-                    NAMES[usize::from(name)],
-                    self.setup.config.kills[usize::from(how)]
-                );
+            Act::Post { to } => return format!("post to {}{failing}", name(to)),
+            Act::Kill { name: whom, how } => {
+                let how = self.setup.config.kills[usize::from(how)];
+                return format!("kill {} {how:?}{failing}", name(whom));
             }
-            Act::Wait { name } => return format!("wait until {} is idle", NAMES[usize::from(name)]),
-            Act::Tick => return format!("time passes{failing}"),
-            Act::SaysReady(slot) | Act::Takes(slot) | Act::LooksAtFlag(slot) | Act::Returns(slot) => slot,
-            Act::Fails(slot) | Act::Marks(slot) | Act::Writes(slot) | Act::Obeys(slot) => slot,
-            Act::DiesOfSignal(slot) | Act::Faults(slot, _) | Act::ShellReads(slot) => slot,
-            Act::ShellReadsMarks(slot) | Act::ExitIsSeen(slot) | Act::DisconnectionIsSeen(slot) => slot,
-            Act::TreeIsGone(slot) | Act::TreeIsGoneEarly(slot) => slot,
+            Act::Wait { name: whom } => return format!("wait until {} is idle", name(whom)),
+            _ => match act.slot() {
+                Some(slot) => slot,
+                None => return format!("time passes{failing}"),
+            },
         };
         let process = self.processes[usize::from(slot)].as_ref();
         let of = process.map_or("nobody".into(), |process| {
@@ -280,7 +201,8 @@ impl World {
             Act::Tick => {
                 self.now = self.now.max(self.deadline.expect("there is a deadline"));
                 self.core.tick(self.now);
-                return self.apply();
+                self.apply()?;
+                return self.books.expired(|place| self.expires[place] <= self.now);
             }
             Act::ShellReads(slot) => return self.shell_reads(slot, 1),
             Act::ShellReadsMarks(slot) => return self.shell_reads_marks(slot),
@@ -361,6 +283,7 @@ impl World {
         match self.core.call(self.now, call, |_| Ok(policy)) {
             CallReceipt::Accepted { number, message } => {
                 self.posted += 1;
+                self.expires.push(post.expires.map_or(Instant::NEVER, |expires| self.now.after(expires)));
                 self.books.accepted(to, number.0, message.0, post)?;
                 self.apply()
             }
@@ -443,6 +366,7 @@ impl World {
             let (key, has_page) = (process.key, process.has_page);
             match process.outbox.remove(0) {
                 Word::Ready => {
+                    process.ready_fed = true;
                     let window = if has_page { 2 } else { 1 };
                     self.feed(Event::Ready { process: key, window, marked: has_page })?;
                 }
@@ -472,6 +396,7 @@ impl World {
         let (key, mark) = (process.key, process.page());
         let exit = process.dead.expect("it has died").exit();
         process.forget_how_it_was();
+        self.books.exited(key.number.0);
         self.feed(Event::Exited { process: key, exit, mark })
     }
 
@@ -496,11 +421,7 @@ impl World {
                     let mark = asked.page();
                     self.feed(Event::Asked { process, mark })?;
                 }
-                Effect::Look { process, slot } => {
-                    if self.meant(process, slot).is_some() {
-                        self.shell_reads_marks(slot as u8)?;
-                    }
-                }
+                Effect::Look { process, slot } => self.look(process, slot)?,
                 Effect::Term { process, slot } => self.signal(process, slot, Death::Term),
                 Effect::Kill { process, slot } => self.signal(process, slot, Death::Kill),
                 Effect::Sweep { process, slot } => {
@@ -512,6 +433,10 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn look(&mut self, key: ProcessKey, slot: u32) -> Result<(), Failure> {
+        if self.meant(key, slot).is_none() { Ok(()) } else { self.shell_reads_marks(slot as u8) }
     }
 
     fn meant(&mut self, key: ProcessKey, slot: u32) -> Option<&mut Process> {

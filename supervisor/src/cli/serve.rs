@@ -3,6 +3,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
@@ -14,7 +15,7 @@ use crate::config::{Config, DEFAULT_FILE, ProcessTree};
 use crate::diagnostics::say;
 use crate::event_loop::{EventLoop, Setup};
 use crate::name_lock::NameLocks;
-use crate::sys::{self, Listens, LockFile};
+use crate::sys::{self, Listens, LockFile, Poller};
 
 /// The arguments of `workhall serve`.
 #[derive(Debug, clap::Args)]
@@ -137,16 +138,22 @@ fn claim(socket: &Path, mode: u32) -> Result<LockFile, Failure> {
         }
     }
     let lock_path = lock_path(socket);
-    let lock = sys::lock(&lock_path).with_context(|| format!("cannot lock {}", lock_path.display()))?;
-    let Some(lock) = lock else {
+    let mut patience = Patience::new()?;
+    let lock = loop {
+        if let Some(lock) = sys::lock(&lock_path).with_context(|| format!("cannot lock {}", lock_path.display()))? {
+            break lock;
+        }
         let pid = std::fs::read_to_string(&lock_path).unwrap_or_default();
-        let message =
-            format!("another supervisor (process {}) serves {shown}: stop it, or name another --socket", pid.trim());
-        return Err(Failure::new(ExitCode::Failed, message));
+        let pid = pid.trim();
+        if pid.parse().is_ok_and(lives) || !patience.wait()? {
+            let message =
+                format!("another supervisor (process {pid}) serves {shown}: stop it, or name another --socket");
+            return Err(Failure::new(ExitCode::Failed, message));
+        }
     };
     match socket.symlink_metadata() {
         Ok(meta) if meta.file_type().is_socket() => {
-            nobody_listens(socket)?;
+            nobody_listens(socket, &mut patience)?;
             std::fs::remove_file(socket).with_context(|| format!("cannot remove the stale socket {shown}"))?;
         }
         Ok(_) => {
@@ -166,17 +173,61 @@ fn lock_path(socket: &Path) -> PathBuf {
 
 /// The lock alone does not show it: whoever tidies up a directory may have removed the lock file of a
 /// supervisor that lives.
-fn nobody_listens(socket: &Path) -> Result<(), Failure> {
+fn nobody_listens(socket: &Path, patience: &mut Patience) -> Result<(), Failure> {
     let shown = socket.display();
-    let listens = sys::who_listens(socket)
-        .with_context(|| format!("cannot find out who listens at {shown}: name another --socket, or remove it"))?;
-    let who = match listens {
-        Listens::Nobody => return Ok(()),
-        Listens::Process(Some(pid)) => format!("process {pid}"),
-        Listens::Process(None) => "a process that does not answer".to_string(),
+    let who = loop {
+        let listens = sys::who_listens(socket)
+            .with_context(|| format!("cannot find out who listens at {shown}: name another --socket, or remove it"))?;
+        let (who, may_be_dead) = match listens {
+            Listens::Nobody => return Ok(()),
+            Listens::Process(Some(pid)) => (format!("process {pid}"), !lives(pid)),
+            Listens::Process(None) => ("a process that does not answer".to_string(), true),
+        };
+        if !may_be_dead || !patience.wait()? {
+            break who;
+        }
     };
     let message = format!(
         "another supervisor, or another program, listens at {shown} ({who}): stop it, or name another --socket"
     );
     Err(Failure::new(ExitCode::Failed, message))
+}
+
+/// How long what a dead supervisor has held is waited for, in all: a process that it was about to start has a
+/// copy of all its descriptors, until it executes its program.
+const DEAD_HOLD: Duration = Duration::from_secs(2);
+/// How long until the next look.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Waits for what a dead supervisor held.
+struct Patience {
+    until: Instant,
+    poller: Poller,
+}
+
+impl Patience {
+    fn new() -> Result<Patience, Failure> {
+        let poller = Poller::new(1).context("cannot make a poller")?;
+        Ok(Patience { until: Instant::now() + DEAD_HOLD, poller })
+    }
+
+    /// A while; false if it has lasted long enough.
+    fn wait(&mut self) -> Result<bool, Failure> {
+        if Instant::now() >= self.until {
+            return Ok(false);
+        }
+        self.poller.wait(Some(LOOK_AGAIN), &mut Vec::new()).context("cannot wait")?;
+        Ok(true)
+    }
+}
+
+/// Whether a process lives, or may.
+fn lives(pid: i32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => {
+            let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+            !state.is_some_and(|state| state.starts_with(['Z', 'X']))
+        }
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+    }
 }

@@ -157,3 +157,64 @@ impl Log {
         &self.processes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first violation in some lines.
+    fn violation(lines: &[&str]) -> Option<String> {
+        let mut log = Log::new(PathBuf::new());
+        lines.iter().find_map(|line| log.line(line).err())
+    }
+
+    #[test]
+    fn a_good_log_is_one() {
+        let lines = [
+            "S a 2 1 100 9 5",
+            "B a 2 1 100 9 1",
+            "A a 2 1 100 9 7",
+            "E a 2 1 100 9 1",
+            "B a 2 1 100 9 3",
+            "S b 3 1 101 9 5",
+            "B b 3 1 101 9 2",
+            "S a 2 2 102 9 6",
+            "B a 2 2 102 9 4",
+            "E b 3 1 101 9 2",
+            // Another supervisor begins to count again.
+            "S a 2 1 103 10 8",
+            "B a 2 1 103 10 1",
+        ];
+        assert_eq!(violation(&lines), None);
+        let mut log = Log::new(PathBuf::new());
+        for line in &lines {
+            log.line(line).unwrap();
+        }
+        let executed = |supervisor, id| log.executed(Message { supervisor, id });
+        assert_eq!([executed(9, 1), executed(9, 3), executed(9, 9)], [Some(true), Some(false), None]);
+        assert_eq!((log.totals(9), log.totals(10)), ((4, 2, 4), (1, 0, 1)));
+    }
+
+    #[test]
+    fn what_must_not_be_is_seen() {
+        for (lines, what) in [
+            (&["S a 2 1 100 9 5", "X a 2 1 101 9 0"][..], "two processes of one name"),
+            (
+                &["S a 2 1 100 9 5", "B a 2 1 100 9 1", "E a 2 1 100 9 1", "S a 2 2 101 9 6", "B a 2 2 101 9 1"],
+                "later ones",
+            ),
+            (&["S a 2 1 100 9 5", "S b 3 1 101 9 5", "B a 2 1 100 9 1", "B b 3 1 101 9 1"], "twice"),
+            (&["S a 2 1 100 9 5", "B a 2 1 100 9 2", "E a 2 1 100 9 2", "B a 2 1 100 9 1"], "after later ones"),
+            (&["S a 2 1 100 9 5", "B a 2 1 100 9 1", "B a 2 1 100 9 2"], "in the middle of another"),
+            (&["S a 2 1 100 9 5", "E a 2 1 100 9 1"], "was not begun"),
+            (&["S a 2 1 100 9 5", "S a 2 2 101 9 6", "B a 2 1 100 9 1"], "its successor has started"),
+            (&["S a 2 1 100 9 5", "S a 2 1 101 10 6", "E a 2 1 100 9 1"], "its successor has started"),
+            (&["S a 2 2 100 9 5", "S a 2 1 101 9 6"], "not new"),
+            (&["B a 2 1 100 9 1"], "has not said that it started"),
+            (&["S a 2 1 100 9 5", "B a 2 1 100 9"], "no line"),
+        ] {
+            let found = violation(lines).unwrap_or_default();
+            assert!(found.contains(what), "{lines:?}: `{found}`, not `{what}`");
+        }
+    }
+}

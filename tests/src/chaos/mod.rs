@@ -14,6 +14,7 @@ mod hostile;
 mod log;
 mod speaker;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
@@ -43,9 +44,9 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// A minute, without deaths of the supervisor: they need the lock of rule D7.
+    /// A minute, with everything.
     fn default() -> Self {
-        Options { lasts: Duration::from_secs(60), seed: 1, supervisor_deaths: false, clients: 6, progress: false }
+        Options { lasts: Duration::from_secs(60), seed: 1, supervisor_deaths: true, clients: 6, progress: false }
     }
 }
 
@@ -64,8 +65,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const VIOLATIONS_MAX: usize = 50;
 /// How often the auditor looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// The supervisor lives at least so long before it is killed, and at most twice as long.
-const LIFE_MS: u64 = 4_000;
+/// How long a supervisor lives before it is killed, at least and at most.
+const LIFE_MS: [u64; 2] = [1_000, 6_000];
 /// How many names each class has: few, so that lines form.
 const NAMES_EACH: u64 = 3;
 
@@ -177,7 +178,7 @@ pub fn run(options: Options) -> Report {
         counts: Counts::default(),
     };
     let mut auditor = Auditor::new(&run, supervisor.path("worker.log"));
-    let mut supervisor_deaths = 0;
+    let (mut supervisor_deaths, mut serves) = (0, true);
     thread::scope(|scope| {
         let run = &run;
         let mut actors = Vec::new();
@@ -190,15 +191,22 @@ pub fn run(options: Options) -> Report {
             let rng = Rng::new(rng.bits());
             actors.push(scope.spawn(move || act(run, rng)));
         }
-        let life = |rng: &mut Rng| Duration::from_millis(rng.between(LIFE_MS, 2 * LIFE_MS));
+        let life = |rng: &mut Rng| Duration::from_millis(rng.between(LIFE_MS[0], LIFE_MS[1]));
         let (mut dies_at, mut said) = (start + life(&mut rng), start);
         while start.elapsed() < options.lasts {
             thread::sleep(LOOK_EVERY.min(options.lasts.saturating_sub(start.elapsed())));
             if options.supervisor_deaths && Instant::now() >= dies_at {
                 run.supervisor.store(0, Relaxed);
                 supervisor.signal(Signal::SIGKILL);
-                supervisor.ended();
-                supervisor.restart();
+                let restarted = catch_unwind(AssertUnwindSafe(|| {
+                    supervisor.ended();
+                    supervisor.restart();
+                }));
+                if restarted.is_err() {
+                    run.violation(format!("D7: no supervisor follows the killed one; the log:\n{}", supervisor.log()));
+                    serves = false;
+                    break;
+                }
                 run.supervisor.store(supervisor.pid(), Relaxed);
                 supervisor_deaths += 1;
                 dies_at = Instant::now() + life(&mut rng);
@@ -216,13 +224,15 @@ pub fn run(options: Options) -> Report {
             }
         }
     });
-    auditor.becomes_quiet(supervisor.pid());
-    auditor.nothing_of_the_dead_is_left(supervisor.pid());
-    actors::last_words(&run, &mut rng);
-    supervisor.signal(Signal::SIGTERM);
-    let status = supervisor.ended();
-    if !status.success() {
-        run.violation(format!("the supervisor ended with {status}; its log:\n{}", supervisor.log()));
+    if serves {
+        auditor.becomes_quiet(supervisor.pid());
+        auditor.nothing_of_the_dead_is_left(supervisor.pid());
+        actors::last_words(&run, &mut rng);
+        supervisor.signal(Signal::SIGTERM);
+        let status = supervisor.ended();
+        if !status.success() {
+            run.violation(format!("D8: the supervisor ended with {status}; its log:\n{}", supervisor.log()));
+        }
     }
     auditor.nothing_is_left(|| supervisor.processes());
     let summary = auditor.summary(start.elapsed(), options.seed, supervisor_deaths);

@@ -1,9 +1,13 @@
 //! One supervisor at one socket, whatever becomes of its lock file.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use workhall_tests::harness::{Output, Supervisor, bin_dir, output};
 
@@ -47,6 +51,34 @@ fn a_socket_that_nobody_listens_at_is_taken_over_without_its_lock_file() {
     supervisor.ended();
     fs::remove_file(supervisor.path("socket.lock")).unwrap();
     supervisor.restart();
+    assert_eq!(supervisor.call(&["a", "count"]), 1);
+}
+
+/// A supervisor that is killed while it starts a process leaves copies of its lock and its listener in it, until the
+/// process executes its program. The chaos run found that its successor took it for alive.
+#[test]
+fn d07_what_a_killed_supervisor_was_about_to_start_keeps_no_other_from_serving() {
+    let dead = {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    };
+    let mut holder = None;
+    let config = format!("class.a = {{ exec = ['{}'] }}", bin_dir().join("test-worker").display());
+    let supervisor = Supervisor::with_config_under(&config, |dir| {
+        let (file, listener) = (dir.join("socket.lock"), UnixListener::bind(dir.join("socket")).unwrap());
+        fs::write(&file, format!("{dead}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let lock = Flock::lock(fs::File::options().write(true).open(file).unwrap(), FlockArg::LockExclusive).unwrap();
+        holder = Some(thread::spawn(move || {
+            // So long it takes the lock for held; the listener is this process's, which lives, and ends first.
+            thread::sleep(Duration::from_millis(200));
+            drop(listener);
+            drop(lock);
+        }));
+        Vec::new()
+    });
+    holder.unwrap().join().unwrap();
     assert_eq!(supervisor.call(&["a", "count"]), 1);
 }
 

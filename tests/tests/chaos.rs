@@ -6,7 +6,7 @@ use workhall_tests::chaos::{Options, run};
 
 #[test]
 fn l01_under_chaos_nothing_is_lost_nothing_runs_twice_nothing_is_left() {
-    let report = run(Options { lasts: Duration::from_secs(4), ..Options::default() });
+    let report = run(Options { lasts: Duration::from_secs(5), ..Options::default() });
     println!("{}", report.summary);
     assert!(report.violations.is_empty(), "{:#?}\n{}", report.violations, report.summary);
 }

@@ -213,7 +213,7 @@ fn ci_calls_the_test_command_of_the_readme() {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "protocol/PROTOCOL.md"] {
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "protocol/PROTOCOL.md", "tests/fuzz/README.md"] {
         let path = workspace().join(document);
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{document}: {error}"));
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

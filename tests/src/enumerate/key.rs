@@ -68,6 +68,8 @@ pub struct Key<'h> {
     is_instant: bool,
     last: u64,
     holding: bool,
+    /// What was held has not counted yet.
+    is_open: bool,
     /// When the life was started and when it was ready.
     held: [u64; 2],
     /// The step of the ladder.
@@ -90,6 +92,7 @@ impl<'h> Key<'h> {
             is_instant: false,
             last: 0,
             holding: false,
+            is_open: false,
             held: [0; 2],
             step: 0,
             failures: 0,
@@ -100,6 +103,7 @@ impl<'h> Key<'h> {
     }
 
     pub fn value(mut self) -> u128 {
+        assert!(!self.is_open, "`Life::settled` comes behind the times that it decides about");
         let mut entries = std::mem::take(&mut self.entries);
         entries.retain(|entry| match entry[..] {
             // The first variant is a worker's own.
@@ -219,7 +223,7 @@ impl<'h> Key<'h> {
                 self.past = past;
                 value.serialize(&mut *self)?;
                 (self.holding, self.past) = (false, EXACT);
-                self.held[which] = self.last;
+                (self.held[which], self.is_open) = (self.last, true);
             }
             Treat::Step => {
                 value.serialize(&mut *self)?;
@@ -232,6 +236,7 @@ impl<'h> Key<'h> {
             Treat::Settled => {
                 value.serialize(&mut *self)?;
                 let ([started, ready], settled) = (self.held, self.last);
+                self.is_open = false;
                 self.mix(if ready == NEVER { started } else { NEVER });
                 let matters = ready == NEVER || settled == 0 && self.failures > 0;
                 self.mix(if matters { ready } else { 1 });

@@ -17,8 +17,12 @@ use crate::spawner::{self, Surroundings};
 use crate::sys;
 
 impl EventLoop {
-    /// Applies all that the core commands, and what follows from it.
+    /// Applies all that the core commands, and what follows from it. What an act brings with it is applied by who began:
+    /// else many looks at once would each stand on the stack of the one before.
     pub(crate) fn apply(&mut self) {
+        if std::mem::replace(&mut self.applying, true) {
+            return;
+        }
         while let Some(effect) = self.core.next_effect() {
             match effect {
                 Effect::Spawn { process } => self.spawn(process),
@@ -36,6 +40,7 @@ impl EventLoop {
                 Effect::Stopped => self.stopped = true,
             }
         }
+        self.applying = false;
     }
 
     /// Starts the main worker, if the configuration has one (rule W5).
@@ -132,8 +137,11 @@ impl EventLoop {
     /// What it wrote before it set its marks is read after these were, and handled before they count.
     fn look(&mut self, key: ProcessKey, slot: u32) {
         let Some(process) = self.process(key, slot).filter(|process| !process.reaped) else { return };
-        let (Some(index), Some((begun, finished))) = (process.connection, process.page.marks()) else { return };
-        self.read_all(index);
+        // One that takes its promise to keep marks back has come nowhere.
+        let (begun, finished) = process.page.marks().unwrap_or_default();
+        if let Some(index) = process.connection {
+            self.read_all(index);
+        }
         self.core.handle(self.clock.now(), Event::Marked { process: key, mark: Mark { begun, finished } });
     }
 

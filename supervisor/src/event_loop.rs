@@ -90,6 +90,8 @@ pub struct EventLoop {
     /// Connections with something to write at the end of the turn.
     pub(crate) dirty: Vec<usize>,
     pub(crate) names: NameLocks,
+    /// What the core commands is being applied.
+    pub(crate) applying: bool,
     /// How what processes leave behind is found.
     pub(crate) trees: Trees,
     /// The supervisor has given up new privileges, and so all that it starts.
@@ -155,6 +157,7 @@ impl EventLoop {
             reload_signal: SignalPipe::reload()?,
             next_serial: 1,
             names: setup.names,
+            applying: false,
             trees: setup.trees,
             no_new_privs: setup.no_new_privs,
             not_enforced: setup.not_enforced,

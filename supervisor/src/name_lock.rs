@@ -1,21 +1,20 @@
 //! The kernel's lock on a name (rule D7): at most one process tree per name, also over the supervisor's death.
 //!
-//! Beside the socket is the directory `SOCKET.names`. Before a process starts, the supervisor opens a file in it
-//! anew and locks one byte there, whose place is a hash of the worker's name. The lock belongs to that open file
-//! description (an "OFD" lock). The process inherits the descriptor, and so does what it starts; the supervisor
-//! closes its own right after the spawn. So it is the process tree, and nothing else, that holds the lock, and the
-//! kernel releases it when the last process of the tree has ended or closed the descriptor. A supervisor that
-//! follows a killed one finds the names locked whose processes still finish their tasks.
+//! Beside the socket is the directory `SOCKET.names`. Before a process starts, the supervisor opens the file of its
+//! name there anew, for reading alone, and locks it. The lock belongs to that open file description (`flock`). The
+//! process inherits the descriptor, and so does what it starts; the supervisor closes its own right after the spawn.
+//! So it is the process tree, and nothing else, that holds the lock, and the kernel releases it when the last process
+//! of the tree has ended or closed the descriptor. A supervisor that follows a killed one finds the names locked
+//! whose processes still finish their tasks.
 //!
-//! The hash is SipHash 2-4 with a random key that is made once and kept in the file `key`: the same name has the
-//! same place for every supervisor of this socket, and nobody can choose names that collide. (Should two names
-//! collide all the same, one waits while the other has a process: slow, never wrong.)
-//!
-//! The locks are spread over several files, because the kernel walks through all locks of a file for each lock
-//! and unlock: with ten thousand processes and one file a start took 1.1 ms longer.
+//! A name's file is called by its hash. That is SipHash 2-4 with a random key that is made once and kept in the file
+//! `key`: the same name has the same file for every supervisor of this socket, and nobody can choose names that
+//! collide. (Should two names collide all the same, one waits while the other has a process: slow, never wrong.) A file
+//! of its own for each name, because who has the descriptor can lock all of the file: that harms itself alone. It
+//! is removed when the tree is gone, and what a killed supervisor has left when the next one starts.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -28,18 +27,13 @@ use workhall_core::Instant;
 
 use crate::sys;
 
-/// How many files the locks are spread over.
-const SHARDS: u64 = 64;
 const KEY_BYTES: usize = 16;
 /// For how long a look at all processes of the machine serves.
 const LOOK_LASTS: Duration = Duration::from_secs(1);
 
-/// The byte that stands for a name.
+/// What stands for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    shard: u64,
-    offset: u64,
-}
+pub struct Place(u64);
 
 /// The locks of one socket's names.
 #[derive(Debug)]
@@ -48,7 +42,7 @@ pub struct NameLocks {
     /// The files are opened through it: should the directory be moved away, this supervisor is not led astray.
     dir: File,
     hasher: SipHasher24,
-    /// Which processes hold which bytes, and when that was looked up.
+    /// Which processes hold which files, and when that was looked up.
     seen: Option<(Instant, HashMap<u64, Vec<i32>>)>,
 }
 
@@ -79,38 +73,56 @@ impl NameLocks {
         let mut this = NameLocks { path, dir, hasher: SipHasher24::new(), seen: None };
         let key = this.key().with_context(|| format!("cannot read or make the key in {}", this.path.display()))?;
         this.hasher = SipHasher24::new_with_key(&key);
+        this.remove_free_ones().with_context(|| format!("cannot look through {}", this.path.display()))?;
         Ok(this)
     }
 
-    /// The byte of a name.
+    /// What stands for a name.
     pub fn place(&self, name: &str) -> Place {
-        let hash = self.hasher.hash(name.as_bytes());
-        // The kernel's offsets are signed, and one byte must follow.
-        Place { shard: hash % SHARDS, offset: hash >> 2 }
+        Place(self.hasher.hash(name.as_bytes()))
     }
 
     /// Takes the lock on a name; none if a process holds it. Whoever inherits the descriptor holds it too.
     pub fn take(&self, name: &str) -> io::Result<Option<OwnedFd>> {
-        let Place { shard, offset } = self.place(name);
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.at(&format!("{shard:02x}")))?;
-        Ok(sys::lock_byte(&file, offset)?.then(|| file.into()))
+        let path = self.at(&self.place(name).file());
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Who inherits it must not be able to write: so it is opened again, for reading.
+                File::options().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+                File::open(&path)?
+            }
+            other => other?,
+        };
+        Ok(lock(&file)?.then(|| file.into()))
+    }
+
+    /// The tree that held a name is gone: its file is removed, unless somebody who escaped still holds it.
+    pub fn forget(&self, place: Place) {
+        let path = self.at(&place.file());
+        if File::open(&path).and_then(|file| lock(&file)).is_ok_and(|free| free) {
+            let _already_gone = fs::remove_file(path);
+        }
+    }
+
+    /// The files of names that nobody holds. Nothing is lost by it: this supervisor has started nothing yet.
+    fn remove_free_ones(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.at("."))? {
+            if let Some(place) = place_of(&PathBuf::from(entry?.file_name())) {
+                self.forget(place);
+            }
+        }
+        Ok(())
     }
 
     /// Who holds a name, for people. Looks at all processes of the machine, once for all names that are asked
     /// for within a second.
     pub fn holder(&mut self, now: Instant, name: &str) -> String {
-        let offset = self.place(name).offset;
+        let place = self.place(name).0;
         let (_, holders) = match self.seen.take() {
             Some(seen) if now.since(seen.0) < LOOK_LASTS => self.seen.insert(seen),
             _ => self.seen.insert((now, holders())),
         };
-        let who = match holders.get(&offset).map(Vec::as_slice) {
+        let who = match holders.get(&place).map(Vec::as_slice) {
             None | Some([]) => "a process of an earlier supervisor (which cannot be seen from here)".to_string(),
             Some([pid]) => format!("process {pid}{} of an earlier supervisor", program(*pid)),
             Some([pid, others @ ..]) => {
@@ -141,47 +153,60 @@ impl NameLocks {
 }
 
 impl Place {
+    fn file(self) -> String {
+        format!("{:016x}", self.0)
+    }
+
     /// Whether a process has the descriptor that holds this lock.
     pub fn is_held_by(self, pid: i32) -> bool {
-        locked_by(pid).contains(&self.offset)
+        locked_by(pid).contains(&self.0)
     }
 }
 
-/// All processes that hold the lock of a name, by the byte.
+fn lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// All processes that hold the lock of a name, by what stands for it.
 fn holders() -> HashMap<u64, Vec<i32>> {
     let mut holders: HashMap<u64, Vec<i32>> = HashMap::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
-        for offset in locked_by(pid) {
-            holders.entry(offset).or_default().push(pid);
+        for place in locked_by(pid) {
+            holders.entry(place).or_default().push(pid);
         }
     }
     holders
 }
 
-/// The bytes that a process has locked in files named like ours; none if it may not be looked at.
+/// What stands for the names that a process has locked; none if it may not be looked at.
 fn locked_by(pid: i32) -> Vec<u64> {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    let ours = descriptors.flatten().filter(|entry| fs::read_link(entry.path()).is_ok_and(|link| is_shard(&link)));
-    let infos =
-        ours.filter_map(|entry| fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_str()?)).ok());
-    infos.flat_map(|info| info.lines().filter_map(locked_byte).collect::<Vec<_>>()).collect()
+    let ours = descriptors.flatten().filter_map(|entry| Some((place_of(&fs::read_link(entry.path()).ok()?)?, entry)));
+    let is_locked = |entry: &fs::DirEntry| {
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_string_lossy()));
+        info.is_ok_and(|info| info.lines().any(is_lock))
+    };
+    ours.filter(|(_, entry)| is_locked(entry)).map(|(place, _)| place.0).collect()
 }
 
-/// Named by two hexadecimal digits. By its name alone: in another mount namespace its path may look different.
-fn is_shard(link: &Path) -> bool {
-    let name = link.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+/// Files of names are called by sixteen hexadecimal digits. By the name alone: in another mount namespace the path
+/// may look different.
+fn place_of(link: &Path) -> Option<Place> {
+    let name = link.file_name()?.to_str()?;
     let name = name.strip_suffix(" (deleted)").unwrap_or(name);
-    name.len() == 2 && u64::from_str_radix(name, 16).is_ok()
+    let place = u64::from_str_radix(name, 16).ok().map(Place)?;
+    (place.file() == name).then_some(place)
 }
 
-/// A line of fdinfo such as `lock: 1: OFDLCK ADVISORY  WRITE -1 fe:00:1001 77 77`.
-fn locked_byte(line: &str) -> Option<u64> {
-    let words: Vec<&str> = line.strip_prefix("lock:")?.split_whitespace().collect();
-    match words[..] {
-        [_, "OFDLCK", _, "WRITE", _, _, start, end] if start == end => start.parse().ok(),
-        _ => None,
-    }
+/// A line of fdinfo such as `lock: 1: FLOCK  ADVISORY  WRITE 77 fe:00:1001 0 EOF`.
+fn is_lock(line: &str) -> bool {
+    let words = line.strip_prefix("lock:").map(|rest| rest.split_whitespace().skip(1).take(3).collect::<Vec<_>>());
+    words.is_some_and(|words| words == ["FLOCK", "ADVISORY", "WRITE"])
 }
 
 fn program(pid: i32) -> String {
@@ -257,17 +282,45 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_fdinfo_are_understood() {
-        let line = "lock:\t1: OFDLCK ADVISORY  WRITE -1 fe:00:10011453 5896128679666089837 5896128679666089837";
-        assert_eq!(locked_byte(line), Some(5896128679666089837));
-        for other in [
-            "pos:\t0",
-            "lock:\t1: FLOCK  ADVISORY  WRITE 3 fe:00:1 0 EOF",
-            "lock:\t1: OFDLCK ADVISORY  READ -1 fe:00:1 5 5",
-        ] {
-            assert_eq!(locked_byte(other), None);
+    fn d07_who_inherits_a_lock_can_neither_write_nor_lock_another_name() {
+        use std::io::Write as _;
+        let dir = Dir::new("inherits");
+        let locks = NameLocks::open(&dir.0.join("socket")).unwrap();
+        let mut held = File::from(locks.take("a").unwrap().expect("nobody has it"));
+        assert!(held.write_all(b"x").is_err());
+        for name in ["b", "c", "d"] {
+            assert!(locks.take(name).unwrap().is_some(), "whatever is done to the file of `a`");
         }
-        assert!(is_shard(Path::new("/x/socket.names/3f")) && is_shard(Path::new("/00 (deleted)")));
-        assert!(!is_shard(Path::new("socket:[7]")) && !is_shard(Path::new("/x/key")));
+    }
+
+    #[test]
+    fn what_nobody_holds_any_more_is_removed() {
+        let dir = Dir::new("removed");
+        let files = || fs::read_dir(dir.0.join("socket.names")).unwrap().count();
+        let locks = NameLocks::open(&dir.0.join("socket")).unwrap();
+        let held = locks.take("a").unwrap().expect("nobody has it");
+        drop(locks.take("b").unwrap());
+        assert_eq!(files(), 3, "with the key");
+        locks.forget(locks.place("a"));
+        assert_eq!(files(), 3, "it is held");
+        let next = NameLocks::open(&dir.0.join("socket")).unwrap();
+        assert_eq!(files(), 2, "`b` is free");
+        drop(held);
+        next.forget(next.place("a"));
+        assert_eq!(files(), 1);
+    }
+
+    #[test]
+    fn the_lines_of_fdinfo_are_understood() {
+        assert!(is_lock("lock:\t1: FLOCK  ADVISORY  WRITE 3 fe:00:1 0 EOF"));
+        for other in ["pos:\t0", "lock:\t1: OFDLCK ADVISORY  WRITE -1 fe:00:10011453 5 5"] {
+            assert!(!is_lock(other));
+        }
+        let place = Some(Place(0x3f));
+        assert_eq!(place_of(Path::new("/x/socket.names/000000000000003f")), place);
+        assert_eq!(place_of(Path::new("/000000000000003f (deleted)")), place);
+        for other in ["socket:[7]", "/x/key", "/x/3f", "/x/000000000000003F"] {
+            assert_eq!(place_of(Path::new(other)), None);
+        }
     }
 }

@@ -56,6 +56,13 @@ pub struct Sweep {
     unknown: HashSet<(i32, u64)>,
 }
 
+impl Foreign {
+    /// Forgets those that are gone.
+    fn keep(&mut self, children: &[i32]) {
+        self.0.retain(|(pid, _)| children.contains(pid));
+    }
+}
+
 impl Sweep {
     /// For the life that `leader` led. The leader is reaped already.
     pub fn new(leader: i32, process: ProcessKey, socket: &Path, place: Option<Place>) -> Sweep {
@@ -76,6 +83,7 @@ impl Sweep {
             let (mut left, mut reaped) = (0, 0);
             // What cannot be looked at may be something that is left.
             let Ok(children) = own_children() else { return false };
+            foreign.keep(&children);
             for pid in children {
                 if is_leader(pid) {
                     continue;

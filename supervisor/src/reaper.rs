@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use workhall_core::{Event, Mark};
+use workhall_core::{Event, Mark, ProcessKey};
 use workhall_protocol::ids::MessageId;
 
 use crate::event_loop::EventLoop;
@@ -104,13 +104,16 @@ impl EventLoop {
         let (true, Some(group)) = (process.reaped, &mut process.group) else { return };
         let watched = group.events().is_some();
         self.reserve.release();
-        let gone = group.kill().and_then(|()| group.is_populated()).is_ok_and(|populated| !populated);
+        // Looked at in any case: the kernel tells of a change until it was.
+        let killed = group.kill();
+        let gone = group.is_populated().is_ok_and(|populated| !populated) && killed.is_ok();
         self.reserve.fill();
         match (gone, watched, group.events()) {
             (true, ..) => {
                 // The kernel forgets the watch with the descriptor.
                 let process = self.processes.remove(slot);
                 process_tree::reap_adopted(|pid| self.leaders.contains(&pid));
+                self.forget_name(process.key);
                 self.core.handle(self.clock.now(), Event::TreeGone { process: process.key });
             }
             (false, false, Some(events)) => {
@@ -118,6 +121,13 @@ impl EventLoop {
                 let _else_by_the_repeated_sweep = self.poller.add_changes(events, token);
             }
             _ => {}
+        }
+    }
+
+    /// Nothing is left that holds the lock of the name.
+    fn forget_name(&self, key: ProcessKey) {
+        if let Some(name) = self.core.name(key) {
+            self.names.forget(self.names.place(name));
         }
     }
 
@@ -141,6 +151,7 @@ impl EventLoop {
         self.processes[slot].sweep = Some(sweep);
         if gone {
             let process = self.processes.remove(slot);
+            self.forget_name(process.key);
             self.core.handle(self.clock.now(), Event::TreeGone { process: process.key });
         }
         gone

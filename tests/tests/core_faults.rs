@@ -219,7 +219,7 @@ fn d06_a_task_that_takes_too_long_is_cut_by_the_ladder_and_the_next_one_is_execu
     d.tick(129);
     d.did(&[]);
     d.tick(130);
-    d.did(&["term %2.1"]);
+    d.did(&["ask %2.1", "term %2.1"]);
     d.tick(130 + TERM_GRACE_MS);
     d.did(&["kill %2.1"]);
     d.dies(2, 1, Exit::Signal(9), None);
@@ -241,7 +241,7 @@ fn d06_the_time_counts_from_each_tasks_own_begin() {
     d.tick(198);
     d.did(&[]);
     d.tick(199);
-    d.did(&["term %2.1"]);
+    d.did(&["ask %2.1", "term %2.1"]);
 }
 
 #[test]
@@ -265,7 +265,8 @@ fn d06_where_tasks_were_sent_ahead_the_page_is_looked_at() {
         d.did(&[]);
     }
     look(&mut d, 150, 2, 1);
-    d.did(&["term %2.1"]);
+    // What was sent ahead must not begin, should the task end after all: it would be charged for the end.
+    d.did(&["ask %2.1", "term %2.1"]);
     d.dies(2, 1, Exit::Signal(15), Some(mark(2, 1)));
     assert_eq!(letters(&d), [(2, DeadReason::TimedOut, true)]);
     assert_eq!(d.core.ledger().done, 1);

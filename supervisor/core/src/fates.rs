@@ -8,6 +8,7 @@ use crate::ledger::Place;
 use crate::mailbox::Message;
 use crate::registry::Core;
 use crate::time::Instant;
+use crate::watch::Watch;
 
 impl Core {
     /// The end of a message: the ledger, the charge, and who waits.
@@ -43,7 +44,8 @@ impl Core {
             || falls(left.bytes, charge, limits.sender_bytes)
             || falls(left.messages, 1, limits.sender_messages)
         {
-            self.touched.extend(self.watches.keys().cloned());
+            let room = |watches: &[Watch]| watches.iter().any(Watch::is_for_room);
+            self.touched.extend(self.watches.iter().filter(|(_, watches)| room(watches)).map(|(name, _)| name.clone()));
         }
         self.give_up_place(index);
         self.touch(index);

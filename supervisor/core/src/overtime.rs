@@ -22,10 +22,17 @@ impl Core {
         }
     }
 
-    /// Rule D6: the stop ladder runs. Its first step is no use: the process does not listen.
+    /// Rule D6: the stop ladder runs. Its first step has no grace, because the process does not listen; but what was
+    /// sent ahead must not begin any more, should the task end after all.
     pub(crate) fn time_out(&mut self, now: Instant, index: u32) {
-        let Some(life) = &mut self.workers[index as usize].life else { return };
+        let worker = &mut self.workers[index as usize];
+        let process = worker.key(index);
+        let Some(life) = &mut worker.life else { return };
         life.timed_out = life.running();
+        let slot = life.slot;
+        if life.stop.is_none() {
+            self.ask(index, process, slot, true);
+        }
         self.climb(now, index, Step::Term);
     }
 

@@ -43,6 +43,14 @@ impl Core {
             worker.queued = true;
             let number = worker.identity.number;
             self.queued.push_back((index, number));
+            // Those that are gone leave when there are more of them than of the others.
+            if self.queued.len() > 2 * self.workers.len() + 64 {
+                let workers = &self.workers;
+                self.queued.retain(|(index, number)| {
+                    let worker = workers.get(*index as usize);
+                    worker.is_some_and(|worker| worker.queued && worker.identity.number == *number)
+                });
+            }
         }
         free
     }

@@ -22,6 +22,12 @@ pub(crate) struct Watch {
     reply: ReplyTo,
 }
 
+impl Watch {
+    pub fn is_for_room(&self) -> bool {
+        self.until == Until::Room
+    }
+}
+
 impl Core {
     /// Answers with [`Effect::Reached`] once it is so; at once if it is already, or if there is no
     /// such worker.

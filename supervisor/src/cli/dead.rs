@@ -8,7 +8,7 @@ use workhall_protocol::client::WhichLetters;
 use workhall_protocol::messages::{Letter, ReceiptBody, Refused, Requeued};
 use workhall_protocol::terms::{DeadReason, Exit};
 
-use super::connect::{Connection, connect};
+use super::connect::{Connection, connect, refused};
 use super::output::{age, bytes, count, print_line, print_table, printed, ran, safe, table, word};
 use super::show::read;
 use super::{ExitCode, Failure, WorkerArgument};
@@ -267,6 +267,9 @@ fn unknown(message: u64) -> Failure {
 }
 
 fn unexpected(answer: &ReceiptBody<'_>) -> Failure {
+    if let ReceiptBody::Refused { reason, detail } = answer {
+        return refused(*reason, detail);
+    }
     Failure::new(ExitCode::Failed, format!("unexpected answer: {answer:?}"))
 }
 

@@ -90,19 +90,6 @@ impl LockFile {
     }
 }
 
-/// Locks one byte of a file for this open file description (F_OFD_SETLK): whoever inherits the descriptor holds the
-/// lock too. False if another description has it.
-pub fn lock_byte(file: &File, offset: u64) -> io::Result<bool> {
-    let l_start = offset.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-    let (l_type, l_whence) = (libc::F_WRLCK as libc::c_short, libc::SEEK_SET as libc::c_short);
-    let lock = libc::flock { l_type, l_whence, l_start, l_len: 1, l_pid: 0 };
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
-        Ok(_) => Ok(true),
-        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-        Err(e) => Err(e.into()),
-    }
-}
-
 /// Opens a directory; a link is not followed.
 pub fn open_directory(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)

@@ -79,8 +79,10 @@ impl Log {
     }
 
     fn line(&mut self, line: &str) -> Result<Option<Message>, String> {
-        let parts: Vec<&str> = line.split(' ').collect();
-        let &[kind, name, number, generation, pid, supervisor, last] = parts.as_slice() else {
+        // A name may have spaces: what is hostile calls names that nobody thought of.
+        let (kind, rest) = line.split_once(' ').unwrap_or_default();
+        let parts: Vec<&str> = rest.rsplitn(6, ' ').collect();
+        let &[last, supervisor, pid, generation, number, name] = parts.as_slice() else {
             return Err("a worker has written what is no line".into());
         };
         let read = |text: &str| text.parse::<u64>().map_err(|_| "a worker has written what is no number".to_string());

@@ -771,7 +771,7 @@ impl Checker {
         let executes = process.executes;
         let for_long = |timeout: Option<Duration>| timeout.is_some_and(|timeout| process.since.after(timeout) <= now);
         let idled = for_long(idle_timeout) && process.in_flight.is_empty() && step == EndedBy::Ask;
-        let timed_out = for_long(task_timeout) && !process.in_flight.is_empty() && step == EndedBy::Term;
+        let timed_out = for_long(task_timeout) && !process.in_flight.is_empty() && step != EndedBy::Kill;
         let (back, begun) = (process.step.map(rank) > Some(rank(step)), process.step.is_some());
         // A second Ask does not go back: it only asks again what the process had begun.
         process.step = process.step.max_by_key_with(step);

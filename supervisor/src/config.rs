@@ -4,6 +4,7 @@
 //! that names file, line, column and what was expected.
 
 mod file;
+mod patterns;
 mod people;
 mod settings;
 
@@ -14,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use globset::{GlobBuilder, GlobMatcher};
 use workhall_core::{Limits, Policy, Refused};
 use workhall_protocol::ids::WorkerName;
 use workhall_protocol::terms::Refusal;
 
 use file::{ClassFile, File, OnCrash, SupervisorFile};
 pub use file::{UNREAD_BYTES_DEFAULT, parse_duration};
+use patterns::{Pattern, PatternKind, glob};
 pub use settings::Settings;
 
 use crate::access::{Allowed, Creds, Rights};
@@ -330,41 +331,6 @@ fn list(items: &mut Vec<String>) -> String {
     if more > 0 { format!("{text} and {more} more") } else { text }
 }
 
-/// One pattern of names.
-#[derive(Debug)]
-struct Pattern {
-    /// How many of its characters stand for themselves; a pattern without wildcards comes before all others.
-    specific: (bool, usize),
-    /// As it is written; the name of the class for its family.
-    text: String,
-    kind: PatternKind,
-    class: Arc<Class>,
-}
-
-#[derive(Debug)]
-enum PatternKind {
-    /// The name of the class, and all behind its slash.
-    Family(String),
-    Glob(GlobMatcher),
-}
-
-impl Pattern {
-    /// As it is written; none for the family of the class's own name.
-    fn glob(&self) -> Option<&str> {
-        match &self.kind {
-            PatternKind::Family(_) => None,
-            PatternKind::Glob(matcher) => Some(matcher.glob().glob()),
-        }
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        match &self.kind {
-            PatternKind::Family(class) => first_part(name) == class,
-            PatternKind::Glob(glob) => glob.is_match(name),
-        }
-    }
-}
-
 // ---- from what is written to what is meant -----------------------------------------------
 
 impl File {
@@ -471,23 +437,6 @@ impl SupervisorFile {
 /// On a machine with smaller addresses more is as good as all.
 fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-fn glob(class: &str, pattern: &str, built: &Arc<Class>) -> anyhow::Result<Pattern> {
-    let glob = GlobBuilder::new(pattern)
-        .literal_separator(true)
-        .backslash_escape(true)
-        .build()
-        .with_context(|| format!("class `{class}`: `names` has a pattern that cannot be understood"))?;
-    let wildcards = ['*', '?', '[', ']', '{', '}'];
-    let literal = pattern.chars().filter(|c| !wildcards.contains(c)).count();
-    let exact = !pattern.contains(wildcards);
-    Ok(Pattern {
-        specific: (exact, literal),
-        text: pattern.to_string(),
-        kind: PatternKind::Glob(glob.compile_matcher()),
-        class: built.clone(),
-    })
 }
 
 /// An error of the TOML reader, with file, line and column.

@@ -2,6 +2,7 @@
 
 pub mod chaos;
 pub mod driver;
+pub mod enumerate;
 pub mod fuzz;
 pub mod harness;
 pub mod sim;

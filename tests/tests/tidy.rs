@@ -40,9 +40,9 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
 
 /// What is written in these files of the daemon alone, and why.
 const ROOMS: &[(&str, &[&str], &str)] = &[
-    ("cli::", &["main.rs", "cli/"], "nothing in the daemon imports the command line"),
-    ("crate::cli", &["main.rs", "cli/"], "nothing in the daemon imports the command line"),
-    ("super::cli", &["main.rs", "cli/"], "nothing in the daemon imports the command line"),
+    ("cli::", &["lib.rs", "cli/"], "nothing in the daemon imports the command line"),
+    ("crate::cli", &["lib.rs", "cli/"], "nothing in the daemon imports the command line"),
+    ("super::cli", &["lib.rs", "cli/"], "nothing in the daemon imports the command line"),
     ("poller.wait(", &["event_loop.rs"], "the event loop is the only place that waits"),
     ("Effect::", &["apply.rs"], "apply.rs is the only place that turns an effect into an act"),
     ("spawner::spawn(", &["apply.rs"], "a process is started where the core commands it"),

@@ -160,6 +160,11 @@ impl<S> Worker<S> {
                 break;
             }
             let awaited = task.wait;
+            if unsent > 0 && !link.session.has_tasks() {
+                // The last of a batch may take long: what has ended must not wait for it to be known.
+                link.flush()?;
+                unsent = 0;
+            }
             let outcome = self.execute(&mut link, page.as_ref(), task);
             unsent += 1;
             let at_once = awaited || outcome.is_err() || page.is_none() || unsent >= window.div_ceil(2);
@@ -167,6 +172,10 @@ impl<S> Worker<S> {
             if at_once {
                 link.flush()?;
                 unsent = 0;
+                if link.has_ended() {
+                    // What was to be said was not heard: the task is not finished as far as anybody can know.
+                    break;
+                }
             }
             if let Some(page) = &page {
                 page.finish(id);

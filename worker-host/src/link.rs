@@ -127,6 +127,11 @@ impl Link {
         }
     }
 
+    /// Whether the supervisor's end is closed.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// The last words.
     pub fn end(mut self) -> Result {
         self.flush()

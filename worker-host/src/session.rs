@@ -81,6 +81,11 @@ impl Session {
         self.ending
     }
 
+    /// Whether another task has come.
+    pub fn has_tasks(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     pub fn next_task(&mut self) -> Option<Task> {
         self.queue.pop_front()
     }

@@ -20,7 +20,7 @@ pub struct Charge {
     pub bytes: u64,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Accounts {
     by_id: BTreeMap<AccountId, u32>,
     charges: Slab<(AccountId, Charge)>,

@@ -14,7 +14,7 @@ use crate::mailbox::{Identity, Message};
 use crate::time::Instant;
 
 /// A message that will not be executed any more.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// The message, with its arguments.
     pub message: Message,
@@ -64,7 +64,7 @@ pub enum Letters<'a> {
     One(MessageId),
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct DeadLetters {
     /// In the order in which they died.
     letters: VecDeque<DeadLetter>,

@@ -23,7 +23,7 @@ pub(crate) enum Due {
     Shutdown,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Deadlines {
     heap: BinaryHeap<Reverse<(Instant, Due)>>,
 }

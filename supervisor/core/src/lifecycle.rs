@@ -72,10 +72,16 @@ impl Core {
             Event::Disconnected { process } => {
                 if let Some(life) = self.life(process) {
                     life.connected = false;
+                    let unasked = life.stop.is_none() && life.ready.is_some();
+                    let slot = life.slot;
                     if life.exit.is_none() {
                         // It cannot settle anything any more. It may be about to exit: that is its grace.
                         let stop = life.stop.get_or_insert_with(|| Stop::new(now, Step::Ask, false));
                         stop.idle_since.get_or_insert(now);
+                        if unasked {
+                            // Nothing can be said to it, but what it was sent ahead need not begin.
+                            self.emit(Effect::Ask { process, slot });
+                        }
                     }
                     self.arm(process.index);
                 }

@@ -26,7 +26,7 @@ pub struct Identity {
 
 /// An accepted message. Method and arguments are one block of bytes, copied when the call was
 /// made (rule C9); what the arguments mean is not the core's concern.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Message {
     /// Its id.
     pub id: MessageId,
@@ -100,7 +100,7 @@ impl Message {
 }
 
 /// The messages of one worker that no process has been given yet.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Mailbox {
     /// In the order of their task numbers.
     queue: VecDeque<Message>,

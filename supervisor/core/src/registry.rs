@@ -46,7 +46,7 @@ impl Refused {
 }
 
 /// The whole state of a supervisor, but for its processes and connections.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Core {
     /// Of the configuration that is in force when the snapshot is restored.
     #[serde(skip)]

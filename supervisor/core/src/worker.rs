@@ -50,7 +50,7 @@ pub(crate) enum Goal {
     Down,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Worker {
     pub identity: Arc<Identity>,
     /// Restored from the table of policies, of which many workers share one.
@@ -247,7 +247,7 @@ impl Worker {
 }
 
 /// One life of a process, from the command to start it until the proof that it is gone.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Life {
     /// The shell's index of it.
     pub slot: u32,

@@ -593,7 +593,10 @@ impl Checker {
             }
             Event::Marked { mark, .. } => self.told_through(key, *mark, false),
             Event::Asked { mark, .. } => {
-                if let Some(mark) = mark {
+                // Only who is killed loses what it has not begun; from another it returns to the mailbox at its end.
+                let worker = &self.workers[&key.number];
+                let killed = worker.down || worker.closed && !process.disconnected;
+                if let Some(mark) = mark.filter(|_| killed) {
                     process.in_flight.retain(|id| *id <= mark.begun);
                 }
             }
@@ -776,7 +779,8 @@ impl Checker {
         let text = || format!("{step:?} to {key:?} which executes {executes:?}");
         self.must(!over, "K4", || format!("{step:?} to {key:?}, which has ended"));
         let fault = step != EndedBy::Ask && (!ready || disconnected || begun);
-        self.must(closed || fault || idled || timed_out, "K4", text);
+        let cut_off = disconnected && step == EndedBy::Ask;
+        self.must(closed || fault || idled || timed_out || cut_off, "K4", text);
         self.must(!back || step == EndedBy::Ask, "K4", text);
         let interrupts = step != EndedBy::Ask && executes.is_some() && !disconnected;
         let timed_out_before = step == EndedBy::Kill && task_timeout.is_some();

@@ -43,7 +43,8 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
     ("cli::", &["lib.rs", "cli/"], "nothing in the daemon imports the command line"),
     ("crate::cli", &["lib.rs", "cli/"], "nothing in the daemon imports the command line"),
     ("super::cli", &["lib.rs", "cli/"], "nothing in the daemon imports the command line"),
-    ("poller.wait(", &["event_loop.rs"], "the event loop is the only place that waits"),
+    // Before there is a loop, `serve` waits a moment for what a dead supervisor has held.
+    ("poller.wait(", &["event_loop.rs", "cli/serve.rs"], "the event loop is the only place that waits"),
     ("Effect::", &["apply.rs"], "apply.rs is the only place that turns an effect into an act"),
     ("spawner::spawn(", &["apply.rs"], "a process is started where the core commands it"),
 ];

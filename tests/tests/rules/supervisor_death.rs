@@ -239,12 +239,12 @@ fn d07_only_the_tree_of_a_worker_holds_its_name() {
         let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
         let of_names = descriptors.filter(|entry| {
             let link = std::fs::read_link(entry.path()).unwrap_or_default();
-            text(&link).strip_prefix(&names).is_some_and(|file| file.len() == 2)
+            text(&link).strip_prefix(&names).is_some_and(|file| file.len() == 16)
         });
         let infos = of_names.map(|entry| {
             std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", text(Path::new(&entry.file_name())))).unwrap()
         });
-        infos.filter(|info| info.contains("OFDLCK") && info.contains("WRITE")).count()
+        infos.filter(|info| info.contains("FLOCK") && info.contains("WRITE")).count()
     };
     let [a, b] = ["a", "b"].map(|worker| supervisor.worker_pid(worker));
     assert_eq!([locks(a), locks(b), locks(supervisor.pid())], [1, 1, 0]);

@@ -17,18 +17,30 @@ use crate::spawner::{self, Surroundings};
 use crate::sys;
 
 impl EventLoop {
-    /// Applies all that the core commands, and what follows from it. What an act brings with it is applied by who began:
-    /// else many looks at once would each stand on the stack of the one before.
+    /// Applies all that the core commands, and what follows from it. A look brings in what processes say, a kill perhaps:
+    /// so looks come last, one by one, when nothing that was commanded is left to be done; and what they bring is
+    /// applied here, not on the stack of each.
     pub(crate) fn apply(&mut self) {
         if std::mem::replace(&mut self.applying, true) {
             return;
         }
+        loop {
+            self.apply_commands();
+            match self.looks.pop_front() {
+                Some((process, slot)) => self.look(process, slot),
+                None => break,
+            }
+        }
+        self.applying = false;
+    }
+
+    fn apply_commands(&mut self) {
         while let Some(effect) = self.core.next_effect() {
             match effect {
                 Effect::Spawn { process } => self.spawn(process),
                 Effect::Deliver { process, slot, id } => self.deliver(process, slot, id),
                 Effect::Ask { process, slot } => self.ask(process, slot),
-                Effect::Look { process, slot } => self.look(process, slot),
+                Effect::Look { process, slot } => self.looks.push_back((process, slot)),
                 Effect::Continue { process, slot } => self.signal(process, slot, sys::resume),
                 Effect::Term { process, slot } => self.signal(process, slot, sys::terminate),
                 Effect::Kill { process, slot } => self.kill_tree(process, slot),
@@ -40,7 +52,6 @@ impl EventLoop {
                 Effect::Stopped => self.stopped = true,
             }
         }
-        self.applying = false;
     }
 
     /// Starts the main worker, if the configuration has one (rule W5).

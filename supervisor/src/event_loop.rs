@@ -1,7 +1,7 @@
 //! The one place that waits. A turn takes what one wake-up brings, lets the core decide, applies what it
 //! commands, and writes each connection once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -90,6 +90,8 @@ pub struct EventLoop {
     /// Connections with something to write at the end of the turn.
     pub(crate) dirty: Vec<usize>,
     pub(crate) names: NameLocks,
+    /// Processes that are to be looked at.
+    pub(crate) looks: VecDeque<(ProcessKey, u32)>,
     /// What the core commands is being applied.
     pub(crate) applying: bool,
     /// How what processes leave behind is found.
@@ -157,6 +159,7 @@ impl EventLoop {
             reload_signal: SignalPipe::reload()?,
             next_serial: 1,
             names: setup.names,
+            looks: VecDeque::new(),
             applying: false,
             trees: setup.trees,
             no_new_privs: setup.no_new_privs,

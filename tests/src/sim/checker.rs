@@ -29,7 +29,7 @@ pub struct Checker {
     /// What processes know the messages by.
     tasks: BTreeMap<MessageId, MessageId>,
     /// The one that its process takes along at its exit, while the core decides about it.
-    dying: Option<MessageId>,
+    dying: Option<(MessageId, Exit)>,
     /// Dead letters that were dropped or posted again.
     letters_left: u64,
     /// Everybody waits for every message: then each count is known exactly.
@@ -617,7 +617,7 @@ impl Checker {
                         None => message.returns += 1,
                     }
                 }
-                self.dying = begun.and_then(|begun| self.tasks.get(&begun).copied());
+                self.dying = begun.and_then(|begun| Some((*self.tasks.get(&begun)?, *exit)));
             }
             Event::TreeGone { .. } => process.over = process.exit.is_some(),
         }
@@ -805,7 +805,9 @@ impl Checker {
         let closed = self.workers[&number].closed;
         let kept = self.workers[&number].kept;
         let exit = begun.and_then(|key| self.processes[&key].exit);
-        let dies = self.dying == Some(id);
+        let dies = self.dying.is_some_and(|(dying, _)| dying == id);
+        // A process without a page may be charged for what it had not begun, and an earlier one had.
+        let exit = self.dying.filter(|_| dies).map(|(_, exit)| exit).or(exit);
         let allowed = match outcome {
             Outcome::Done { result } => ended == Some(true) && told && **result == *result_of(task),
             Outcome::Failed { error } => ended == Some(false) && told && **error == *error_of(task),
@@ -846,7 +848,7 @@ impl Checker {
         }
         let emptied =
             matches!(outcome, Outcome::Discarded { .. } | Outcome::Dead { reason: DeadReason::Abandoned, .. });
-        let waited = emptied && self.dying != Some(id);
+        let waited = emptied && self.dying.is_none_or(|(dying, _)| dying != id);
         self.workers.get_mut(&number).expect("is never forgotten").discards += u64::from(waited);
     }
 
@@ -932,7 +934,7 @@ impl Checker {
         let cut = || {
             let exact = last.is_none_or(|(_, process)| process.has_page && !process.page_differs);
             let mut own = self.messages.values().filter(|message| message.number == report.number && !message.told);
-            own.any(|message| message.begun.is_some() || !exact)
+            own.any(|message| message.begun.is_some() || message.deaths > 0 || !exact)
         };
         let current = current || record.mode == KillMode::Drain && report.current == Current::Interrupted && cut();
         self.must(gate, "gate", || format!("reported before it was gone: {text}"));

@@ -606,8 +606,19 @@ impl World {
         self.apply();
     }
 
-    /// Takes and applies all effects.
+    /// Takes and applies all effects. Looks come when nothing that was commanded is left to be done.
     fn apply(&mut self) {
+        let mut looks = Vec::new();
+        loop {
+            self.apply_commands(&mut looks);
+            match looks.is_empty() {
+                true => break,
+                false => self.mark_is_read(looks.remove(0)),
+            }
+        }
+    }
+
+    fn apply_commands(&mut self, looks: &mut Vec<usize>) {
         while let Some(effect) = self.core.next_effect() {
             self.log(|_| format!("  -> {effect:?}"));
             self.coverage.count(kind_of(&effect));
@@ -621,7 +632,7 @@ impl World {
                 Effect::Spawn { process } => self.spawn(process),
                 Effect::Deliver { process, slot, id } => self.deliver(process, slot as usize, id),
                 Effect::Ask { process, slot } => self.ask(process, slot as usize),
-                Effect::Look { slot, .. } => self.mark_is_read(slot as usize),
+                Effect::Look { slot, .. } => looks.push(slot as usize),
                 Effect::Term { slot, .. } => self.term(slot as usize),
                 Effect::Kill { slot, .. } => self.signal_kill(slot as usize),
                 Effect::Sweep { slot, .. } => self.sweep(slot as usize),

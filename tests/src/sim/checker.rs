@@ -924,6 +924,8 @@ impl Checker {
             // The task of another one of the line.
             Expected::Task(_) if key.is_none() => report.current == Current::None,
             Expected::Task(_) if record.kept => report.current == Current::None,
+            // Its process died with it, and it was tried again: both are true.
+            Expected::Task(id) if self.by_task(id).is_some_and(|message| message.deaths > 0 && message.told) => true,
             Expected::Task(id) => match self.by_task(id).is_some_and(|message| message.told) {
                 true => report.current == Current::Finished,
                 false => report.current == Current::Interrupted,

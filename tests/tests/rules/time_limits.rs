@@ -118,8 +118,10 @@ fn d06_who_does_not_heed_sigterm_is_killed_after_its_grace() {
 fn d06_the_time_limit_holds_also_for_a_task_that_a_kill_waits_for() {
     let mut supervisor = timed("2s");
     supervisor.block("one");
-    let task = supervisor.start_cli(&["call", "many", "sleep", "100000", "--wait", "--json"]);
-    supervisor.until("it runs", |this| this.ps("many")["state"] == "busy");
+    let (begun, go) = (supervisor.path("begun"), supervisor.path("go"));
+    let [begun, go] = [begun, go].map(|path| path.to_str().unwrap().to_string());
+    let task = supervisor.start_cli(&["call", "many", "block", &begun, &go, "--wait", "--json"]);
+    supervisor.until_lines("begun", 2);
     let report = supervisor.kill(&["many"]);
     assert_eq!((&report["ended_by"], &report["current"]), (&json!("term"), &json!("interrupted")), "{report}");
     assert_eq!(task.end().json()["dead"]["reason"], "timed_out");

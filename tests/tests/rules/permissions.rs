@@ -151,7 +151,8 @@ fn a_directory_that_is_made_for_an_open_socket_lets_others_through_and_no_more()
         let config = supervisor.path("workhall.toml");
         let mut serve = supervisor.command(&["serve", "--config", config.to_str().unwrap(), "--socket"]);
         let mut child = serve.arg(&socket).stderr(Stdio::null()).spawn().unwrap();
-        harness::until("it listens", || socket.exists());
+        let answers = || workhall_protocol::Client::connect(&socket).is_ok_and(|mut client| client.status().is_ok());
+        harness::until("it serves", answers);
         let directory = socket.parent().unwrap().metadata().unwrap().permissions().mode() & 0o7777;
         let lock = supervisor.path("made/socket.lock").metadata().unwrap().permissions().mode() & 0o7777;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM)

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -15,9 +16,11 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::Pid;
+use serde::Serialize;
 use serde_json::Value;
 use tempfile::TempDir;
 use workhall_protocol::Client;
+use workhall_protocol::args::Payload;
 
 /// How long a condition may take before a test gives up, on a machine that does other things too.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -596,4 +599,19 @@ pub fn lives(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         !matches!(stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes()[0]), Some(b'Z' | b'X'))
     })
+}
+
+/// Arguments of a call, from a tuple or an array.
+pub fn payload(args: &impl Serialize) -> Payload<'static> {
+    Payload::encode_list(args).unwrap()
+}
+
+/// The numbers of a range as lines, as workers of the tests write them.
+pub fn numbers(range: Range<usize>) -> Vec<String> {
+    range.map(|line| line.to_string()).collect()
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
 }

@@ -936,7 +936,7 @@ impl Checker {
         let cut = || {
             let exact = last.is_none_or(|(_, process)| process.has_page && !process.page_differs);
             let mut own = self.messages.values().filter(|message| message.number == report.number && !message.told);
-            own.any(|message| message.begun.is_some() || message.deaths > 0 || !exact)
+            own.any(|message| message.begun.is_some() || !exact)
         };
         let current = current || record.mode == KillMode::Drain && report.current == Current::Interrupted && cut();
         self.must(gate, "gate", || format!("reported before it was gone: {text}"));

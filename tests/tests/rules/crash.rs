@@ -1,9 +1,8 @@
 //! Crash after crash: retries and poison, backoff and pauses, starts that fail (rules D2, D4, D5).
 
 use serde_json::{Value, json};
-use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{Call, DeadReason, Exit, OutcomeBody};
-use workhall_tests::harness::{self, Supervisor};
+use workhall_tests::harness::{self, Supervisor, numbers, payload};
 
 use crate::raw_worker::PRELUDE;
 
@@ -49,16 +48,6 @@ pub(crate) fn with_python(config: &str, script: &str) -> Supervisor {
     supervisor
 }
 
-macro_rules! payload {
-    ($args:expr) => {
-        Payload::encode_list($args).unwrap()
-    };
-}
-
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|line| line.to_string()).collect()
-}
-
 fn info(supervisor: &Supervisor, worker: &str) -> Value {
     supervisor.cli(&["info", worker, "--json"]).ok().json()
 }
@@ -71,13 +60,13 @@ fn d02_a_retried_message_is_executed_again_before_those_behind_it() {
     for worker in ["one", "many", "json"] {
         let file = supervisor.path(worker);
         let mut client = supervisor.client();
-        client.submit(Call::new(worker, "log", payload!(&(&file, "before")))).unwrap();
-        let tried = Call::new(worker, "die_times", payload!(&(&file, "try", 2)));
+        client.submit(Call::new(worker, "log", payload(&(&file, "before")))).unwrap();
+        let tried = Call::new(worker, "die_times", payload(&(&file, "try", 2)));
         let tried = client.submit(Call { wait: true, ..tried }).unwrap();
         for line in 0..50 {
-            client.submit(Call::new(worker, "log", payload!(&(&file, line.to_string())))).unwrap();
+            client.submit(Call::new(worker, "log", payload(&(&file, line.to_string())))).unwrap();
         }
-        let last = client.submit(Call { wait: true, ..Call::new(worker, "log", payload!(&(&file, "last"))) }).unwrap();
+        let last = client.submit(Call { wait: true, ..Call::new(worker, "log", payload(&(&file, "last"))) }).unwrap();
         assert!(matches!(client.outcome(tried).unwrap(), OutcomeBody::Done { .. }), "{worker}");
         assert!(matches!(client.outcome(last).unwrap(), OutcomeBody::Done { .. }), "{worker}");
         let before = ["before", "try", "try", "try"].map(str::to_string);
@@ -103,8 +92,8 @@ fn d02_past_its_attempts_a_message_is_poison_and_no_other_is_charged() {
         for task in 0..TASKS {
             let call = match task == position {
                 // It leaves a line at each attempt.
-                true => Call { wait: true, ..Call::new(worker, "die_times", payload!(&(&file, "poison", 1000))) },
-                false => Call::new(worker, "log", payload!(&(&file, task.to_string()))),
+                true => Call { wait: true, ..Call::new(worker, "die_times", payload(&(&file, "poison", 1000))) },
+                false => Call::new(worker, "log", payload(&(&file, task.to_string()))),
             };
             let ticket = client.submit(call).unwrap();
             poison = if task == position { Some(ticket) } else { poison };
@@ -143,9 +132,9 @@ fn d02_a_message_that_no_process_lives_to_read_is_not_tried_for_ever() {
          while True:\n    task = until('task')\n    note('ran', task['method'])\n    done(task)",
     );
     let mut client = supervisor.client();
-    let huge = Call::new("w", "huge", payload!(&("x".repeat(2 << 20),)));
+    let huge = Call::new("w", "huge", payload(&("x".repeat(2 << 20),)));
     let huge = client.submit(Call { wait: true, ..huge }).unwrap();
-    let small = client.submit(Call { wait: true, ..Call::new("w", "small", payload!(&())) }).unwrap();
+    let small = client.submit(Call { wait: true, ..Call::new("w", "small", payload(&())) }).unwrap();
     client.flush().unwrap();
     // Without this each life would begin later than the one before it.
     supervisor.until("ten have died", |this| {
@@ -224,7 +213,7 @@ fn d04_too_many_crashes_pause_the_worker_whose_mailbox_accepts_and_resume_tries_
     die(&supervisor, "pause", 3);
     supervisor.until("it pauses", |this| this.ps("pause")["state"] == "paused");
     let mut client = supervisor.client();
-    let waiting = client.submit(Call { wait: true, ..Call::new("pause", "who", payload!(&())) }).unwrap();
+    let waiting = client.submit(Call { wait: true, ..Call::new("pause", "who", payload(&())) }).unwrap();
     client.receipt(waiting).unwrap();
     let paused = info(&supervisor, "pause");
     assert_eq!((&paused["state"], &paused["pending"], &paused["pid"]), (&json!("paused"), &json!(1), &Value::Null));
@@ -323,7 +312,7 @@ fn d05_what_waits_for_a_process_that_cannot_be_started_is_never_started_if_the_c
         ("mute", "not ready in time", json!({"signal": 15})),
     ] {
         let mut client = supervisor.client();
-        let first = client.submit(Call { wait: true, ..Call::new(worker, "first", payload!(&())) }).unwrap();
+        let first = client.submit(Call { wait: true, ..Call::new(worker, "first", payload(&())) }).unwrap();
         let OutcomeBody::Dead { reason: DeadReason::NeverStarted, exit: how, may_have_run: false } =
             client.outcome(first).unwrap()
         else {
@@ -351,7 +340,7 @@ fn d05_else_it_is_kept_until_the_process_can_be_started() {
     let file = supervisor.path("lines");
     let mut client = supervisor.client();
     for line in 0..3 {
-        client.submit(Call::new("later", "log", payload!(&(&file, line.to_string())))).unwrap();
+        client.submit(Call::new("later", "log", payload(&(&file, line.to_string())))).unwrap();
     }
     client.flush().unwrap();
     supervisor.until("it pauses", |this| this.ps("later")["state"] == "paused");
@@ -367,8 +356,8 @@ fn d05_a_crash_of_a_process_that_was_started_drops_nothing_that_waits() {
     let mut supervisor = Supervisor::with_config(UNSTARTED);
     let file = supervisor.path("lines");
     let mut client = supervisor.client();
-    client.submit(Call::new("crash", "die", payload!(&()))).unwrap();
-    client.submit(Call::new("crash", "log", payload!(&(&file, "kept")))).unwrap();
+    client.submit(Call::new("crash", "die", payload(&()))).unwrap();
+    client.submit(Call::new("crash", "log", payload(&(&file, "kept")))).unwrap();
     client.flush().unwrap();
     supervisor.until("it pauses", |this| this.ps("crash")["state"] == "paused");
     assert_eq!((supervisor.ps("crash")["pending"].clone(), supervisor.ledger("dead")), (json!(1), 1));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use workhall_protocol::args::Payload;
 use workhall_protocol::client::WhichLetters;
 use workhall_protocol::messages::{Call, DeadReason, OutcomeBody, ReceiptBody};
-use workhall_tests::harness::{self, Supervisor};
+use workhall_tests::harness::{self, Supervisor, numbers, payload, text};
 
 const CONFIG: &str = r#"
     [class.a]
@@ -20,20 +20,6 @@ const CONFIG: &str = r#"
     mailbox = { messages = 2 }
 "#;
 
-macro_rules! payload {
-    ($args:expr) => {
-        Payload::encode_list($args).unwrap()
-    };
-}
-
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|line| line.to_string()).collect()
-}
-
-fn text(path: &std::path::Path) -> &str {
-    path.to_str().unwrap()
-}
-
 fn letters(supervisor: &Supervisor, args: &[&str]) -> Vec<Value> {
     supervisor.cli(&[&["dead", "list", "--json"], args].concat()).ok().json().as_array().unwrap().clone()
 }
@@ -43,7 +29,7 @@ fn bury(supervisor: &Supervisor, worker: &str, lines: std::ops::Range<usize>) {
     let (go, file) = (supervisor.path("go"), supervisor.path("lines"));
     let mut client = supervisor.client();
     for line in lines {
-        let call = Call::new(worker, "die_unless", payload!(&(&go, &file, line.to_string())));
+        let call = Call::new(worker, "die_unless", payload(&(&go, &file, line.to_string())));
         let ticket = client.submit(Call { wait: true, ..call }).unwrap();
         // A worker that just died may wait for its next life; this one does not.
         client.receipt(ticket).unwrap();

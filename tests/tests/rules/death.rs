@@ -3,9 +3,8 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{Call, DeadReason, Exit, OutcomeBody};
-use workhall_tests::harness::{self, Supervisor, lives};
+use workhall_tests::harness::{self, Supervisor, lives, numbers, payload, text};
 
 /// Executes `log` and `die` in JSON lines, one at a time, and forgets them at a `kill` as all others.
 const JSON_WORKER: &str = r#"
@@ -43,20 +42,6 @@ fn supervisor() -> Supervisor {
     supervisor
 }
 
-macro_rules! payload {
-    ($args:expr) => {
-        Payload::encode_list($args).unwrap()
-    };
-}
-
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|line| line.to_string()).collect()
-}
-
-fn text(path: &std::path::Path) -> &str {
-    path.to_str().unwrap()
-}
-
 fn outcome(supervisor: &Supervisor, args: &[&str]) -> (i32, Value) {
     let output = supervisor.cli(&[&["call", "--wait", "--json", "--timeout", "60s"], args].concat());
     (output.code, output.json())
@@ -70,12 +55,12 @@ fn d01_a_crash_leaves_the_mailbox_and_its_order_to_the_next_generation() {
     for worker in ["one", "many", "json"] {
         let mut client = supervisor.client();
         let file = supervisor.path(&format!("{worker}.txt"));
-        client.submit(Call::new(worker, "log", payload!(&(&file, "before")))).unwrap();
-        client.submit(Call::new(worker, "die", payload!(&()))).unwrap();
+        client.submit(Call::new(worker, "log", payload(&(&file, "before")))).unwrap();
+        client.submit(Call::new(worker, "die", payload(&()))).unwrap();
         for line in 0..100 {
-            client.submit(Call::new(worker, "log", payload!(&(&file, line.to_string())))).unwrap();
+            client.submit(Call::new(worker, "log", payload(&(&file, line.to_string())))).unwrap();
         }
-        let last = client.submit(Call { wait: true, ..Call::new(worker, "log", payload!(&(&file, "last"))) }).unwrap();
+        let last = client.submit(Call { wait: true, ..Call::new(worker, "log", payload(&(&file, "last"))) }).unwrap();
         assert!(matches!(client.outcome(last).unwrap(), OutcomeBody::Done { .. }), "{worker}");
         let expected = [vec!["before".to_string()], numbers(0..100), vec!["last".to_string()]].concat();
         assert_eq!(supervisor.lines(&format!("{worker}.txt")), expected, "{worker}");
@@ -114,11 +99,11 @@ fn d01_an_exit_without_an_error_is_no_crash_and_loses_nothing() {
     let mut client = supervisor.client();
     let file = supervisor.path("lines");
     // It leaves by itself while messages wait; the one that it was executing is charged all the same.
-    let exit = client.submit(Call { wait: true, ..Call::new("many", "exit", payload!(&(0,))) }).unwrap();
+    let exit = client.submit(Call { wait: true, ..Call::new("many", "exit", payload(&(0,))) }).unwrap();
     for line in 0..10 {
-        client.submit(Call::new("many", "log", payload!(&(&file, line.to_string())))).unwrap();
+        client.submit(Call::new("many", "log", payload(&(&file, line.to_string())))).unwrap();
     }
-    let last = client.submit(Call { wait: true, ..Call::new("many", "pid", payload!(&())) }).unwrap();
+    let last = client.submit(Call { wait: true, ..Call::new("many", "pid", payload(&())) }).unwrap();
     let expected = OutcomeBody::Dead { reason: DeadReason::Crashed, exit: Some(Exit::Code(0)), may_have_run: true };
     assert_eq!(client.outcome(exit).unwrap(), expected);
     assert!(matches!(client.outcome(last).unwrap(), OutcomeBody::Done { .. }));
@@ -131,9 +116,9 @@ fn d01_crash_after_crash_is_answered_with_growing_delay_and_loses_nothing() {
     let mut client = supervisor.client();
     let mut last = None;
     for _ in 0..3 {
-        last = Some(client.submit(Call { wait: true, ..Call::new("many", "die", payload!(&())) }).unwrap());
+        last = Some(client.submit(Call { wait: true, ..Call::new("many", "die", payload(&())) }).unwrap());
     }
-    let alive = client.submit(Call { wait: true, ..Call::new("many", "who", payload!(&())) }).unwrap();
+    let alive = client.submit(Call { wait: true, ..Call::new("many", "who", payload(&())) }).unwrap();
     let OutcomeBody::Dead { exit: Some(Exit::Signal(9)), .. } = client.outcome(last.unwrap()).unwrap() else {
         panic!()
     };
@@ -174,8 +159,8 @@ fn d02_exactly_one_message_is_charged_however_many_were_sent_ahead() {
             let mut client = supervisor.client();
             for task in 0..TASKS {
                 let call = match task == position {
-                    true => Call::new(worker.as_str(), "die", payload!(&())),
-                    false => Call::new(worker.as_str(), "log", payload!(&(&file, task.to_string()))),
+                    true => Call::new(worker.as_str(), "die", payload(&())),
+                    false => Call::new(worker.as_str(), "log", payload(&(&file, task.to_string()))),
                 };
                 client.submit(call).unwrap();
             }
@@ -202,7 +187,7 @@ fn d02_a_process_that_is_killed_from_outside_in_full_run_loses_one_message_at_mo
         let (done, dead) = (supervisor.ledger("done"), supervisor.ledger("dead"));
         let mut client = supervisor.client();
         for task in 0..TASKS {
-            client.submit(Call::new(worker.as_str(), "log", payload!(&(&file, task.to_string())))).unwrap();
+            client.submit(Call::new(worker.as_str(), "log", payload(&(&file, task.to_string())))).unwrap();
         }
         client.flush().unwrap();
         supervisor.until_lines(&name, 1 + 40 * round);
@@ -225,17 +210,17 @@ fn d02_a_panic_is_a_crash_and_what_was_finished_before_stays_finished() {
     let file = supervisor.path("lines");
     let mut client = supervisor.client();
     for line in 0..5 {
-        client.submit(Call::new("many", "log", payload!(&(&file, line.to_string())))).unwrap();
+        client.submit(Call::new("many", "log", payload(&(&file, line.to_string())))).unwrap();
     }
-    let failed = client.submit(Call { wait: true, ..Call::new("many", "fail", payload!(&("no",))) }).unwrap();
+    let failed = client.submit(Call { wait: true, ..Call::new("many", "fail", payload(&("no",))) }).unwrap();
     for line in 5..10 {
-        client.submit(Call::new("many", "log", payload!(&(&file, line.to_string())))).unwrap();
+        client.submit(Call::new("many", "log", payload(&(&file, line.to_string())))).unwrap();
     }
-    let panic = client.submit(Call { wait: true, ..Call::new("many", "panic", payload!(&())) }).unwrap();
+    let panic = client.submit(Call { wait: true, ..Call::new("many", "panic", payload(&())) }).unwrap();
     for line in 10..15 {
-        client.submit(Call::new("many", "log", payload!(&(&file, line.to_string())))).unwrap();
+        client.submit(Call::new("many", "log", payload(&(&file, line.to_string())))).unwrap();
     }
-    let last = client.submit(Call { wait: true, ..Call::new("many", "count", payload!(&())) }).unwrap();
+    let last = client.submit(Call { wait: true, ..Call::new("many", "count", payload(&())) }).unwrap();
     assert!(matches!(client.outcome(failed).unwrap(), OutcomeBody::Failed { .. }));
     let expected = OutcomeBody::Dead { reason: DeadReason::Crashed, exit: Some(Exit::Code(101)), may_have_run: true };
     assert_eq!(client.outcome(panic).unwrap(), expected);
@@ -347,7 +332,7 @@ fn d08_a_task_may_end_within_the_grace_and_what_waits_is_abandoned() {
         let output = waiting.end();
         assert_eq!((output.code, output.json()), (6, abandoned.clone()));
     }
-    let receipt = client.call(Call::new("a", "count", payload!(&()))).unwrap();
+    let receipt = client.call(Call::new("a", "count", payload(&()))).unwrap();
     let workhall_protocol::messages::ReceiptBody::Refused { reason, .. } = receipt else { panic!("{receipt:?}") };
     assert_eq!(reason, workhall_protocol::messages::Refusal::ShuttingDown);
     let status = supervisor.status();

@@ -9,10 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use workhall_protocol::args::Payload;
 use workhall_protocol::client::{Client, Ticket};
 use workhall_protocol::messages::{Call, Kill, OutcomeBody, ReceiptBody};
-use workhall_tests::harness::{Supervisor, bin_dir, lives, until};
+use workhall_tests::harness::{Supervisor, bin_dir, lives, payload, until};
 
 /// Few enough that ten workers use them up. It loses the others after its start, as it may to what else it has open:
 /// with so few from the beginning it would refuse the calls that need a process too many.
@@ -27,7 +26,7 @@ fn with_few_descriptors() -> Supervisor {
 }
 
 fn call<'a>(worker: &'a str, method: &'a str) -> Call<'a> {
-    Call { wait: true, ..Call::new(worker, method, Payload::encode_list(&()).unwrap()) }
+    Call { wait: true, ..Call::new(worker, method, payload(&())) }
 }
 
 fn kill_of(worker: &str) -> Kill<'_> {
@@ -150,7 +149,7 @@ fn k08_what_a_process_left_behind_is_ended_also_without_descriptors() {
     let mut client = supervisor.client();
     let file = supervisor.path("left");
     let script = "(setsid env -i FILE=$FILE sh -c 'echo $$ > $FILE.new; mv $FILE.new $FILE; exec env -i sleep 1000' &)";
-    let args = Payload::encode_list(&(script, &file)).unwrap();
+    let args = payload(&(script, &file));
     let (_, outcome) = client.call_and_wait(Call { args, ..call("parent", "leave") }).unwrap();
     let Some(OutcomeBody::Done { result }) = outcome else { panic!("{outcome:?}") };
     let left: Vec<i32> = result.decode().unwrap();

@@ -10,7 +10,7 @@ use workhall_protocol::messages::{
     Call, FromSupervisor, Kill, List, Message as _, OutcomeBody, ReceiptBody, Ref, Reply, Request, Until,
 };
 use workhall_protocol::wire::{Decoder, Encoding, encode};
-use workhall_tests::harness::{ANY_NAME, Supervisor};
+use workhall_tests::harness::{ANY_NAME, Supervisor, payload};
 
 /// What a supervisor takes without any load, in a build for tests, and what its allocator leaves free between.
 const AT_REST: u64 = 32 << 20;
@@ -202,7 +202,7 @@ fn large_messages_come_through(supervisor: &Supervisor) {
         for number in 0..24 {
             scope.spawn(move || {
                 let text = "x".repeat(3 << 20);
-                let args = Payload::encode_list(&(text,)).unwrap();
+                let args = payload(&(text,));
                 let worker = format!("large/{}", number % 2);
                 let mut client = supervisor.client();
                 let receipt = client.call(Call::new(&*worker, "echo", args)).unwrap();
@@ -251,7 +251,7 @@ fn one_that_waits_for_results_and_reads_none_loses_its_connection_only() {
     let mut greedy = supervisor.client();
     let mut beside = supervisor.client();
     for _ in 0..20 {
-        let args = Payload::encode_list(&(4_000_000,)).unwrap();
+        let args = payload(&(4_000_000,));
         greedy.submit(Call { wait: true, ..Call::new("big", "big", args) }).unwrap();
     }
     greedy.flush().unwrap();
@@ -273,7 +273,7 @@ fn results_larger_than_all_that_may_be_unread_reach_one_that_reads_them() {
     let mut client = supervisor.client();
     // 80 MB in all, of which never more than a few wait.
     for _ in 0..20 {
-        let args = Payload::encode_list(&(4_000_000,)).unwrap();
+        let args = payload(&(4_000_000,));
         let (_, outcome) = client.call_and_wait(Call::new("big", "big", args)).unwrap();
         let Some(OutcomeBody::Done { result }) = outcome else { panic!("{outcome:?}") };
         assert_eq!(result.to_json().unwrap().as_str().unwrap().len(), 4_000_000);

@@ -5,9 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{Call, Current, EndedBy, Kill, OutcomeBody, ReceiptBody};
-use workhall_tests::harness::{Supervisor, bin_dir, lives};
+use workhall_tests::harness::{Supervisor, bin_dir, lives, payload};
 
 use crate::kill_ladder::{short, way};
 
@@ -16,7 +15,7 @@ fn with_window(window: u32) -> Supervisor {
 }
 
 fn log<'a>(worker: &'a str, file: &Path, line: &str) -> Call<'a> {
-    Call::new(worker, "log", Payload::encode_list(&(file, line)).unwrap())
+    Call::new(worker, "log", payload(&(file, line)))
 }
 
 fn gone(supervisor: &Supervisor, worker: &str) {
@@ -35,7 +34,7 @@ fn k01_of_what_was_sent_ahead_nothing_is_executed_and_the_count_is_exact() {
         for line in 0..20 {
             client.submit(log("a", &file, &line.to_string())).unwrap();
         }
-        let block = Payload::encode_list(&(&begun, &go)).unwrap();
+        let block = payload(&(&begun, &go));
         let current = client.submit(Call { wait: true, ..Call::new("a", "block", block) }).unwrap();
         for _ in 0..64 {
             client.submit(log("a", &file, "must not run")).unwrap();
@@ -396,9 +395,9 @@ fn k12_a_task_that_exits_by_itself_after_the_kill_was_interrupted() {
     let mut supervisor = Supervisor::start();
     let begun = supervisor.path("begun");
     let mut client = supervisor.client();
-    let args = Payload::encode_list(&(&begun,)).unwrap();
+    let args = payload(&(&begun,));
     let task = client.submit(Call { wait: true, ..Call::new("a", "until_asked", args) }).unwrap();
-    let next = Payload::encode_list(&(3,)).unwrap();
+    let next = payload(&(3,));
     client.submit(Call::new("a", "exit", next)).unwrap();
     client.flush().unwrap();
     supervisor.until_lines("begun", 1);

@@ -7,19 +7,18 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{Call, Kill, OutcomeBody, ReceiptBody};
-use workhall_tests::harness::Supervisor;
+use workhall_tests::harness::{Supervisor, payload};
 
 /// Ends of a process, one after the other.
 const ENDS: [&str; 8] = ["kill", "now", "kill -9", "die", "exit", "panic", "drain", "kill and call at once"];
 
 fn call(method: &'static str) -> Call<'static> {
     let args = match method {
-        "exit" => Payload::encode_list(&(1,)),
-        _ => Payload::encode_list(&()),
+        "exit" => payload(&(1,)),
+        _ => payload(&()),
     };
-    Call::new("a", method, args.unwrap())
+    Call::new("a", method, args)
 }
 
 fn kill_message(flags: &str) -> Kill<'static> {

@@ -2,15 +2,8 @@
 //! refused had no effect (rule C4).
 
 use serde_json::{Value, json};
-use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{Call, OutcomeBody, ReceiptBody, Refusal};
-use workhall_tests::harness::{Supervisor, output_of};
-
-macro_rules! payload {
-    ($args:expr) => {
-        Payload::encode_list($args).unwrap()
-    };
-}
+use workhall_tests::harness::{Supervisor, output_of, payload};
 
 fn supervisor(limits: &str) -> Supervisor {
     Supervisor::with_config(&format!(
@@ -36,14 +29,14 @@ fn c04_a_sender_who_has_too_many_messages_waiting_is_refused_and_others_are_not(
     let mut client = supervisor.client();
     // One runs; with four more the account is full, whichever workers they are for.
     for worker in ["a", "b", "c", "d"] {
-        let call = Call::new(worker, "count", payload!(&()));
+        let call = Call::new(worker, "count", payload(&()));
         let call = if worker == "a" { call } else { Call { in_ms: Some(3_600_000), ..call } };
         assert!(matches!(client.call(call).unwrap(), ReceiptBody::Accepted(_)), "{worker}");
     }
     assert_eq!(charged(&supervisor), [(false, 5)]);
     let before = supervisor.status();
     for worker in ["a", "new"] {
-        let receipt = client.call(Call::new(worker, "count", payload!(&()))).unwrap();
+        let receipt = client.call(Call::new(worker, "count", payload(&()))).unwrap();
         assert!(full(&receipt, "sender_messages"), "{receipt:?}");
         // Another connection of the same user is the same sender.
         supervisor.cli(&["call", worker, "count"]).fails(3, &["mailbox_full", "sender_messages"]);
@@ -74,10 +67,10 @@ fn c04_workers_are_charged_apart_from_clients() {
     supervisor.until_lines("begun", 1);
     let mut client = supervisor.client();
     for _ in 0..2 {
-        let call = Call { in_ms: Some(3_600_000), ..Call::new("b", "count", payload!(&())) };
+        let call = Call { in_ms: Some(3_600_000), ..Call::new("b", "count", payload(&())) };
         assert!(matches!(client.call(call).unwrap(), ReceiptBody::Accepted(_)));
     }
-    assert!(full(&client.call(Call::new("b", "count", payload!(&()))).unwrap(), "sender_messages"));
+    assert!(full(&client.call(Call::new("b", "count", payload(&()))).unwrap(), "sender_messages"));
     supervisor.file("go", "");
     supervisor.until_lines("begun", 2);
     assert_eq!(supervisor.lines("begun")[1], "accepted by a; accepted by a");
@@ -91,7 +84,7 @@ fn c04_the_bytes_of_one_sender_are_bounded() {
     let mut client = supervisor.client();
     let mut accepted = 0;
     let refused = loop {
-        let receipt = client.call(Call::new("a", "echo", payload!(&("x".repeat(1000),)))).unwrap();
+        let receipt = client.call(Call::new("a", "echo", payload(&("x".repeat(1000),)))).unwrap();
         if !matches!(receipt, ReceiptBody::Accepted(_)) {
             break receipt;
         }
@@ -100,8 +93,8 @@ fn c04_the_bytes_of_one_sender_are_bounded() {
     assert!(full(&refused, "sender_bytes"), "{refused:?}");
     assert_eq!(accepted, 9, "each counts its method, its arguments and 64 bytes");
     // A smaller one still fits; one that can never fit is told so.
-    assert!(matches!(client.call(Call::new("a", "count", payload!(&()))).unwrap(), ReceiptBody::Accepted(_)));
-    let never = client.call(Call::new("a", "echo", payload!(&("x".repeat(10_000),)))).unwrap();
+    assert!(matches!(client.call(Call::new("a", "count", payload(&()))).unwrap(), ReceiptBody::Accepted(_)));
+    let never = client.call(Call::new("a", "echo", payload(&("x".repeat(10_000),)))).unwrap();
     assert!(matches!(&never, ReceiptBody::Refused { reason: Refusal::TooLarge, .. }), "{never:?}");
     let status = supervisor.status();
     let sender = &status["senders"][0];
@@ -118,10 +111,10 @@ fn c04_the_messages_of_all_are_bounded() {
     let held = supervisor.hold("a");
     let mut client = supervisor.client();
     for _ in 0..3 {
-        assert!(matches!(client.call(Call::new("a", "count", payload!(&()))).unwrap(), ReceiptBody::Accepted(_)));
+        assert!(matches!(client.call(Call::new("a", "count", payload(&()))).unwrap(), ReceiptBody::Accepted(_)));
     }
     for worker in ["a", "new"] {
-        let receipt = client.call(Call::new(worker, "count", payload!(&()))).unwrap();
+        let receipt = client.call(Call::new(worker, "count", payload(&()))).unwrap();
         assert!(full(&receipt, "total_messages"), "{receipt:?}");
     }
     assert_eq!((supervisor.ledger("accepted"), supervisor.ps("new")), (4, Value::Null));
@@ -147,7 +140,7 @@ fn c04_processes_are_bounded_and_a_place_that_is_free_is_given_to_who_waits_for_
     assert_eq!(supervisor.call(&["a", "count"]), 2, "who has a process is served");
     // What was posted for later waits for a place at its time.
     let mut client = supervisor.client();
-    let later = Call { in_ms: Some(1), wait: true, ..Call::new("c", "count", payload!(&())) };
+    let later = Call { in_ms: Some(1), wait: true, ..Call::new("c", "count", payload(&())) };
     let later = client.submit(later).unwrap();
     client.receipt(later).unwrap();
     supervisor.until("it queues", |this| this.cli(&["info", "c", "--json"]).ok().json()["queued"] == true);

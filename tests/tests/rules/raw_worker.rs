@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 use workhall_protocol::args::Payload;
 use workhall_protocol::messages::Call;
-use workhall_tests::harness::{self, Supervisor, lives};
+use workhall_tests::harness::{self, Supervisor, lives, payload};
 
 const CONFIG: &str = r#"
     [class.w]
@@ -439,7 +439,7 @@ fn d02_a_task_that_was_not_handed_over_whole_is_not_charged() {
         python(&format!("ready()\nif generation == 1:\n    hear()\n    s.recv(1000)\n    os._exit(7)\n{EXECUTE}"));
     let mut client = supervisor.client();
     for text in ["x".repeat(1 << 20), String::new()] {
-        let args = Payload::encode_list(&(text,)).unwrap();
+        let args = payload(&(text,));
         client.submit(Call::new("w", "large", args)).unwrap();
     }
     client.flush().unwrap();

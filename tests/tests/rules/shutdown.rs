@@ -2,7 +2,6 @@
 //! deadline is kept, nothing is left behind, and a second signal does not wait.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +10,7 @@ use serde_json::json;
 use workhall_protocol::args::Payload;
 use workhall_protocol::client::Ticket;
 use workhall_protocol::messages::{Call, DeadReason, OutcomeBody};
-use workhall_tests::harness::{self, Supervisor, lives};
+use workhall_tests::harness::{self, Supervisor, lives, payload, text};
 
 /// Ready, and from then on deaf to everything but SIGKILL.
 const DEAF: &str = r#"
@@ -44,10 +43,6 @@ const CHILD: &str =
     "(setsid sh -c 'trap \"\" TERM; echo $$ > $FILE.new; mv $FILE.new $FILE; while :; do sleep 1000; done' &)";
 const STOPPED_CHILD: &str = "(setsid sh -c 'trap \"\" TERM; echo $$ > $FILE.new; mv $FILE.new $FILE; kill -STOP $$' &)";
 
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
 struct Crowd {
     /// Calls that were not executed when the signal came, by worker.
     tickets: BTreeMap<&'static str, Ticket>,
@@ -68,7 +63,7 @@ fn crowd(grace: &str) -> (Supervisor, Crowd) {
         client.flush().unwrap();
         tickets.insert(worker, ticket);
     };
-    let none = || Payload::encode_list(&()).unwrap();
+    let none = || payload(&());
     for worker in ["deaf/1", "deaf/2", "starting/1", "starting/2", "backoff/1", "backoff/2"] {
         post(worker, "x", none());
     }
@@ -83,7 +78,7 @@ fn crowd(grace: &str) -> (Supervisor, Crowd) {
     let (begun, go, never) = (supervisor.path("begun"), supervisor.path("go"), supervisor.path("never"));
     let workers = [("busy/1", &go), ("busy/2", &go), ("stopped/3", &go), ("endless", &never), ("ending", &never)];
     for (at, (worker, go)) in workers.into_iter().enumerate() {
-        post(worker, "block", Payload::encode_list(&(&begun, go)).unwrap());
+        post(worker, "block", payload(&(&begun, go)));
         supervisor.until_lines("begun", at + 1);
     }
     // A second process would follow those that are killed, or have left the task of another behind.

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{Call, OutcomeBody};
-use workhall_tests::harness::{self, ANY_NAME, Output, Supervisor, lives, output};
+use workhall_tests::harness::{self, ANY_NAME, Output, Supervisor, lives, output, payload, text};
 
 /// `slow` takes a while to start; everything else is the worker of the tests.
 const CONFIG: &str = r#"
@@ -56,10 +56,6 @@ fn supervisor() -> Supervisor {
     let supervisor = Supervisor::with_config(&CONFIG.replace("{python}", harness::python()));
     supervisor.file("worker.py", JSON_WORKER);
     supervisor
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 /// Killed, and started again at once.
@@ -106,8 +102,8 @@ fn d07_a_supervisor_started_at_once_never_has_two_processes_of_a_name() {
         let mut call = |worker: &str, method: &'static str, args: Payload<'static>| {
             client.submit(Call { wait: true, ..Call::new(worker, method, args) }).unwrap()
         };
-        let none = || Payload::encode_list(&()).unwrap();
-        let parent = call("parent", "living", Payload::encode_list(&([grandchild],)).unwrap());
+        let none = || payload(&());
+        let parent = call("parent", "living", payload(&([grandchild],)));
         let mut tickets: Vec<_> =
             ["idle", "json/idle", "slow", "json/slow", "fresh"].map(|worker| call(worker, "pid", none())).into();
         tickets.extend(busy.map(|worker| call(worker, "pid", none())));
@@ -148,7 +144,7 @@ fn d07_workers_exit_by_themselves_in_every_state() {
         supervisor.until_lines("begun", lines + 1);
     }
     let mut waiting = supervisor.client();
-    let big = Call::new("writes", "big", Payload::encode_list(&(4_000_000,)).unwrap());
+    let big = Call::new("writes", "big", payload(&(4_000_000,)));
     waiting.submit(Call { wait: true, ..big }).unwrap();
     waiting.flush().unwrap();
     supervisor.until("it was taken in", |this| this.ps("writes")["pending"] == 1);

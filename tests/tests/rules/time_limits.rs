@@ -3,25 +3,10 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{Call, DeadReason, Exit, OutcomeBody};
-use workhall_tests::harness::{Supervisor, lives};
+use workhall_tests::harness::{Supervisor, lives, numbers, payload, text};
 
 use crate::crash::{JSON_WORKER, with_python};
-
-macro_rules! payload {
-    ($args:expr) => {
-        Payload::encode_list($args).unwrap()
-    };
-}
-
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|line| line.to_string()).collect()
-}
-
-fn text(path: &std::path::Path) -> &str {
-    path.to_str().unwrap()
-}
 
 // ---- D6 -------------------------------------------------------------------------------------
 
@@ -53,12 +38,12 @@ fn d06_a_task_that_takes_too_long_ends_its_process_and_no_other_is_charged() {
     for worker in WORKERS {
         let file = supervisor.path(worker);
         let mut client = supervisor.client();
-        let log = |line: usize| Call::new(worker, "log", payload!(&(&file, line.to_string())));
+        let log = |line: usize| Call::new(worker, "log", payload(&(&file, line.to_string())));
         for line in 0..20 {
             client.submit(log(line)).unwrap();
         }
         let start = Instant::now();
-        let late = client.submit(Call { wait: true, ..Call::new(worker, "sleep", payload!(&(100_000,))) }).unwrap();
+        let late = client.submit(Call { wait: true, ..Call::new(worker, "sleep", payload(&(100_000,))) }).unwrap();
         for line in 20..40 {
             client.submit(log(line)).unwrap();
         }
@@ -85,7 +70,7 @@ fn d06_tasks_that_end_in_time_are_not_touched_however_long_all_of_them_take() {
         let mut client = supervisor.client();
         // Together they take twice the time that each of them has.
         for _ in 0..15 {
-            client.submit(Call::new(worker, "sleep", payload!(&(200,)))).unwrap();
+            client.submit(Call::new(worker, "sleep", payload(&(200,)))).unwrap();
         }
         client.flush().unwrap();
     }
@@ -102,10 +87,10 @@ fn d06_who_does_not_heed_sigterm_is_killed_after_its_grace() {
     let supervisor = timed("300ms");
     for worker in WORKERS {
         let mut client = supervisor.client();
-        client.submit(Call::new(worker, "ignore_term", payload!(&()))).unwrap();
+        client.submit(Call::new(worker, "ignore_term", payload(&()))).unwrap();
         let start = Instant::now();
-        let late = client.submit(Call { wait: true, ..Call::new(worker, "sleep", payload!(&(100_000,))) }).unwrap();
-        let next = client.submit(Call { wait: true, ..Call::new(worker, "sleep", payload!(&(0,))) }).unwrap();
+        let late = client.submit(Call { wait: true, ..Call::new(worker, "sleep", payload(&(100_000,))) }).unwrap();
+        let next = client.submit(Call { wait: true, ..Call::new(worker, "sleep", payload(&(0,))) }).unwrap();
         let expected =
             OutcomeBody::Dead { reason: DeadReason::TimedOut, exit: Some(Exit::Signal(9)), may_have_run: true };
         assert_eq!(client.outcome(late).unwrap(), expected, "{worker}");
@@ -200,7 +185,7 @@ fn w06_no_call_is_lost_or_done_twice_when_an_idle_process_is_being_ended() {
                 let mut random = seed as u64 + 1;
                 let mut posted = Vec::new();
                 for line in 0..CALLS {
-                    let call = Call::new(worker, "log", payload!(&(&file, line.to_string())));
+                    let call = Call::new(worker, "log", payload(&(&file, line.to_string())));
                     // Most have their answer before the next one, others come two at a time.
                     random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                     let ticket = client.submit(Call { wait: true, ..call }).unwrap();
@@ -246,7 +231,7 @@ fn c13_what_is_posted_for_later_enters_at_its_time_behind_what_came_before() {
     supervisor.kill(&["b"]);
     let file = supervisor.path("lines");
     let mut client = supervisor.client();
-    let log = |line: &'static str| Call::new("a", "log", payload!(&(&file, line)));
+    let log = |line: &'static str| Call::new("a", "log", payload(&(&file, line)));
     let start = Instant::now();
     client.submit(Call { in_ms: Some(900), ..log("late") }).unwrap();
     let early = client.submit(Call { in_ms: Some(600), wait: true, ..log("early") }).unwrap();
@@ -273,7 +258,7 @@ fn c13_each_time_is_kept_where_many_are_posted_for_later() {
     // Posted in another order than they are due.
     for line in 0..50_u64 {
         let slot = line * 37 % 50;
-        let call = Call::new("a", "log", payload!(&(&file, format!("{slot:02}"))));
+        let call = Call::new("a", "log", payload(&(&file, format!("{slot:02}"))));
         client.submit(Call { in_ms: Some(500 + 10 * slot), ..call }).unwrap();
     }
     client.flush().unwrap();
@@ -288,11 +273,8 @@ fn c13_a_kill_discards_what_was_posted_for_later() {
     let mut supervisor = Supervisor::start();
     let file = supervisor.path("lines");
     let mut client = supervisor.client();
-    let later = |line: &'static str, ms| Call {
-        in_ms: Some(ms),
-        wait: true,
-        ..Call::new("a", "log", payload!(&(&file, line)))
-    };
+    let later =
+        |line: &'static str, ms| Call { in_ms: Some(ms), wait: true, ..Call::new("a", "log", payload(&(&file, line))) };
     let never = client.submit(later("never", 2000)).unwrap();
     client.receipt(never).unwrap();
     assert_eq!(supervisor.kill(&["a"])["discarded"], 1);
@@ -323,7 +305,7 @@ fn c13_who_expires_before_it_enters_is_refused_on_the_command_line_and_expires_e
     }
     supervisor.cli(&["call", "a", "count", "--in", "soon"]).fails(2, &["soon"]);
     let mut client = supervisor.client();
-    let call = Call { in_ms: Some(100), expires_ms: Some(50), wait: true, ..Call::new("a", "count", payload!(&())) };
+    let call = Call { in_ms: Some(100), expires_ms: Some(50), wait: true, ..Call::new("a", "count", payload(&())) };
     let (_, outcome) = client.call_and_wait(call).unwrap();
     assert_eq!(outcome, Some(OutcomeBody::Expired { may_have_run: false }));
     // One that lives longer is executed.

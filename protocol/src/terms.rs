@@ -93,8 +93,8 @@ pub enum DeadReason {
 
 /// How far the start of a process had come when it failed (rule D5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "std", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum StartStage {
     /// What it needs could not be made: its connection, its control group, what its class sets.
     Setup,

@@ -81,6 +81,9 @@ impl Driver {
                 Effect::Ask { process, .. } => Some(Event::Asked { process, mark: self.mark }),
                 _ => None,
             };
+            if let Effect::Term { slot, .. } | Effect::Kill { slot, .. } = effect {
+                assert_eq!(slot, 0, "a signal for what is not there: {effect:?}");
+            }
             self.effects.push(effect);
             if let Some(answer) = answer {
                 self.core.handle(self.now, answer);

@@ -2,11 +2,13 @@
 //! time, dead letters, quotas. With a virtual clock, like `core_rules.rs`.
 
 use workhall_core::{
-    AccountId, Call, CallReceipt, Charge, CrashLimit, DeadTotals, Event, KillMode, Letters, Policy, State,
+    AccountId, Call, CallReceipt, Charge, CrashLimit, DeadTotals, Event, Kill, KillMode, Letters, Policy, State,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{DeadReason, Exit, Ignored, Refusal, StartStage, Until};
-use workhall_tests::driver::{Driver, EXIT_GRACE_MS, TERM_GRACE_MS, busy_with_two_pending, mark, ms, post, reply};
+use workhall_tests::driver::{
+    self, Driver, EXIT_GRACE_MS, TERM_GRACE_MS, busy_with_two_pending, mark, ms, post, reply,
+};
 
 const CRASH: Exit = Exit::Signal(11);
 
@@ -160,6 +162,30 @@ fn d04_a_class_may_refuse_calls_during_the_pause_and_resume_ends_it() {
     assert_eq!(d.view("a").state, State::Starting);
     d.call("a", "m");
     assert!(!d.core.resume(d.now, Target::Name("nobody")));
+}
+
+#[test]
+fn d04_deaths_in_a_row_are_not_told_of_a_life_that_is_healthy() {
+    let mut d = limited(CrashLimit { crashes: 1000, ..CrashLimit::default() });
+    d.call("a", "m");
+    crashes_before_ready(&mut d, 1);
+    started(&mut d, 2);
+    assert_eq!(d.view("a").failures_in_a_row, 1);
+    d.ready(2, 2, 1);
+    assert_eq!(d.view("a").failures_in_a_row, 1);
+    d.done(2, 2, 1);
+    assert_eq!(d.view("a").failures_in_a_row, 0);
+}
+
+#[test]
+fn k04_a_process_that_starts_in_the_moment_in_which_it_is_to_end_is_told_as_soon_as_it_is_there() {
+    let mut d = Driver::with(|policy| policy.exit_grace = ms(0));
+    d.accepted(Call { after: Some(ms(500)), reply: reply(1), ..post("a") });
+    d.kill_with(Kill { within: Some(ms(1000)), ..driver::kill("a", KillMode::Drain) });
+    d.effects.clear();
+    // Both the message's time and the end of the drain have passed when the clock ticks again.
+    d.tick(5000);
+    d.did(&["spawn %2.1", "t1: discarded", "term %2.1"]);
 }
 
 #[test]

@@ -45,8 +45,13 @@ impl Deadlines {
         self.heap.len()
     }
 
-    /// Keeps what still holds; called when the dead entries may outnumber the living.
+    /// Keeps what still holds, once each; called when the dead entries may outnumber the living. A message that goes
+    /// back to its mailbox has its entry pushed again while the first may still be there.
     pub fn retain(&mut self, mut holds: impl FnMut(Instant, Due) -> bool) {
-        self.heap.retain(|Reverse((at, due))| holds(*at, *due));
+        let mut entries = core::mem::take(&mut self.heap).into_vec();
+        entries.retain(|Reverse((at, due))| holds(*at, *due));
+        entries.sort_unstable();
+        entries.dedup();
+        self.heap = BinaryHeap::from(entries);
     }
 }

@@ -1,5 +1,7 @@
 //! The end of a life: who is charged, what returns to the mailbox, and when the next one starts (rules D1, D2, D4, D5).
 
+use alloc::vec::Vec;
+
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::terms::{Current, DeadReason, Exit, StartStage};
 
@@ -78,10 +80,12 @@ impl Core {
             true => drop(self.discard(index, rest)),
             false => {
                 let number = process.number;
-                for message in rest.iter().filter(|message| message.expires != Instant::NEVER) {
-                    self.deadlines.push(message.expires, Due::Message { index, number, task: message.task });
-                }
+                let expiring = rest.iter().filter(|message| message.expires != Instant::NEVER);
+                let deadlines: Vec<_> = expiring.map(|message| (message.expires, message.task)).collect();
                 self.workers[index as usize].mailbox.put_back(rest);
+                for (at, task) in deadlines {
+                    self.push_deadline(at, Due::Message { index, number, task });
+                }
             }
         }
         self.release_held(index, MessageId(0));

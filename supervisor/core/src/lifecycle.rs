@@ -29,6 +29,7 @@ impl Core {
                 if let Some(life) = self.life(process) {
                     life.slot = slot;
                     self.workers[process.index as usize].held = None;
+                    self.signal(process.index, process);
                 }
             }
             Event::SpawnFailed { process, stage, detail } => {

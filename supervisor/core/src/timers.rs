@@ -4,9 +4,11 @@ use workhall_protocol::terms::StartStage;
 
 use crate::deadlines::Due;
 use crate::effect::Effect;
+use crate::event::ProcessKey;
 use crate::registry::Core;
 use crate::stop::{Step, Stop};
 use crate::time::Instant;
+use crate::worker::UNSPAWNED;
 
 impl Core {
     /// The next point in time at which [`Core::tick`] has something to do.
@@ -110,14 +112,22 @@ impl Core {
             return;
         }
         stop.enter(now, step);
-        let slot = life.slot;
-        match step {
-            Step::Ask => {}
-            Step::Term => self.emit(Effect::Term { process, slot }),
-            Step::Kill => self.emit(Effect::Kill { process, slot }),
-        }
+        self.signal(index, process);
         self.arm(index);
         self.touch(index);
+    }
+
+    /// Sends the signal of the step that the ladder is at. A process that the shell is starting in this very step
+    /// has it as soon as it is there.
+    pub(crate) fn signal(&mut self, index: u32, process: ProcessKey) {
+        let Some(life) = self.workers[index as usize].life.as_ref() else { return };
+        let slot = life.slot;
+        match life.stop.as_ref().map(Stop::step) {
+            _ if slot == UNSPAWNED => {}
+            None | Some(Step::Ask) => {}
+            Some(Step::Term) => self.emit(Effect::Term { process, slot }),
+            Some(Step::Kill) => self.emit(Effect::Kill { process, slot }),
+        }
     }
 
     /// The same where it may change with every message: an entry that comes too early is left alone, and looked at
@@ -144,7 +154,7 @@ impl Core {
 
     pub(crate) fn push_deadline(&mut self, at: Instant, due: Due) {
         self.deadlines.push(at, due);
-        // Each worker has one entry that holds, each message at most one: beyond that all are dead.
+        // Each worker has one entry that holds, each message at most one: beyond that all are dead or doubled.
         let living = self.workers.len() as u64 + self.ledger.pending + 1;
         if self.deadlines.len() as u64 > 2 * living + 64 {
             let mut deadlines = core::mem::take(&mut self.deadlines);
@@ -175,10 +185,11 @@ mod tests {
     use core::time::Duration;
 
     use workhall_protocol::ids::{MessageId, Target};
+    use workhall_protocol::terms::Exit;
 
     use super::*;
     use crate::event::{AccountId, Call, Event};
-    use crate::policy::{Limits, Policy};
+    use crate::policy::{CrashLimit, Limits, Policy};
     use crate::time::Instant;
 
     #[test]
@@ -201,5 +212,31 @@ mod tests {
         }
         assert_eq!(core.ledger().done, 10_000);
         assert!(core.deadlines.len() < 200, "{} entries", core.deadlines.len());
+    }
+
+    #[test]
+    fn c13_deadlines_of_a_message_that_is_tried_again_do_not_pile_up() {
+        let mut core = Core::new(Limits::default(), 1);
+        let crash_limit = CrashLimit { crashes: 1000, ..CrashLimit::default() };
+        let policy = Arc::new(Policy { attempts: 255, crash_limit, ..Policy::default() });
+        let mut now = Instant(0);
+        let expires = Some(Duration::from_secs(7 * 24 * 3600));
+        let (target, method, args) = (Target::Name("a"), "m", &b""[..]);
+        let (after, reply, account) = (None, None, AccountId(0));
+        let call = Call { target, method, args, from: None, existing: false, expires, after, account, reply };
+        core.call(now, call, |_| Ok(policy.clone()));
+        for _ in 1..=200 {
+            while core.workers[0].life.is_none() {
+                now = core.next_deadline().expect("it waits for its delay");
+                core.tick(now);
+            }
+            let process = core.workers[0].key(0);
+            core.handle(now, Event::Spawned { process, slot: 0 });
+            core.handle(now, Event::Ready { process, window: 1, marked: false });
+            core.handle(now, Event::Exited { process, exit: Exit::Signal(11), mark: None });
+            core.handle(now, Event::TreeGone { process });
+        }
+        assert_eq!((core.workers[0].crashes, core.ledger().pending), (200, 1));
+        assert!(core.deadlines.len() < 100, "{} entries", core.deadlines.len());
     }
 }

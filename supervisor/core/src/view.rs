@@ -11,7 +11,7 @@ use crate::mailbox::Identity;
 use crate::policy::Policy;
 use crate::registry::Core;
 use crate::time::Instant;
-use crate::worker::{Goal, Worker};
+use crate::worker::{Goal, UNSPAWNED, Worker};
 
 /// The state of a worker, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
         },
         closed: worker.goal != Goal::Up,
         generation: worker.generation,
-        slot: life.map(|life| life.slot).filter(|slot| *slot != u32::MAX),
+        slot: life.map(|life| life.slot).filter(|slot| *slot != UNSPAWNED),
         pending: worker.messages() - worker.running(),
         bytes: worker.charged,
         mailbox_messages: worker.policy.mailbox_messages,
@@ -163,7 +163,11 @@ pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
         running,
         executed: worker.executed,
         crashes: worker.crashes,
-        failures_in_a_row: worker.failures.in_a_row(),
+        failures_in_a_row: match life.is_some_and(|life| life.healthy(now)) {
+            // Said as it is, though it is counted so only when this life is over.
+            true => 0,
+            false => worker.failures.in_a_row(),
+        },
         next_start_in: (worker.is_paused(now) || waits_for_start && now < worker.backoff_until)
             .then(|| worker.backoff_until.since(now)),
         queued: worker.queued,

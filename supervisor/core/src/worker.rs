@@ -246,6 +246,9 @@ impl Worker {
     }
 }
 
+/// The slot of a process of which the shell has not said yet that it is there.
+pub(crate) const UNSPAWNED: u32 = u32::MAX;
+
 /// One life of a process, from the command to start it until the proof that it is gone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Life {
@@ -297,7 +300,7 @@ pub(crate) struct Life {
 impl Life {
     pub fn new(now: Instant) -> Life {
         Life {
-            slot: u32::MAX,
+            slot: UNSPAWNED,
             started: now,
             ready: None,
             window: 1,

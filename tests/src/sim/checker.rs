@@ -95,6 +95,8 @@ struct Worker {
     down: bool,
     /// Somebody has set a limit to its current task.
     may_be_cut: bool,
+    /// Its drain becomes a kill here, if it is not over.
+    drain_cut: Instant,
     startup: Option<String>,
     policy: Policy,
     generation: u64,
@@ -453,6 +455,9 @@ impl Checker {
             worker.closed = true;
             worker.down |= kill.mode != KillMode::Drain;
             worker.may_be_cut |= kill.within.is_some() || kill.mode == KillMode::Now;
+            if let (KillMode::Drain, Some(within)) = (kill.mode, kill.within) {
+                worker.drain_cut = worker.drain_cut.min(now.after(within));
+            }
         }
         self.open.retain(|_, number| !numbers.contains(number));
         if let (Some(key), true) = (process, kill.mode != KillMode::Drain) {
@@ -593,9 +598,10 @@ impl Checker {
             }
             Event::Marked { mark, .. } => self.told_through(key, *mark, false),
             Event::Asked { mark, .. } => {
-                // Only who is killed loses what it has not begun; from another it returns to the mailbox at its end.
+                // Only who is killed loses what it has not begun; from another, which is drained or was too long at a
+                // task, it returns to the mailbox at its end.
                 let worker = &self.workers[&key.number];
-                let killed = worker.down || worker.closed && !process.disconnected;
+                let killed = worker.down || worker.drain_cut <= now && !process.disconnected;
                 if let Some(mark) = mark.filter(|_| killed) {
                     process.in_flight.retain(|id| *id <= mark.begun);
                 }
@@ -1051,6 +1057,7 @@ impl Worker {
             name: name.to_owned(),
             kept: false,
             closed: false,
+            drain_cut: Instant::NEVER,
             down: false,
             may_be_cut: false,
             startup,

@@ -85,12 +85,21 @@ pub fn encode<'a, M: Message<'a>>(message: &M, encoding: Encoding, out: &mut Vec
     })
 }
 
+/// With more than this waiting, in bytes, a [`Decoder`] reads into memory of its own and borrows none: copying it out
+/// and in again would cost more than that is worth.
+pub const LOAN_BYTES_MAX: usize = 4 << 10;
+
 /// Bytes in, messages out. Owns no socket; keeps at most one frame and what was read behind it.
 #[derive(Debug, Default)]
 pub struct Decoder {
+    /// What was read, and behind it room that was used before: it need not be cleared to be read into again.
     buffer: Vec<u8>,
     /// Bytes before this are consumed.
     start: usize,
+    /// Bytes from here on are room.
+    end: usize,
+    /// The buffer is another's ([`Decoder::fill_through`]).
+    borrowed: bool,
     /// Bytes of the current line known to hold no newline, so that none is looked at twice.
     scanned: usize,
     encoding: Option<Encoding>,
@@ -99,54 +108,88 @@ pub struct Decoder {
 impl Decoder {
     /// The encoding, once the first byte is there.
     pub fn encoding(&self) -> Option<Encoding> {
-        self.encoding.or_else(|| match self.buffer.get(self.start)? {
+        self.encoding.or_else(|| match self.unread().first()? {
             b'{' => Some(Encoding::Json),
             &BINARY_VERSION => Some(Encoding::Binary),
             _ => None,
         })
     }
 
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
     /// How many bytes wait to be decoded.
     pub fn buffered(&self) -> usize {
-        self.buffer.len() - self.start
+        self.end - self.start
     }
 
     /// Gives back what is not needed for the bytes that wait: for the owner of many connections, most of which
     /// are silent for long.
     pub fn compact(&mut self) {
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.start = 0;
-        }
-        if self.buffer.capacity() > KEEP_BYTES && self.buffer.capacity() / 2 > self.buffer.len() {
-            self.buffer.shrink_to(KEEP_BYTES.max(self.buffer.len()));
+        self.move_down();
+        if self.buffer.capacity() > KEEP_BYTES && self.buffer.capacity() / 2 > self.end {
+            self.shrink(KEEP_BYTES);
         }
     }
 
     /// Takes bytes in.
     pub fn push(&mut self, bytes: &[u8]) {
         self.make_room();
-        self.buffer.extend_from_slice(bytes);
+        let (fits, more) = bytes.split_at(bytes.len().min(self.buffer.len() - self.end));
+        self.buffer[self.end..][..fits.len()].copy_from_slice(fits);
+        self.buffer.extend_from_slice(more);
+        self.end += bytes.len();
     }
 
     /// Lets `read` fill up to `bytes` bytes of room; it returns how many it filled.
     pub fn fill<E>(&mut self, bytes: usize, read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
         self.make_room();
-        let old = self.buffer.len();
-        self.buffer.resize(old + bytes, 0);
-        let result = read(&mut self.buffer[old..]);
-        let filled = result.as_ref().map_or(0, |n| *n);
-        self.buffer.truncate(old + filled);
+        let room = self.end + bytes;
+        if self.buffer.len() < room {
+            self.buffer.resize(room, 0);
+        }
+        let result = read(&mut self.buffer[self.end..room]);
+        self.end += result.as_ref().map_or(0, |n| *n);
         result
+    }
+
+    /// The same through `lent`, which many decoders share: most of what is read at once is decoded at once, and
+    /// needs no memory of each one's own. [`Decoder::give_back`] must follow once it is decoded, with the same one.
+    /// While another decoder has it, or if it is too short, this one reads into memory of its own.
+    pub fn fill_through<E>(
+        &mut self,
+        lent: &mut Vec<u8>,
+        bytes: usize,
+        read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let waiting = self.buffered();
+        if !self.borrowed && waiting <= LOAN_BYTES_MAX && lent.len() >= waiting + bytes {
+            lent[..waiting].copy_from_slice(&self.buffer[self.start..self.end]);
+            std::mem::swap(&mut self.buffer, lent);
+            (self.start, self.end, self.borrowed) = (0, waiting, true);
+        }
+        self.fill(bytes, read)
+    }
+
+    /// Gives back what [`Decoder::fill_through`] has borrowed, and what else is not needed for the bytes that wait.
+    pub fn give_back(&mut self, lent: &mut Vec<u8>) {
+        if std::mem::take(&mut self.borrowed) {
+            std::mem::swap(&mut self.buffer, lent);
+            let rest = self.start..self.end;
+            (self.start, self.end) = (0, 0);
+            self.push(&lent[rest]);
+        }
+        self.compact();
     }
 
     /// The next message, or none until more bytes come.
     #[expect(clippy::should_implement_trait, reason = "no iterator: it lends, and none now is not none for ever")]
     pub fn next<D: Direction>(&mut self) -> Result<Option<D::Message<'_>>, DecodeError> {
-        if self.start == self.buffer.len() {
+        if self.start == self.end {
             self.make_room(); // nothing may ever come to release it
         }
-        let encoding = match (self.encoding(), self.buffer.get(self.start)) {
+        let encoding = match (self.encoding(), self.unread().first()) {
             (Some(encoding), _) => encoding,
             (None, None) => return Ok(None),
             (None, Some(byte)) => {
@@ -164,7 +207,7 @@ impl Decoder {
     }
 
     fn next_frame<D: Direction>(&mut self) -> Result<Option<D::Message<'_>>, DecodeError> {
-        let Some((header, rest)) = self.buffer[self.start..].split_first_chunk::<HEADER_BYTES>() else {
+        let Some((header, rest)) = self.unread().split_first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
         let [version, kind, zero_a, zero_b, length @ ..] = *header;
@@ -192,11 +235,12 @@ impl Decoder {
 
     fn next_line<D: Direction>(&mut self) -> Result<Option<D::Message<'_>>, DecodeError> {
         loop {
-            let unread = &self.buffer[self.start..];
+            let unread = self.unread();
+            let waiting = unread.len();
             let Some(length) = unread[self.scanned..].iter().position(|b| *b == b'\n').map(|at| self.scanned + at)
             else {
-                self.scanned = unread.len();
-                if unread.len() > FRAME_BYTES_MAX {
+                self.scanned = waiting;
+                if waiting > FRAME_BYTES_MAX {
                     return Err(DecodeError::Stream(format!("a line is longer than {FRAME_BYTES_MAX} bytes")));
                 }
                 return Ok(None);
@@ -220,20 +264,31 @@ impl Decoder {
     }
 
     fn make_room(&mut self) {
-        if self.start == self.buffer.len() {
-            self.buffer.clear();
-            self.start = 0;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
             // One large frame must not hold its memory for the life of an idle connection.
             if self.buffer.capacity() > IDLE_BYTES_MAX {
                 self.buffer = Vec::new();
             }
         } else if self.start > CONSUMED_BYTES_MAX {
-            self.buffer.drain(..self.start);
-            self.start = 0;
-            if self.buffer.len() <= IDLE_BYTES_MAX / 2 {
-                self.buffer.shrink_to(IDLE_BYTES_MAX);
+            self.move_down();
+            if self.end <= IDLE_BYTES_MAX / 2 {
+                self.shrink(IDLE_BYTES_MAX);
             }
         }
+    }
+
+    fn move_down(&mut self) {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+    }
+
+    /// Gives back memory down to `bytes`, or to what waits.
+    fn shrink(&mut self, bytes: usize) {
+        self.buffer.truncate(bytes.max(self.end));
+        self.buffer.shrink_to(bytes);
     }
 }
 
@@ -661,6 +716,47 @@ mod tests {
         decoder.push(&vec![b'x'; 1 << 20]);
         decoder.compact();
         assert_eq!(decoder.buffered(), 8 + (1 << 20));
+    }
+
+    fn read_through(decoder: &mut Decoder, lent: &mut Vec<u8>, bytes: &[u8]) -> usize {
+        let read = |room: &mut [u8]| {
+            room[..bytes.len()].copy_from_slice(bytes);
+            Ok::<_, ()>(bytes.len())
+        };
+        decoder.fill_through(lent, 100, read).unwrap()
+    }
+
+    #[test]
+    fn decoders_share_memory_one_after_the_other_and_keep_what_waits() {
+        let mut lent = vec![0; LOAN_BYTES_MAX + 100];
+        let mut decoders = [Decoder::default(), Decoder::default()];
+        for cut in 0..=LIST.len() {
+            for decoder in &mut decoders {
+                for piece in [&LIST[..cut], &LIST[cut..]] {
+                    read_through(decoder, &mut lent, piece);
+                    let heard = drain::<ToSupervisor>(decoder);
+                    assert_eq!(heard.len(), usize::from(decoder.buffered() == 0 && !piece.is_empty()));
+                    decoder.give_back(&mut lent);
+                    assert_eq!(lent.len(), LOAN_BYTES_MAX + 100, "it came back");
+                    assert!(decoder.buffer.capacity() <= KEEP_BYTES && decoder.buffered() < LIST.len());
+                }
+            }
+        }
+        // While one has it, another does without.
+        let [one, other] = &mut decoders;
+        read_through(one, &mut lent, &LIST[..4]);
+        read_through(other, &mut lent, LIST);
+        assert_eq!(drain::<ToSupervisor>(other), [LIST_HEARD]);
+        other.give_back(&mut lent);
+        one.give_back(&mut lent);
+        assert_eq!((lent.len(), one.buffered()), (LOAN_BYTES_MAX + 100, 4));
+        // So does one with much waiting.
+        one.push(&LIST[4..]);
+        one.push(&frame(44, &vec![0; 2 * LOAN_BYTES_MAX])[..LOAN_BYTES_MAX + 20]);
+        read_through(one, &mut lent, &[0; 50]);
+        assert_eq!((lent.len(), drain::<ToSupervisor>(one)), (LOAN_BYTES_MAX + 100, vec![LIST_HEARD.to_string()]));
+        one.give_back(&mut lent);
+        assert_eq!(one.buffered(), LOAN_BYTES_MAX + 70);
     }
 
     #[test]

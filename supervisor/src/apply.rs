@@ -114,7 +114,9 @@ impl EventLoop {
 
     fn deliver(&mut self, key: ProcessKey, slot: u32, id: workhall_protocol::ids::MessageId) {
         let connection = self.process(key, slot).and_then(|process| process.connection);
-        let (Some(index), Some(message)) = (connection, self.core.task(key, id)) else { return };
+        let Some(index) = connection else { return };
+        self.mark_dirty(index);
+        let Some(message) = self.core.task(key, id) else { return };
         let task = Reply::Task(Task {
             id: id.0,
             method: Cow::Borrowed(message.method()),
@@ -122,13 +124,10 @@ impl EventLoop {
             from: message.from.as_ref().map(|from| Sender { worker: Cow::Borrowed(&from.name), number: from.number.0 }),
             wait: message.reply.is_some(),
         });
-        match self.connections[index].say_task(&task, id) {
-            Ok(()) => self.mark_dirty(index),
-            Err(reason) => {
-                // The arguments do not fit this worker's encoding: it never sees them.
-                let error = format!("the message cannot be handed to its worker: {reason}");
-                self.core.handle(self.clock.now(), Event::Undeliverable { process: key, id, error: &error });
-            }
+        if let Err(reason) = self.connections[index].say_task(&task, id) {
+            // The arguments do not fit this worker's encoding: it never sees them.
+            let error = format!("the message cannot be handed to its worker: {reason}");
+            self.core.handle(self.clock.now(), Event::Undeliverable { process: key, id, error: &error });
         }
     }
 

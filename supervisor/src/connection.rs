@@ -27,8 +27,10 @@ const OUT_TURN_BYTES: usize = 128 << 10;
 /// The most questions of one connection that wait for the end of the turn. An answer may be large: a client's
 /// further questions stay unread meanwhile, a worker's are refused.
 pub const QUESTIONS_MAX: usize = 16;
-/// An empty buffer larger than this is given back, in bytes: most connections are silent for long.
-const OUT_KEEP_BYTES: usize = 8 << 10;
+/// An empty buffer up to this size, in bytes, serves other connections next; a larger one is given back.
+const OUT_SPARE_BYTES: usize = 256 << 10;
+/// So many empty buffers are kept for all connections together.
+const OUT_SPARES_MAX: usize = 16;
 /// So many written bytes are left at the front of the output at least, before the rest is moved down.
 const OUT_WRITTEN_BYTES: usize = 256 << 10;
 
@@ -175,18 +177,14 @@ impl Connection {
         }
     }
 
-    /// Reads once, through a buffer that all connections share. `Ok(0)` is the end; `WouldBlock` that there
-    /// is nothing.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads once, at most `bytes` bytes, through memory that all connections share: the decoder gives it back when
+    /// what was read is handled. `Ok(0)` is the end; `WouldBlock` that there is nothing.
+    pub fn read(&mut self, shared: &mut Vec<u8>, bytes: usize) -> io::Result<usize> {
         let mut stream = &self.stream;
         loop {
-            match stream.read(buffer) {
+            match self.decoder.fill_through(shared, bytes, |room| stream.read(room)) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Ok(count) => {
-                    self.decoder.push(&buffer[..count]);
-                    return Ok(count);
-                }
-                error => return error,
+                other => return other,
             }
         }
     }
@@ -231,9 +229,25 @@ impl Connection {
         self.unwritten_tasks.front().map(|(id, ..)| *id)
     }
 
-    /// Writes as much as goes. An error means that the peer is gone.
-    pub fn flush(&mut self) -> io::Result<()> {
+    /// Takes an empty buffer for what it is about to say: most connections are silent for long, and have none of
+    /// their own.
+    pub fn take_spare(&mut self, spares: &mut Vec<Vec<u8>>) {
+        if self.out.capacity() == 0
+            && let Some(spare) = spares.pop()
+        {
+            self.out = spare;
+        }
+    }
+
+    /// Writes as much as goes, and gives an empty buffer to `spares`. An error means that the peer is gone.
+    pub fn flush(&mut self, spares: &mut Vec<Vec<u8>>) -> io::Result<()> {
         let written = self.write();
+        if self.out.is_empty() {
+            let spare = std::mem::take(&mut self.out);
+            if (1..=OUT_SPARE_BYTES).contains(&spare.capacity()) && spares.len() < OUT_SPARES_MAX {
+                spares.push(spare);
+            }
+        }
         while let Some((_, _, bytes)) = self.unwritten_tasks.pop_front_if(|(_, end, _)| *end <= self.sent) {
             self.task_bytes -= bytes;
         }
@@ -265,9 +279,6 @@ impl Connection {
         }
         self.written = 0;
         self.out.clear();
-        if self.out.capacity() > OUT_KEEP_BYTES {
-            self.out = Vec::new();
-        }
         Ok(())
     }
 
@@ -346,9 +357,10 @@ mod tests {
             connection.say_task(&task, MessageId(id)).unwrap();
         }
         let mut first = Vec::new();
+        let mut spares = Vec::new();
         let mut buffer = vec![0; 1 << 16];
         while connection.unwritten() > 0 {
-            connection.flush().unwrap();
+            connection.flush(&mut spares).unwrap();
             first.extend(connection.first_unwritten_task());
             let _read = theirs.read(&mut buffer).unwrap();
         }

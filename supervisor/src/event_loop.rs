@@ -13,6 +13,7 @@ use workhall_protocol::MarkPage;
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::messages::{Error, Ref, Reply};
 use workhall_protocol::terms::Refusal;
+use workhall_protocol::wire::LOAN_BYTES_MAX;
 
 use crate::access::Creds;
 use crate::accounts::Accounts;
@@ -86,9 +87,11 @@ pub struct EventLoop {
     /// Connections that may have more messages in their decoders, for the next turn.
     pub(crate) stalled: Vec<NonZeroU64>,
     /// What is read from any connection comes through here.
-    pub(crate) scratch: Box<[u8]>,
+    pub(crate) scratch: Vec<u8>,
     /// Connections with something to write at the end of the turn.
     pub(crate) dirty: Vec<usize>,
+    /// Empty buffers, for who has something to say next.
+    pub(crate) spares: Vec<Vec<u8>>,
     pub(crate) names: NameLocks,
     /// Processes that are to be looked at.
     pub(crate) looks: VecDeque<(ProcessKey, u32)>,
@@ -166,10 +169,11 @@ impl EventLoop {
             not_enforced: setup.not_enforced,
             asked: Vec::new(),
             stalled: Vec::new(),
-            scratch: vec![0; READ_BYTES].into(),
+            scratch: vec![0; READ_BYTES + LOAN_BYTES_MAX],
             foreign: Foreign::default(),
             reserve: Reserve::new()?,
             dirty: Vec::new(),
+            spares: Vec::new(),
             sweeping: Vec::new(),
             _lock: setup.lock,
         };
@@ -313,6 +317,7 @@ impl EventLoop {
 
     /// Says something on a connection; an answer that is too large for the wire becomes an error.
     pub(crate) fn say(&mut self, index: usize, reply: &Reply<'_>) {
+        self.mark_dirty(index);
         let said = self.connections[index].say(reply);
         let reference = match reply {
             Reply::Receipt(receipt) if said.is_err() => Some(receipt.reference.clone()),
@@ -332,10 +337,12 @@ impl EventLoop {
         self.mark_dirty(index);
     }
 
+    /// It is looked at, and written to, at the end of the turn.
     pub(crate) fn mark_dirty(&mut self, index: usize) {
         let connection = &mut self.connections[index];
         if !connection.dirty {
             connection.dirty = true;
+            connection.take_spare(&mut self.spares);
             self.dirty.push(index);
         }
     }

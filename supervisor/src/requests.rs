@@ -418,7 +418,7 @@ impl EventLoop {
                     Question::Status(reference) => self.status(now, index, reference),
                 }
                 // An error comes again when the connection is flushed, and is answered there.
-                let _written = self.connections[index].flush();
+                let _written = self.connections[index].flush(&mut self.spares);
             }
             if !self.connections[index].questions.is_empty() {
                 self.stall(index);

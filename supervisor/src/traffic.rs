@@ -36,7 +36,7 @@ impl EventLoop {
         if room == 0 {
             return self.hold_back(index);
         }
-        let ended = match self.connections[index].read(&mut self.scratch[..room]) {
+        let ended = match self.connections[index].read(&mut self.scratch, room) {
             Ok(count) => count == 0,
             Err(e) => e.kind() != std::io::ErrorKind::WouldBlock,
         };
@@ -82,9 +82,12 @@ impl EventLoop {
     /// inherited the connection, and write without end. The end itself is left for the event that tells it.
     pub(crate) fn read_all(&mut self, index: usize) {
         for _ in 0..READS_MAX {
-            match self.connections[index].read(&mut self.scratch) {
+            match self.connections[index].read(&mut self.scratch, READ_BYTES) {
                 Ok(count) if count > 0 => self.handle_input(index),
-                _ => break,
+                _ => {
+                    self.connections[index].decoder.give_back(&mut self.scratch);
+                    break;
+                }
             }
         }
     }
@@ -122,7 +125,7 @@ impl EventLoop {
                 break;
             }
         }
-        decoder.compact();
+        decoder.give_back(&mut self.scratch);
         let connection = &mut self.connections[index];
         connection.decoder = decoder;
         if stalled {
@@ -214,7 +217,7 @@ impl EventLoop {
     fn flush_one(&mut self, index: usize, too_much: &mut Vec<Account>) {
         let connection = &mut self.connections[index];
         connection.dirty = false;
-        let written = connection.flush();
+        let written = connection.flush(&mut self.spares);
         if written.is_err() {
             connection.drop_output();
         }

@@ -67,7 +67,7 @@ impl<'a> Context<'a> {
 
     /// The method that is executed.
     pub fn method(&self) -> &str {
-        &self.task.method
+        self.task.method()
     }
 
     /// Who sent the message; none for a client that is not a worker, who cannot be called back (rule W8).

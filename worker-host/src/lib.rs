@@ -25,6 +25,7 @@ mod session;
 mod sys;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -80,7 +81,7 @@ impl From<ArgsError> for Error {
 }
 
 /// How many unsettled tasks a worker takes at once, unless it says otherwise.
-pub const WINDOW_DEFAULT: u32 = 64;
+pub const WINDOW_DEFAULT: u32 = 256;
 
 type Method<S> = Box<dyn FnMut(&mut S, &mut Context<'_>, &[u8]) -> MethodResult<Payload<'static>>>;
 type ErrorHook<S> = Box<dyn FnMut(&mut S, &mut Context<'_>, &(dyn std::error::Error + Send + Sync))>;
@@ -140,9 +141,9 @@ impl<S> Worker<S> {
         let (mut link, page) = Link::inherit()?;
         // Without a page to mark what begins, only one task at a time keeps the promises.
         let window = if page.is_some() { self.window } else { 1 };
-        let parent = sys::parent();
+        let mut supervisor = Supervisor::new();
         link.greet(window)?;
-        let mut unsent = 0;
+        let (mut unsent, mut sent) = (0, Instant::now());
         while !link.session.is_ending() {
             let Some(task) = link.session.next_task() else {
                 unsent = 0;
@@ -151,19 +152,19 @@ impl<S> Worker<S> {
                 }
                 continue;
             };
-            let id = task.id;
+            let (id, now) = (task.id, Instant::now());
             // What was sent ahead is not begun any more when the supervisor has died (rule D7).
-            if sys::parent() != parent {
+            if !supervisor.lives(now) {
                 break;
             }
             if page.as_ref().is_some_and(|page| !page.begin(id)) {
                 break;
             }
             let awaited = task.wait;
-            if unsent > 0 && !link.session.has_tasks() {
+            if unsent > 0 && (!link.session.has_tasks() || now.duration_since(sent) >= SAY_WITHIN) {
                 // The last of a batch may take long: what has ended must not wait for it to be known.
                 link.flush()?;
-                unsent = 0;
+                (unsent, sent) = (0, now);
             }
             let outcome = self.execute(&mut link, page.as_ref(), task);
             unsent += 1;
@@ -191,9 +192,9 @@ impl<S> Worker<S> {
         task: Task,
     ) -> std::result::Result<Payload<'static>, String> {
         let mut context = Context::new(link, page, &task);
-        let result = match self.methods.get_mut(&task.method) {
-            Some(method) => method(&mut self.state, &mut context, &task.args),
-            None => Err(unknown_method(&task.method, self.methods.keys()).into()),
+        let result = match self.methods.get_mut(task.method()) {
+            Some(method) => method(&mut self.state, &mut context, task.args()),
+            None => Err(unknown_method(task.method(), self.methods.keys()).into()),
         };
         result.map_err(|error| {
             if let Some(hook) = &mut self.on_error {
@@ -201,6 +202,33 @@ impl<S> Worker<S> {
             }
             error.to_string()
         })
+    }
+}
+
+/// What has ended is said before the next task that begins so long after the last word.
+const SAY_WITHIN: Duration = Duration::from_millis(1);
+
+/// How long the supervisor is taken to live, once it was seen to.
+const LOOK_AGAIN: Duration = Duration::from_micros(100);
+
+/// Who has started this process. To ask the kernel before each task would cost more than a short task does.
+struct Supervisor {
+    parent: i32,
+    looked: Instant,
+}
+
+impl Supervisor {
+    fn new() -> Supervisor {
+        Supervisor { parent: sys::parent(), looked: Instant::now() }
+    }
+
+    /// Whether it lived within the last [`LOOK_AGAIN`].
+    fn lives(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.looked) >= LOOK_AGAIN {
+            self.looked = now;
+            return sys::parent() == self.parent;
+        }
+        true
     }
 }
 

@@ -7,16 +7,39 @@
 use std::collections::{HashMap, VecDeque};
 
 use workhall_protocol::ids::MessageId;
-use workhall_protocol::messages::{ReceiptBody, Ref, Reply};
+use workhall_protocol::messages::{self, ReceiptBody, Ref, Reply};
 
 /// A task that came.
 #[derive(Debug)]
 pub(crate) struct Task {
     pub id: MessageId,
-    pub method: String,
-    pub args: Vec<u8>,
     pub from: Option<(String, u64)>,
     pub wait: bool,
+    /// The method's name, and behind it the arguments: one piece of memory for both.
+    body: Box<[u8]>,
+    method_bytes: usize,
+}
+
+impl Task {
+    fn new(task: messages::Task<'_>) -> Task {
+        Task {
+            id: MessageId(task.id),
+            from: task.from.map(|from| (from.worker.into_owned(), from.number)),
+            wait: task.wait,
+            body: [task.method.as_bytes(), &task.args.0].concat().into_boxed_slice(),
+            method_bytes: task.method.len(),
+        }
+    }
+
+    /// The method's name.
+    pub fn method(&self) -> &str {
+        std::str::from_utf8(&self.body[..self.method_bytes]).expect("was made from a str")
+    }
+
+    /// The arguments, as they came.
+    pub fn args(&self) -> &[u8] {
+        &self.body[self.method_bytes..]
+    }
 }
 
 /// Who this process is.
@@ -46,13 +69,7 @@ impl Session {
                     generation: welcome.generation,
                 };
             }
-            Reply::Task(task) => self.queue.push_back(Task {
-                id: MessageId(task.id),
-                method: task.method.into_owned(),
-                args: task.args.0.into_owned(),
-                from: task.from.map(|from| (from.worker.into_owned(), from.number)),
-                wait: task.wait,
-            }),
+            Reply::Task(task) => self.queue.push_back(Task::new(task)),
             Reply::Kill(_) => self.end(),
             Reply::Receipt(receipt) => {
                 if let Ref::Number(number) = receipt.reference {

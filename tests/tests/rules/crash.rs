@@ -256,7 +256,8 @@ fn d04_a_paused_worker_is_tried_again_by_itself() {
     die(&supervisor, "short", 5);
     assert_eq!(supervisor.call(&["short", "count"]), 1);
     let info = info(&supervisor, "short");
-    assert_eq!((&info["crashes"], &info["failures_in_a_row"]), (&json!(5), &json!(5)), "{info}");
+    // The life that has executed something is healthy.
+    assert_eq!((&info["crashes"], &info["failures_in_a_row"]), (&json!(5), &json!(0)), "{info}");
     let exits: Vec<u64> =
         info["exits"].as_array().unwrap().iter().map(|exit| exit["ago_ms"].as_u64().unwrap()).collect();
     for pair in exits.windows(2).take(3) {

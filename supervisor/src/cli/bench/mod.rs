@@ -187,6 +187,8 @@ struct Run {
     dir: Dir,
     stop: Stop,
     descriptors: u64,
+    /// The load average before.
+    load: Option<f64>,
     /// Our supervisors start processes through the launcher, which is one program more.
     launched: bool,
     progress: ProgressBar,
@@ -242,8 +244,16 @@ impl Bench {
         let descriptors = crate::sys::raise_descriptor_limit()?;
         let progress = progress(&options);
         let stop = Stop::on_signals()?;
-        let mut run =
-            Run { options, dir: Dir::make()?, stop, descriptors, launched: false, progress, rows: Vec::new() };
+        let mut run = Run {
+            options,
+            dir: Dir::make()?,
+            stop,
+            descriptors,
+            launched: false,
+            progress,
+            rows: Vec::new(),
+            load: load_average(),
+        };
         let result = match &self.plot {
             Some(file) => plot::draw(&mut run, file),
             None => run.all(existing.as_ref()),
@@ -254,7 +264,10 @@ impl Bench {
         match (self.json, &self.plot) {
             (true, _) => out.line(run.json(existing.is_some())?),
             (false, Some(_)) => {}
-            (false, None) => return super::output::printed(print_table(&figures::rows_table(&run.rows))),
+            (false, None) => {
+                out.line(run.surroundings()?);
+                return super::output::printed(print_table(&figures::rows_table(&run.rows)));
+            }
         }
         out.end(Ok(ExitCode::Done))
     }
@@ -351,13 +364,20 @@ impl Run {
         self.rows.push(row);
     }
 
+    /// Where it was measured, and whether something else ran: what shares the processors moves all figures.
+    fn surroundings(&self) -> anyhow::Result<String> {
+        let (cpus, kernel) = (std::thread::available_parallelism()?, kernel());
+        let busy = self.load.map_or_else(|| "unknown".to_string(), |load| format!("{load:.1}"));
+        Ok(format!("{cpus} CPUs, Linux {kernel}; load average before: {busy} (what else ran moves the figures)"))
+    }
+
     fn json(&self, existing: bool) -> anyhow::Result<serde_json::Value> {
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let options = &self.options;
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "cpus": std::thread::available_parallelism()?.get(),
-            "kernel": kernel.trim_end(),
+            "kernel": kernel(),
+            "load_before": self.load,
             "own_supervisor": !existing,
             "through_launcher": self.launched,
             "rounds": options.rounds,
@@ -366,6 +386,15 @@ impl Run {
             "rows": figures::rows_json(&self.rows),
         }))
     }
+}
+
+fn kernel() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim_end().to_string()
+}
+
+/// How many processes wanted a processor in the last minute.
+fn load_average() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
 
 /// On a terminal; elsewhere nothing is drawn.

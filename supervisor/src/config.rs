@@ -20,7 +20,7 @@ use workhall_protocol::ids::WorkerName;
 use workhall_protocol::terms::Refusal;
 
 use file::{ClassFile, File, OnCrash, SupervisorFile};
-pub use file::{UNREAD_BYTES_DEFAULT, parse_duration};
+pub use file::{UNREAD_BYTES_DEFAULT, parse_bytes, parse_duration};
 use patterns::{Pattern, PatternKind, glob};
 pub use settings::Settings;
 
@@ -451,7 +451,6 @@ fn at(file: &Path, text: &str, error: &toml::de::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::file::parse_bytes;
     use super::*;
 
     fn read(text: &str) -> anyhow::Result<Config> {

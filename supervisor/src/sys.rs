@@ -8,6 +8,7 @@ use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,6 +153,18 @@ pub fn leave_path(mut listener: Listener) {
 /// From here on nobody can write to it any more; what was written before can still be read.
 pub fn end_input(stream: &Stream) {
     let _closed = shutdown(stream.as_fd().as_raw_fd(), Shutdown::Read);
+}
+
+/// The connection that a worker in this executable was handed over by its number, `WORKHALL_FD`.
+pub fn inherited_stream(number: RawFd) -> io::Result<UnixStream> {
+    if number <= 2 {
+        return Err(io::Error::other(format!("{number} is no descriptor that a supervisor hands over")));
+    }
+    // SAFETY: borrowed for this one call, which fails if the number is not open.
+    #[allow(unsafe_code)]
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    // A copy: whoever else might own the number keeps it.
+    Ok(UnixStream::from(borrowed.try_clone_to_owned()?))
 }
 
 /// A connected pair: ours, which does not block, and the one to be inherited, which does.

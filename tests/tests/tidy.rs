@@ -30,7 +30,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("interprocess::", &["sys.rs", "src/sys/"], "the operating system is named in sys.rs"),
     ("Instant::now", &["clock.rs", "cli/", "tests/", "examples/"], "the daemon's clock is read in clock.rs"),
     ("SystemTime::now", &["clock.rs", "tests/", "examples/"], "the daemon's clock is read in clock.rs"),
-    ("thread::sleep", &["tests/", "examples/"], "waits are deadlines in the event loop"),
+    ("thread::sleep", &["tests/", "examples/", "cli/bench/"], "waits are deadlines in the event loop"),
     (".pre_exec(", &[], "it forks by copying the supervisor's memory (crates.md): use the launcher"),
     (".before_exec(", &[], "it forks by copying the supervisor's memory"),
     ("unimplemented!", &[], "no stubs"),
@@ -44,8 +44,13 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
     ("crate::cli", &["lib.rs", "cli/"], "nothing in the daemon imports the command line"),
     ("super::cli", &["lib.rs", "cli/"], "nothing in the daemon imports the command line"),
     // Before there is a loop, `serve` waits a moment for what a dead supervisor has held.
-    ("poller.wait(", &["event_loop.rs", "cli/serve.rs"], "the event loop is the only place that waits"),
+    (
+        "poller.wait(",
+        &["event_loop.rs", "cli/serve.rs", "cli/bench/load.rs", "cli/bench/floor.rs"],
+        "the event loop is the only place that waits",
+    ),
     ("Effect::", &["apply.rs"], "apply.rs is the only place that turns an effect into an act"),
+    ("worker_host::", &["cli/bench/parts.rs"], "the supervisor knows a worker's side by the protocol alone"),
     ("spawner::spawn(", &["apply.rs"], "a process is started where the core commands it"),
 ];
 
@@ -83,7 +88,8 @@ fn arrows_point_one_way() {
     let ours = |package: &str| own(package).into_iter().filter(|name| name.starts_with("workhall")).collect::<Vec<_>>();
     assert_eq!(ours("workhall-protocol"), [""; 0]);
     assert_eq!(ours("workhall-core"), ["workhall-protocol"]);
-    assert_eq!(ours("workhall"), ["workhall-core", "workhall-protocol"]);
+    // The host for the worker of `workhall bench`, and nowhere else: see ROOMS.
+    assert_eq!(ours("workhall"), ["workhall-core", "workhall-protocol", "workhall-worker-host"]);
     assert_eq!(ours("workhall-worker-host"), ["workhall-protocol"]);
     let examples = packages_in("examples");
     assert!(examples.len() >= 2, "the examples are not found");
@@ -214,7 +220,14 @@ fn ci_calls_the_test_command_of_the_readme() {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "protocol/PROTOCOL.md", "tests/fuzz/README.md"] {
+    for document in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "protocol/PROTOCOL.md",
+        "tests/PERFORMANCE.md",
+        "tests/fuzz/README.md",
+    ] {
         let path = workspace().join(document);
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{document}: {error}"));
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

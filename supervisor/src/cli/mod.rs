@@ -1,5 +1,6 @@
 //! The command line. Nothing in the daemon imports it.
 
+mod bench;
 mod call;
 mod check;
 mod connect;
@@ -68,6 +69,9 @@ enum Command {
     /// End the backoff or pause of a worker that crashed, so that its process starts at once
     #[command(after_help = "Example:\n  workhall resume ledger/eu")]
     Resume(dead::Resume),
+    /// Measure this machine: a real supervisor and real workers, beside what the machine alone can do
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::Bench),
     /// Read a configuration as `serve` would, and say what is wrong where
     #[command(after_help = "Example:\n  workhall check /etc/workhall/workhall.toml")]
     Check(check::Check),
@@ -81,6 +85,9 @@ enum Command {
 
 /// Parses the command line and does what it says.
 pub fn run() -> ExitCode {
+    if let Some(code) = bench::play_if_asked() {
+        return code;
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -88,8 +95,10 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
         }
     };
+    let named = arguments.socket.clone();
     let socket = arguments.socket.or_else(connect::environment_socket);
     let result = match arguments.command {
+        Command::Bench(command) => command.run(named),
         Command::Serve(command) => command.run(socket),
         Command::Call(command) => command.run(socket),
         Command::Kill(command) => command.run(socket),

@@ -359,7 +359,8 @@ fn some_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>,
     count(deserializer).map(Some)
 }
 
-pub(super) fn parse_bytes(text: &str) -> Option<u64> {
+/// Of a size as people write it: `64KiB`.
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let shift = match text[digits..].trim_start() {
         "" | "B" => 0,

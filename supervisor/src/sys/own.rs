@@ -12,11 +12,12 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
 use nix::libc;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{Gid, Pid, Uid};
 
 /// The most that stands in a lock file, in bytes: a process id and a newline.
 const LOCK_BYTES_MAX: u64 = 11;
@@ -184,6 +185,32 @@ impl Limit {
             Limit::FileSize => Resource::RLIMIT_FSIZE,
             Limit::LockedMemory => Resource::RLIMIT_MEMLOCK,
         }
+    }
+}
+
+/// Keeps this thread, and what it starts meanwhile, on one processor; until it is dropped.
+#[derive(Debug)]
+pub struct Pinned {
+    before: CpuSet,
+}
+
+impl Pinned {
+    /// To the first processor that this thread may run on.
+    pub fn new() -> io::Result<Pinned> {
+        let this = Pid::from_raw(0);
+        let before = sched_getaffinity(this)?;
+        let first = (0..CpuSet::count()).find(|cpu| before.is_set(*cpu) == Ok(true));
+        let mut one = CpuSet::new();
+        one.set(first.ok_or(io::ErrorKind::NotFound)?)?;
+        sched_setaffinity(this, &one)?;
+        Ok(Pinned { before })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let set = sched_setaffinity(Pid::from_raw(0), &self.before);
+        debug_assert_eq!(set, Ok(()), "it was so before");
     }
 }
 

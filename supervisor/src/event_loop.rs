@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use slab::Slab;
 use workhall_core::{Core, Event, Instant, ProcessKey};
@@ -22,7 +23,7 @@ use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer, READ_BYTES};
 use crate::diagnostics::say;
 use crate::name_lock::NameLocks;
-use crate::process_tree::{Foreign, Sweep};
+use crate::process_tree::{self, Foreign, Inherited, Sweep};
 use crate::reaper::Reserve;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::token::{SERIAL_MASK, Token, next_serial};
@@ -30,6 +31,9 @@ use crate::unix_signals::SignalPipe;
 
 /// How many events one wake-up brings at most.
 const EVENTS_MAX: usize = 1024;
+
+/// How long the supervisor waits at its end for orphans that it has killed.
+const ORPHANS_END_WITHIN: Duration = Duration::from_secs(5);
 
 const READ: Interest = Interest { read: true, write: false };
 
@@ -101,6 +105,7 @@ pub struct EventLoop {
     /// What classes set and this machine does not enforce, for people.
     pub(crate) not_enforced: Vec<String>,
     pub(crate) foreign: Foreign,
+    inherited: Inherited,
     pub(crate) reserve: Reserve,
     /// Processes that have ended and may have left something behind.
     pub(crate) sweeping: Vec<usize>,
@@ -168,6 +173,7 @@ impl EventLoop {
             stalled: Vec::new(),
             scratch: vec![0; READ_BYTES].into(),
             foreign: Foreign::default(),
+            inherited: Inherited::now()?,
             reserve: Reserve::new()?,
             dirty: Vec::new(),
             sweeping: Vec::new(),
@@ -207,7 +213,27 @@ impl EventLoop {
             }
             self.flush();
         }
-        Ok(())
+        self.end_orphans()
+    }
+
+    /// Whoever has escaped from its worker has become a child of ours: it ends with us, for a bounded time.
+    fn end_orphans(&mut self) -> std::io::Result<()> {
+        self.reserve.release();
+        let mut poller = Poller::new(1)?;
+        poller.add(&self.child_signal, Token::ChildSignal.pack(), READ)?;
+        let until = self.clock.now().after(ORPHANS_END_WITHIN);
+        loop {
+            self.child_signal.take();
+            let left = process_tree::kill_all_but(&self.inherited)?;
+            let patience = until.since(self.clock.now());
+            if left == 0 || patience.is_zero() {
+                if left > 0 {
+                    say(format_args!("{left} processes that workers have left could not be ended"));
+                }
+                return Ok(());
+            }
+            poller.wait(Some(patience), &mut Vec::new())?;
+        }
     }
 
     fn event(&mut self, event: Ready) -> std::io::Result<()> {

@@ -141,7 +141,11 @@ impl Sweep {
         // While a process begins to execute another program it has no environment for an instant.
         for _ in 0..ENVIRON_READS_MAX {
             match read_environ(pid) {
-                Ok(environ) if environ.is_empty() => {}
+                Ok(environ) if environ.is_empty() => {
+                    if Stat::read(pid).is_some_and(|now| now.environ == Environ::Empty) {
+                        return Owner::Other;
+                    }
+                }
                 Ok(environ) => {
                     let has = |mark: &Vec<u8>| environ.split(|byte| *byte == 0).any(|entry| entry == *mark);
                     return if self.marks.iter().all(has) { Owner::This } else { Owner::Other };
@@ -170,6 +174,32 @@ impl Sweep {
             }
         }
     }
+}
+
+/// Children that the supervisor had before it was one, by whoever executed it: with their start times.
+#[derive(Debug)]
+pub struct Inherited(HashSet<(i32, u64)>);
+
+impl Inherited {
+    /// Those that are there now.
+    pub fn now() -> io::Result<Inherited> {
+        let children = own_children()?.into_iter();
+        Ok(Inherited(children.filter_map(|pid| Some((pid, Stat::read(pid)?.started))).collect()))
+    }
+}
+
+/// Kills and reaps all other children, whosever they were, for the end of the supervisor. Returns how many are left to
+/// be reaped; what these leave behind are children then.
+pub fn kill_all_but(inherited: &Inherited) -> io::Result<usize> {
+    let mut left = 0;
+    for pid in own_children()? {
+        let spared = Stat::read(pid).is_some_and(|stat| inherited.0.contains(&(pid, stat.started)));
+        if !spared && !sys::reap_adopted(pid) {
+            sys::kill_child(pid);
+            left += 1;
+        }
+    }
+    Ok(left)
 }
 
 /// Reaps adopted children that have ended, whosever they were.
@@ -229,6 +259,16 @@ struct Stat {
     session: i32,
     /// In clock ticks since the machine's start.
     started: u64,
+    environ: Environ,
+}
+
+/// Where an environment lies says more than what is in it.
+#[derive(Debug, PartialEq, Eq)]
+enum Environ {
+    /// The program was executed with an empty one.
+    Empty,
+    /// There is none yet, or one with entries; or it may not be looked at.
+    Unknown,
 }
 
 impl Stat {
@@ -241,7 +281,12 @@ impl Stat {
     fn parse(text: &str) -> Option<Stat> {
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-        Some(Stat { group: field(5)? as i32, session: field(6)? as i32, started: field(22)? })
+        // The kernel says where it begins and ends once a program is executed, and 0 before.
+        let environ = match (field(50), field(51)) {
+            (Some(begin), Some(end)) if begin == end && begin > 0 => Environ::Empty,
+            _ => Environ::Unknown,
+        };
+        Some(Stat { group: field(5)? as i32, session: field(6)? as i32, started: field(22)?, environ })
     }
 }
 
@@ -252,7 +297,12 @@ mod tests {
     #[test]
     fn the_stat_line_is_read_from_behind_the_name() {
         let line = "77 (a) b (c) S 1 70 60 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 0 0";
-        assert_eq!(Stat::parse(line), Some(Stat { group: 70, session: 60, started: 12345 }));
+        let stat = |environ| Some(Stat { group: 70, session: 60, started: 12345, environ });
+        assert_eq!(Stat::parse(line), stat(Environ::Unknown));
+        for (begin, end, environ) in [(0, 0, Environ::Unknown), (9, 9, Environ::Empty), (9, 12, Environ::Unknown)] {
+            let line = format!("{line} {} {begin} {end} 0", ["0"; 25].join(" "));
+            assert_eq!(Stat::parse(&line), stat(environ), "{line}");
+        }
         assert_eq!(Stat::parse("77 (a"), None);
         let own = Stat::read(std::process::id() as i32).unwrap();
         assert!(own.started > 0 && own.group > 0);

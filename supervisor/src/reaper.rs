@@ -26,7 +26,7 @@ impl Reserve {
     }
 
     /// Makes room. Nothing but a sweep may open anything until it is filled again.
-    fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.0.clear();
     }
 

@@ -601,6 +601,17 @@ pub fn lives(pid: i32) -> bool {
     })
 }
 
+/// Whose child a process is; 0 if it is gone.
+pub fn parent(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').and_then(|(_, rest)| rest.split(' ').nth(2)?.parse().ok()).unwrap_or(0)
+}
+
+/// The name of the program that a process executes; empty if it is gone.
+pub fn program(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_string()
+}
+
 /// Arguments of a call, from a tuple or an array.
 pub fn payload(args: &impl Serialize) -> Payload<'static> {
     Payload::encode_list(args).unwrap()

@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use workhall_tests::harness::{self, Supervisor, lives, tree_modes};
+use workhall_tests::harness::{self, Supervisor, lives, parent, tree_modes};
 
 /// Whether there are control groups; says it if not.
 fn no_cgroups() -> bool {
@@ -17,11 +17,6 @@ fn leave(supervisor: &Supervisor, worker: &str, script: &str, file: &str) -> Vec
     let file = supervisor.path(file);
     let pids = supervisor.call(&[worker, "leave", script, file.to_str().unwrap()]);
     pids.as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap() as i32).collect()
-}
-
-fn parent(pid: i32) -> i32 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').and_then(|(_, rest)| rest.split(' ').nth(2)?.parse().ok()).unwrap_or(0)
 }
 
 #[test]

@@ -531,14 +531,18 @@ impl Supervisor {
 
     /// The directory of this supervisor's control groups.
     pub fn cgroups(&self) -> PathBuf {
-        let of = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-        let own = of(std::process::id());
-        let own = own.lines().find_map(|line| line.strip_prefix("0::")).expect("cgroup v2 is there").to_string();
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).expect("it is mounted");
-        let mount = mount.split(' ').nth(1).unwrap().to_string();
-        PathBuf::from(mount + own.trim_end_matches('/')).join(format!("workhall-{}", self.pid()))
+        own_cgroup().join(format!("workhall-{}", self.pid()))
     }
+}
+
+/// The control group in which the tests run.
+pub fn own_cgroup() -> PathBuf {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::")).expect("cgroup v2 is there").to_string();
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).expect("it is mounted");
+    let mount = mount.split(' ').nth(1).unwrap().to_string();
+    PathBuf::from(mount + own.trim_end_matches('/'))
 }
 
 /// Waits for a condition where no supervisor is at hand.

@@ -1,11 +1,12 @@
 //! Process trees by control groups (rule K8): what only they find, and that nothing of them is left over.
 
 use std::fs;
+use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use workhall_tests::harness::{self, Supervisor, lives, parent, tree_modes};
+use workhall_tests::harness::{self, ANY_NAME, Supervisor, is_root, lives, own_cgroup, parent, tree_modes};
 
 /// Whether there are control groups; says it if not.
 fn no_cgroups() -> bool {
@@ -29,6 +30,52 @@ fn k08_status_says_how_trees_are_found() {
         let shown = supervisor.cli(&["status"]).ok().out;
         assert!(shown.lines().any(|line| line.starts_with("trees by") && line.contains(mode)), "{shown}");
     }
+}
+
+/// A control group beside the tests', gone with it.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn make(name: &str) -> Cgroup {
+        let dir = own_cgroup().join(format!("test-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        Cgroup(dir)
+    }
+
+    /// What starts a supervisor in it.
+    fn enter(&self) -> Vec<String> {
+        let script = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", self.0.display());
+        vec!["sh".into(), "-c".into(), script]
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        fs::remove_dir(&self.0).unwrap();
+    }
+}
+
+/// Who owns a group may kill and move what is in it, and below it.
+#[test]
+fn k08_control_groups_that_another_user_owns_are_not_used() {
+    if no_cgroups() || !is_root() {
+        return println!("skipped: needs root and control groups");
+    }
+    let theirs = Cgroup::make("theirs");
+    std::os::unix::fs::chown(&theirs.0, Some(65534), None).unwrap();
+    let below = Cgroup::make("theirs/below");
+    for group in [&theirs, &below] {
+        let supervisor = Supervisor::with_config_under(ANY_NAME, |_| group.enter());
+        let status = supervisor.status();
+        assert_eq!(status["process_tree"], "subreaper", "{status}");
+        let why = format!("{} belongs to user 65534", theirs.0.display());
+        assert!(status["why_not_cgroup"].as_str().unwrap().contains(&why), "{status}");
+        assert!(supervisor.cli(&["status"]).ok().out.contains(&why));
+        supervisor.call(&["a", "count"]);
+    }
+    let ours = Cgroup::make("ours");
+    let supervisor = Supervisor::with_config_under(ANY_NAME, |_| ours.enter());
+    assert_eq!(supervisor.status()["process_tree"], "cgroup");
 }
 
 #[test]

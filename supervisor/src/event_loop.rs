@@ -1,7 +1,7 @@
 //! The one place that waits. A turn takes what one wake-up brings, lets the core decide, applies what it
 //! commands, and writes each connection once.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -53,7 +53,7 @@ pub(crate) struct Process {
     pub reaped: bool,
     /// Its control group, where there are groups.
     pub group: Option<Group>,
-    /// The hunt for what it left behind, where there are none.
+    /// The hunt for what it left behind, once it has ended.
     pub sweep: Option<Sweep>,
 }
 
@@ -107,8 +107,12 @@ pub struct EventLoop {
     pub(crate) foreign: Foreign,
     inherited: Inherited,
     pub(crate) reserve: Reserve,
-    /// Processes that have ended and may have left something behind.
-    pub(crate) sweeping: Vec<usize>,
+    /// Processes that have ended and whose orphans are to be looked for in this turn.
+    pub(crate) hunted: BTreeMap<usize, bool>,
+    /// Those that had orphans when these were last looked for.
+    pub(crate) sweeping: BTreeSet<usize>,
+    /// A child has ended that may be an adopted one.
+    pub(crate) reap_adopted: bool,
     /// Held as long as the supervisor lives.
     _lock: LockFile,
 }
@@ -176,7 +180,9 @@ impl EventLoop {
             inherited: Inherited::now()?,
             reserve: Reserve::new()?,
             dirty: Vec::new(),
-            sweeping: Vec::new(),
+            hunted: BTreeMap::new(),
+            sweeping: BTreeSet::new(),
+            reap_adopted: false,
             _lock: setup.lock,
         };
         this.poller.add(&this.listener, Token::Listener.pack(), READ)?;
@@ -206,6 +212,7 @@ impl EventLoop {
             let now = self.clock.now();
             self.core.tick(now);
             self.apply();
+            self.hunt();
             self.answer_questions();
             if self.accept_again.is_some_and(|at| at <= now) {
                 self.accept_again = None;
@@ -241,7 +248,7 @@ impl EventLoop {
             Token::Listener => return self.accept(),
             Token::ChildSignal => {
                 self.child_signal.take();
-                self.sweep();
+                self.children_changed();
             }
             Token::StopSignal => {
                 let now = self.clock.now();
@@ -274,8 +281,7 @@ impl EventLoop {
             }
             Token::Tree { slot, serial } => {
                 if self.processes.get(slot).is_some_and(|process| process.serial & SERIAL_MASK == serial) {
-                    self.end_tree(slot);
-                    self.apply();
+                    self.end_tree(slot, false);
                 }
             }
         }

@@ -1,10 +1,10 @@
 //! What a worker's process leaves behind when it ends (rule K8): its orphans, which the kernel gives to
-//! the supervisor because it is a subreaper.
+//! the supervisor because it is a subreaper. Where there are control groups these end most of them first.
 //!
-//! An orphan belongs to a life if it is in the process group or session of that life's leader, if
-//! its environment names the supervisor's socket, that worker and generation, if it was seen below such a
-//! process, if it is in the group or session of one, or if it holds the lock of the worker's name. Only children of ours are killed, so no number can meanwhile be another's; their
-//! own children become ours by that, and the sweep goes on until a whole pass finds none.
+//! An orphan belongs to a life if it is in the process group or session of that life's leader, if its environment names
+//! the supervisor's socket, that worker and generation, if it was seen below such a process, if it is in the group or
+//! session of one, or if it holds the lock of the worker's name. Only children of ours are killed, so no number can
+//! meanwhile be another's; their own children become ours by that, and the sweep goes on until a whole pass finds none.
 //!
 //! The limit: a descendant that made a session of its own, cleared its environment, closed the descriptor of the
 //! lock, and was orphaned before a sweep could see it below its parent is not recognised.
@@ -202,11 +202,19 @@ pub fn kill_all_but(inherited: &Inherited) -> io::Result<usize> {
     Ok(left)
 }
 
-/// Reaps adopted children that have ended, whosever they were.
-pub fn reap_adopted(is_leader: impl Fn(i32) -> bool) {
-    for pid in own_children().unwrap_or_default() {
-        if !is_leader(pid) {
-            sys::reap_adopted(pid);
+/// Reaps adopted children that have ended, whosever they were. Returns how many live.
+pub fn reap_adopted(is_leader: impl Fn(i32) -> bool) -> io::Result<usize> {
+    loop {
+        let (mut left, mut reaped) = (0, false);
+        for pid in own_children()?.into_iter().filter(|pid| !is_leader(*pid)) {
+            match sys::reap_adopted(pid) {
+                true => reaped = true,
+                false => left += 1,
+            }
+        }
+        // What a reaped one left behind is ours since before it could be reaped: look again.
+        if !reaped {
+            return Ok(left);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use workhall_tests::harness::{self, ANY_NAME, Supervisor, is_root, lives, own_cgroup, parent, tree_modes};
+use workhall_tests::harness::{self, ANY_NAME, Supervisor, is_root, lives, own_cgroup, parent, program, tree_modes};
 
 /// Whether there are control groups; says it if not.
 fn no_cgroups() -> bool {
@@ -97,6 +97,35 @@ fn k08_an_orphan_that_has_left_everything_while_the_worker_lives_is_found() {
         assert!(lives(left[0]), "the end of another worker is not its end");
         supervisor.cli(end).ok();
         assert_eq!(supervisor.call(&["a", "living", &json!(left).to_string()]), json!([]), "{end:?}");
+    }
+    supervisor.no_overlap();
+}
+
+/// A worker of the supervisor's own user may do to control groups what the supervisor may.
+#[test]
+fn k08_one_that_was_moved_out_of_its_control_group_is_gone_before_the_next_starts() {
+    if no_cgroups() {
+        return;
+    }
+    let mut supervisor = Supervisor::in_mode("cgroup", "");
+    let leave_group =
+        format!("echo $$ > {}/cgroup.procs; echo $$ > $FILE.new; mv $FILE.new $FILE", own_cgroup().display());
+    for (round, (end, last)) in [
+        (&["kill", "a"][..], "exec setsid sleep 1000"),
+        (&["kill", "a", "--now"], "exec setsid env -i sleep 1000"),
+        (&["call", "a", "die"], "exec sleep 1000"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let left = leave(&supervisor, "a", &format!("{leave_group}; {last}"), &format!("left-{round}"))[0];
+        supervisor.until("it has moved and executes its program", |_| program(left) == "sleep");
+        assert!(!fs::read_to_string(format!("/proc/{left}/cgroup")).unwrap().contains("workhall-"));
+        supervisor.call(&["b", "count"]);
+        supervisor.kill(&["b"]);
+        assert!(lives(left), "the end of another worker is not its end");
+        supervisor.cli(end).ok();
+        assert_eq!(supervisor.call(&["a", "living", &json!([left]).to_string()]), json!([]), "{end:?}");
     }
     supervisor.no_overlap();
 }

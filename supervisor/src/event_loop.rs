@@ -21,7 +21,7 @@ use crate::cgroup::{Group, Trees};
 use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer, READ_BYTES};
-use crate::diagnostics::say;
+use crate::diagnostics::{say, say_what_was_lost};
 use crate::name_lock::NameLocks;
 use crate::process_tree::{self, Foreign, Inherited, Sweep};
 use crate::reaper::Reserve;
@@ -219,6 +219,7 @@ impl EventLoop {
                 self.resume_accepting()?;
             }
             self.flush();
+            say_what_was_lost();
         }
         self.end_orphans()
     }

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use workhall_core::ProcessKey;
 
-use crate::name_lock::Place;
+use crate::name_lock::{Look, Place};
 use crate::sys;
 
 /// How often an empty environment is read again at once: for about as long as a program takes to begin.
@@ -75,10 +75,21 @@ impl Sweep {
         Sweep { leader, marks, place, doomed: HashMap::new(), unknown: HashSet::new() }
     }
 
+    /// The lock that the whole tree inherits.
+    pub fn place(&self) -> Option<Place> {
+        self.place
+    }
+
     /// Kills what is left. Returns whether nothing was. `is_leader` knows the processes of living workers;
     /// `foreign` remembers, over all sweeps, those that could not be told and were let be. `repeated`: some time
-    /// has passed since the pass before.
-    pub fn pass(&mut self, is_leader: impl Fn(i32) -> bool, foreign: &mut Foreign, repeated: bool) -> bool {
+    /// has passed since the pass before. `look` finds who holds the lock; none if nobody does.
+    pub fn pass(
+        &mut self,
+        is_leader: impl Fn(i32) -> bool,
+        foreign: &mut Foreign,
+        repeated: bool,
+        mut look: Option<&mut Look>,
+    ) -> bool {
         loop {
             let (mut left, mut reaped) = (0, 0);
             // What cannot be looked at may be something that is left.
@@ -96,7 +107,7 @@ impl Sweep {
                     left += 1;
                     continue;
                 };
-                match self.owner(pid, &stat) {
+                match self.owner(pid, &stat, look.as_deref_mut()) {
                     Owner::This => {
                         self.doom(pid, stat.started);
                         sys::kill_child(pid);
@@ -122,10 +133,14 @@ impl Sweep {
         }
     }
 
-    fn owner(&self, pid: i32, stat: &Stat) -> Owner {
-        match self.owner_by_marks(pid, stat) {
-            Owner::Other | Owner::Unknown if self.place.is_some_and(|place| place.is_held_by(pid)) => Owner::This,
-            owner => owner,
+    fn owner(&self, pid: i32, stat: &Stat, look: Option<&mut Look>) -> Owner {
+        let owner = self.owner_by_marks(pid, stat);
+        match (&owner, self.place, look) {
+            (Owner::Other | Owner::Unknown, Some(place), Some(look)) => match place.is_held_by(pid, look) {
+                true => Owner::This,
+                false => owner,
+            },
+            _ => owner,
         }
     }
 

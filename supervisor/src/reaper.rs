@@ -7,6 +7,7 @@ use workhall_core::{Event, Mark, ProcessKey};
 use workhall_protocol::ids::MessageId;
 
 use crate::event_loop::EventLoop;
+use crate::name_lock::Look;
 use crate::token::Token;
 use crate::{process_tree, spawner, sys};
 
@@ -150,10 +151,12 @@ impl EventLoop {
             let is_leader = |pid: i32| leaders.contains(&pid);
             self.reserve.release();
             let orphans = process_tree::reap_adopted(is_leader);
-            let mut gone = Vec::new();
+            let (mut gone, mut look) = (Vec::new(), Look::new());
             for (slot, repeated) in std::mem::take(&mut self.hunted) {
                 let Some(sweep) = &mut self.processes[slot].sweep else { continue };
-                match matches!(orphans, Ok(0)) || sweep.pass(is_leader, &mut self.foreign, repeated) {
+                // Who holds a lock is looked for only if somebody does: that takes the longest.
+                let look = sweep.place().filter(|place| !self.names.is_free(*place)).map(|_| &mut look);
+                match matches!(orphans, Ok(0)) || sweep.pass(is_leader, &mut self.foreign, repeated, look) {
                     true => gone.push(slot),
                     false => drop(self.sweeping.insert(slot)),
                 }

@@ -172,3 +172,47 @@ fn d08_children_from_before_the_supervisor_outlive_it() {
     assert!(lives(before));
     kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
 }
+
+/// The same with the lock of its worker's name, behind more descriptors than are looked at.
+const HIDDEN: &str = r#"
+import os, sys, time
+file = os.environ.get("FILE")
+if file:
+    if pid := os.fork():
+        with open(file + ".new", "w") as new: new.write(str(pid))
+        os.rename(file + ".new", file)
+    else:
+        os.setsid()
+        os.execve(sys.executable, [sys.executable, sys.argv[0]], {})
+else:
+    import fcntl
+    names = [fd for fd in range(3, 64) if os.path.exists(f"/proc/self/fd/{fd}") and ".names/" in os.readlink(f"/proc/self/fd/{fd}")]
+    fcntl.fcntl(names[0], fcntl.F_DUPFD, 4500)
+    os.close(names[0])
+    for _ in range(4200): os.open("/dev/null", os.O_RDONLY)
+    open(sys.argv[0] + ".done", "w")
+    time.sleep(1000)
+"#;
+
+#[test]
+fn d07_who_hides_the_lock_behind_thousands_of_descriptors_holds_up_its_own_name_alone() {
+    let mut supervisor = Supervisor::in_mode("subreaper", "");
+    let (script, file) = (supervisor.file("hidden.py", HIDDEN), supervisor.path("hidden"));
+    let command = format!("exec {} {}", python(), script.display());
+    let pid = supervisor.call(&["a", "leave", &command, file.to_str().unwrap()])[0].as_i64().unwrap() as i32;
+    supervisor.until("it has all its descriptors", |this| this.path("hidden.py.done").exists());
+    supervisor.kill(&["a"]);
+    assert!(lives(pid));
+    supervisor.cli(&["call", "a", "count"]).ok();
+    let mut waits_for = String::new();
+    supervisor.until("it is known that the name is held", |this| {
+        let info = this.cli(&["info", "a", "--json"]).ok().json();
+        waits_for = info["waits_for"].as_str().unwrap_or_default().to_string();
+        !waits_for.is_empty()
+    });
+    assert!(waits_for.contains("not found among the first 4096 descriptors of each process"), "{waits_for}");
+    assert_eq!(supervisor.call(&["b", "count"]), 1);
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert_eq!(supervisor.call(&["a", "count"]), 2);
+    supervisor.no_overlap();
+}

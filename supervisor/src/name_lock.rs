@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -152,17 +152,19 @@ impl NameLocks {
         format!("{who} still holds the name: the worker starts when that has ended")
     }
 
-    /// The key; a supervisor that dies while it makes it leaves none.
+    /// The key; a supervisor that dies while it makes it leaves none. One that is too short was not on the disk yet
+    /// when the machine stopped: since then nobody holds a lock, and another key does as well.
     fn key(&self) -> io::Result<[u8; KEY_BYTES]> {
         let mut key = [0; KEY_BYTES];
-        match File::open(self.at("key")) {
-            Ok(mut file) => file.read_exact(&mut key)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match File::open(self.at("key")).and_then(|mut file| file.read_exact(&mut key)) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
                 File::open("/dev/urandom")?.read_exact(&mut key)?;
-                fs::write(self.at("key.new"), key)?;
+                let mut file = File::create(self.at("key.new"))?;
+                file.write_all(&key)?;
+                file.sync_all()?;
                 fs::rename(self.at("key.new"), self.at("key"))?;
             }
-            Err(error) => return Err(error),
+            read => read?,
         }
         Ok(key)
     }
@@ -324,13 +326,27 @@ mod tests {
 
     #[test]
     fn d07_who_inherits_a_lock_can_neither_write_nor_lock_another_name() {
-        use std::io::Write as _;
         let dir = Dir::new("inherits");
         let locks = NameLocks::open(&dir.0.join("socket")).unwrap();
         let mut held = File::from(locks.take("a").unwrap().expect("nobody has it"));
         assert!(held.write_all(b"x").is_err());
         for name in ["b", "c", "d"] {
             assert!(locks.take(name).unwrap().is_some(), "whatever is done to the file of `a`");
+        }
+    }
+
+    #[test]
+    fn d07_a_key_that_was_not_on_the_disk_yet_is_none() {
+        let dir = Dir::new("key");
+        for text in ["", "short", "0123456789abcde"] {
+            fs::create_dir_all(dir.0.join("socket.names")).unwrap();
+            fs::set_permissions(dir.0.join("socket.names"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+                .unwrap();
+            fs::write(dir.0.join("socket.names/key"), text).unwrap();
+            let open = || NameLocks::open(&dir.0.join("socket")).unwrap();
+            let (first, second) = (open(), open());
+            let _held = first.take("a").unwrap().expect("nobody has it");
+            assert!(second.take("a").unwrap().is_none(), "both have the key that was made");
         }
     }
 

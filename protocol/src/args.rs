@@ -11,10 +11,11 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor};
-use serde::ser::{self, SerializeMap, SerializeSeq};
+use serde::ser;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::from_json;
 use crate::limits::ARGS_DEPTH_MAX;
 
 /// The MessagePack of an empty list of arguments.
@@ -56,7 +57,7 @@ impl Payload<'_> {
 
     /// Translates a JSON value; `{"$bytes":"base64"}` becomes bytes.
     pub fn from_json(value: &Value) -> Result<Payload<'static>, ArgsError> {
-        Self::encode(&FromJson { value, depth: 0 })
+        from_json::read(value).map(|bytes| Payload(Cow::Owned(bytes))).map_err(ArgsError::new)
     }
 
     /// Decodes into a value of the caller's type.
@@ -122,47 +123,7 @@ impl Serialize for Payload<'_> {
 
 impl<'de> Deserialize<'de> for Payload<'_> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        Payload::from_json(&value).map_err(de::Error::custom)
-    }
-}
-
-/// A JSON value on its way to MessagePack.
-struct FromJson<'a> {
-    value: &'a Value,
-    depth: usize,
-}
-
-impl Serialize for FromJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let container = matches!(self.value, Value::Array(_) | Value::Object(_));
-        if container && self.depth >= ARGS_DEPTH_MAX {
-            return Err(ser::Error::custom(format_args!("nested deeper than {ARGS_DEPTH_MAX} levels")));
-        }
-        let inner = |value| FromJson { value, depth: self.depth + 1 };
-        match self.value {
-            Value::Array(items) => {
-                let mut seq = serializer.serialize_seq(Some(items.len()))?;
-                for item in items {
-                    seq.serialize_element(&inner(item))?;
-                }
-                seq.end()
-            }
-            Value::Object(fields) => {
-                if let (1, Some(Value::String(text))) = (fields.len(), fields.get("$bytes")) {
-                    let bytes = BASE64
-                        .decode(text)
-                        .map_err(|e| ser::Error::custom(format_args!("$bytes is not base64: {e}")))?;
-                    return serializer.serialize_bytes(&bytes);
-                }
-                let mut map = serializer.serialize_map(Some(fields.len()))?;
-                for (key, value) in fields {
-                    map.serialize_entry(key, &inner(value))?;
-                }
-                map.end()
-            }
-            plain => plain.serialize(serializer),
-        }
+        from_json::read(deserializer).map(|bytes| Payload(Cow::Owned(bytes)))
     }
 }
 

@@ -22,6 +22,8 @@ pub mod args;
 #[cfg(feature = "std")]
 pub mod client;
 #[cfg(feature = "std")]
+mod from_json;
+#[cfg(feature = "std")]
 pub mod messages;
 #[cfg(all(test, feature = "std"))]
 mod recorded;

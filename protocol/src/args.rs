@@ -11,12 +11,11 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor};
-use serde::ser;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::from_json;
 use crate::limits::ARGS_DEPTH_MAX;
+use crate::{from_json, to_json};
 
 /// The MessagePack of an empty list of arguments.
 pub const NO_ARGS: &[u8] = &[0x90];
@@ -117,7 +116,7 @@ fn decode_plainly<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ArgsError> {
 
 impl Serialize for Payload<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_json().map_err(ser::Error::custom)?.serialize(serializer)
+        to_json::write(&self.0, serializer)
     }
 }
 
@@ -133,6 +132,40 @@ struct ToJson(Value);
 impl<'de> Deserialize<'de> for ToJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ToJsonVisitor).map(ToJson)
+    }
+}
+
+/// A key: JSON has only text for it; whole numbers and the like are written as such.
+pub(crate) struct JsonKey(pub String);
+
+impl<'de> Deserialize<'de> for JsonKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl Visitor<'_> for KeyVisitor {
+            type Value = String;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key that JSON can carry: text, a number, true or false")
+            }
+            fn visit_bool<E>(self, v: bool) -> Result<String, E> {
+                Ok(v.to_string())
+            }
+            fn visit_i64<E>(self, v: i64) -> Result<String, E> {
+                Ok(v.to_string())
+            }
+            fn visit_u64<E>(self, v: u64) -> Result<String, E> {
+                Ok(v.to_string())
+            }
+            fn visit_f64<E: de::Error>(self, v: f64) -> Result<String, E> {
+                match Value::from(v) {
+                    Value::Number(number) => Ok(number.to_string()),
+                    _ => Err(E::invalid_value(de::Unexpected::Float(v), &self)),
+                }
+            }
+            fn visit_str<E>(self, v: &str) -> Result<String, E> {
+                Ok(v.into())
+            }
+        }
+        deserializer.deserialize_any(KeyVisitor).map(JsonKey)
     }
 }
 
@@ -174,13 +207,7 @@ impl<'de> Visitor<'de> for ToJsonVisitor {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut fields = serde_json::Map::new();
-        while let Some(ToJson(key)) = map.next_key()? {
-            let key = match key {
-                Value::String(text) => text,
-                // JSON has only text for keys; whole numbers and the like are written as such.
-                other @ (Value::Number(_) | Value::Bool(_)) => other.to_string(),
-                other => return Err(de::Error::custom(format_args!("{other} cannot be a key in JSON"))),
-            };
+        while let Some(JsonKey(key)) = map.next_key()? {
             let ToJson(value) = map.next_value()?;
             fields.insert(key, value);
         }

@@ -30,6 +30,8 @@ mod recorded;
 #[cfg(feature = "std")]
 mod sys;
 #[cfg(feature = "std")]
+mod to_json;
+#[cfg(feature = "std")]
 pub mod wire;
 
 #[cfg(feature = "std")]

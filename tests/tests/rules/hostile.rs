@@ -359,3 +359,22 @@ fn c09_a_line_of_small_values_takes_no_more_memory_than_a_few_of_its_size() {
         assert!(grown < 8 * LINE_BYTES as u64, "{what}: the supervisor has grown by {} MiB", grown >> 20);
     }
 }
+
+/// The other way: a frame of small values towards a peer that speaks JSON.
+#[test]
+fn c09_a_result_of_small_values_takes_no_more_memory_than_a_few_of_its_size() {
+    const VALUES: usize = 3 << 20;
+    let mut supervisor = Supervisor::with_config(ANY_NAME);
+    let mut raw = BufReader::new(supervisor.raw());
+    let before = supervisor.peak_memory();
+    let line = format!(r#"{{"call":{{"ref":1,"wait":true,"worker":"a","method":"zeros","args":[{VALUES}]}}}}"#);
+    raw.get_mut().write_all(format!("{line}\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    raw.read_line(&mut answer).unwrap();
+    answer.clear();
+    raw.read_line(&mut answer).unwrap();
+    assert!(answer.contains("[0,0,0,") && answer.len() > 2 * VALUES, "{}", answer.len());
+    let grown = supervisor.peak_memory() - before;
+    assert!(grown < 16 * VALUES as u64, "the supervisor has grown by {} MiB", grown >> 20);
+    supervisor.until("it is settled", |this| this.ledger("done") == 1);
+}

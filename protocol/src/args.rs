@@ -11,11 +11,11 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor};
-use serde::ser::{self, SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::limits::ARGS_DEPTH_MAX;
+use crate::{from_json, to_json};
 
 /// The MessagePack of an empty list of arguments.
 pub const NO_ARGS: &[u8] = &[0x90];
@@ -56,7 +56,7 @@ impl Payload<'_> {
 
     /// Translates a JSON value; `{"$bytes":"base64"}` becomes bytes.
     pub fn from_json(value: &Value) -> Result<Payload<'static>, ArgsError> {
-        Self::encode(&FromJson { value, depth: 0 })
+        from_json::read(value).map(|bytes| Payload(Cow::Owned(bytes))).map_err(ArgsError::new)
     }
 
     /// Decodes into a value of the caller's type.
@@ -116,53 +116,13 @@ fn decode_plainly<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ArgsError> {
 
 impl Serialize for Payload<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_json().map_err(ser::Error::custom)?.serialize(serializer)
+        to_json::write(&self.0, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Payload<'_> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        Payload::from_json(&value).map_err(de::Error::custom)
-    }
-}
-
-/// A JSON value on its way to MessagePack.
-struct FromJson<'a> {
-    value: &'a Value,
-    depth: usize,
-}
-
-impl Serialize for FromJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let container = matches!(self.value, Value::Array(_) | Value::Object(_));
-        if container && self.depth >= ARGS_DEPTH_MAX {
-            return Err(ser::Error::custom(format_args!("nested deeper than {ARGS_DEPTH_MAX} levels")));
-        }
-        let inner = |value| FromJson { value, depth: self.depth + 1 };
-        match self.value {
-            Value::Array(items) => {
-                let mut seq = serializer.serialize_seq(Some(items.len()))?;
-                for item in items {
-                    seq.serialize_element(&inner(item))?;
-                }
-                seq.end()
-            }
-            Value::Object(fields) => {
-                if let (1, Some(Value::String(text))) = (fields.len(), fields.get("$bytes")) {
-                    let bytes = BASE64
-                        .decode(text)
-                        .map_err(|e| ser::Error::custom(format_args!("$bytes is not base64: {e}")))?;
-                    return serializer.serialize_bytes(&bytes);
-                }
-                let mut map = serializer.serialize_map(Some(fields.len()))?;
-                for (key, value) in fields {
-                    map.serialize_entry(key, &inner(value))?;
-                }
-                map.end()
-            }
-            plain => plain.serialize(serializer),
-        }
+        from_json::read(deserializer).map(|bytes| Payload(Cow::Owned(bytes)))
     }
 }
 
@@ -172,6 +132,40 @@ struct ToJson(Value);
 impl<'de> Deserialize<'de> for ToJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ToJsonVisitor).map(ToJson)
+    }
+}
+
+/// A key: JSON has only text for it; whole numbers and the like are written as such.
+pub(crate) struct JsonKey(pub String);
+
+impl<'de> Deserialize<'de> for JsonKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl Visitor<'_> for KeyVisitor {
+            type Value = String;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key that JSON can carry: text, a number, true or false")
+            }
+            fn visit_bool<E>(self, v: bool) -> Result<String, E> {
+                Ok(v.to_string())
+            }
+            fn visit_i64<E>(self, v: i64) -> Result<String, E> {
+                Ok(v.to_string())
+            }
+            fn visit_u64<E>(self, v: u64) -> Result<String, E> {
+                Ok(v.to_string())
+            }
+            fn visit_f64<E: de::Error>(self, v: f64) -> Result<String, E> {
+                match Value::from(v) {
+                    Value::Number(number) => Ok(number.to_string()),
+                    _ => Err(E::invalid_value(de::Unexpected::Float(v), &self)),
+                }
+            }
+            fn visit_str<E>(self, v: &str) -> Result<String, E> {
+                Ok(v.into())
+            }
+        }
+        deserializer.deserialize_any(KeyVisitor).map(JsonKey)
     }
 }
 
@@ -213,13 +207,7 @@ impl<'de> Visitor<'de> for ToJsonVisitor {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut fields = serde_json::Map::new();
-        while let Some(ToJson(key)) = map.next_key()? {
-            let key = match key {
-                Value::String(text) => text,
-                // JSON has only text for keys; whole numbers and the like are written as such.
-                other @ (Value::Number(_) | Value::Bool(_)) => other.to_string(),
-                other => return Err(de::Error::custom(format_args!("{other} cannot be a key in JSON"))),
-            };
+        while let Some(JsonKey(key)) = map.next_key()? {
             let ToJson(value) = map.next_value()?;
             fields.insert(key, value);
         }

@@ -80,7 +80,8 @@ pub struct Ticket(u64);
 /// stops reading from a peer that leaves many answers unread, and two that wait for each other to read would
 /// wait for ever. What was read is kept until it is taken, so the memory of a client grows with what it has
 /// asked for and not taken. The time-outs of the socket are kept: a write that does not get on for as long as its
-/// write time-out fails with [`io::ErrorKind::WouldBlock`], and can be gone on with by [`Client::flush`].
+/// write time-out fails with [`io::ErrorKind::WouldBlock`], and can be gone on with by [`Client::flush`]. A request that
+/// fails so was not posted; one that was has its ticket.
 ///
 /// ```no_run
 /// use workhall_protocol::{Client, args::Payload, messages::Call};
@@ -311,10 +312,17 @@ impl<S: Read + AsFd> Client<S> {
             self.flush()?;
             self.read_one()?;
         }
+        // What does not get on fails here, before anything is posted: whoever has no ticket may post it again.
+        if self.out.len() >= WRITE_BYTES {
+            self.flush()?;
+        }
         encode(request, Encoding::Binary, &mut self.out)?;
         self.unread += 1;
         if self.out.len() >= WRITE_BYTES {
-            self.flush()?;
+            match self.flush() {
+                Err(ClientError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
         }
         Ok(())
     }
@@ -686,22 +694,27 @@ mod tests {
         near.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
         let mut client = Client::new(near);
         let args = Payload::encode_list(&("y".repeat(4 << 20),)).unwrap();
-        let error = client.submit(Call { args: args.clone(), ..call(1) }).unwrap_err();
-        assert!(matches!(&error, ClientError::Io(e) if e.kind() == io::ErrorKind::WouldBlock), "{error}");
+        let ticket = client.submit(Call { args: args.clone(), ..call(1) }).expect("it is posted, though not written");
+        assert!(client.has_unsent());
+        for result in [client.submit(call(2)).map(drop), client.flush()] {
+            let error = result.unwrap_err();
+            assert!(matches!(&error, ClientError::Io(e) if e.kind() == io::ErrorKind::WouldBlock), "{error}");
+        }
         thread::scope(|scope| {
             let reader = scope.spawn(move || {
-                let mut decoder = Decoder::default();
-                loop {
-                    decoder.fill(64 << 10, |room| far.read(room)).unwrap();
-                    if let Some(Request::Call(call)) = decoder.next::<ToSupervisor>().unwrap() {
-                        return call.args.into_owned();
+                let (mut decoder, mut calls) = (Decoder::default(), Vec::new());
+                while decoder.fill(64 << 10, |room| far.read(room)).unwrap() > 0 {
+                    while let Some(Request::Call(call)) = decoder.next::<ToSupervisor>().unwrap() {
+                        calls.push((call.reference, call.args.into_owned()));
                     }
                 }
+                calls
             });
-            assert!(client.has_unsent());
             while client.flush().is_err() {}
             assert!(!client.has_unsent());
-            assert_eq!(reader.join().unwrap(), args);
+            drop(client);
+            let posted = reader.join().unwrap();
+            assert_eq!(posted, [(Some(Ref::Number(ticket.0)), args)], "once, and not what failed");
         });
     }
 

@@ -22,11 +22,15 @@ pub mod args;
 #[cfg(feature = "std")]
 pub mod client;
 #[cfg(feature = "std")]
+mod from_json;
+#[cfg(feature = "std")]
 pub mod messages;
 #[cfg(all(test, feature = "std"))]
 mod recorded;
 #[cfg(feature = "std")]
 mod sys;
+#[cfg(feature = "std")]
+mod to_json;
 #[cfg(feature = "std")]
 pub mod wire;
 

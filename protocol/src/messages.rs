@@ -9,7 +9,7 @@ use bincode::de::BorrowDecoder;
 use bincode::error::{AllowedEnumVariants, DecodeError};
 use bincode::{BorrowDecode, Decode, Encode};
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::args::Payload;
 use crate::ids::{Target, WorkerNumber};
@@ -696,7 +696,7 @@ pub struct Refused<'a> {
 }
 
 /// What came of a request for which somebody waits.
-#[derive(Clone, Debug, PartialEq, Encode, BorrowDecode, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Encode, BorrowDecode, Deserialize)]
 pub struct Outcome<'a> {
     /// The request's reference.
     #[serde(rename = "ref")]
@@ -704,6 +704,35 @@ pub struct Outcome<'a> {
     /// What came of it.
     #[serde(flatten, borrow)]
     pub body: OutcomeBody<'a>,
+}
+
+impl Serialize for Outcome<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // What is flattened is first kept as a tree of values. A result may be large.
+        #[derive(Serialize)]
+        struct Returned<'a> {
+            result: &'a Payload<'a>,
+        }
+        #[derive(Serialize)]
+        struct Done<'a> {
+            #[serde(rename = "ref")]
+            reference: &'a Ref,
+            done: Returned<'a>,
+        }
+        #[derive(Serialize)]
+        struct Other<'a> {
+            #[serde(rename = "ref")]
+            reference: &'a Ref,
+            #[serde(flatten)]
+            body: &'a OutcomeBody<'a>,
+        }
+        match (&self.reference, &self.body) {
+            (reference, OutcomeBody::Done { result }) => {
+                Done { reference, done: Returned { result } }.serialize(serializer)
+            }
+            (reference, body) => Other { reference, body }.serialize(serializer),
+        }
+    }
 }
 
 /// What came of a message, a kill or a wait.

@@ -171,19 +171,14 @@ impl EventLoop {
 
     fn begin_sweep(&mut self, key: ProcessKey, slot: u32) {
         let Some(process) = self.process(key, slot) else { return };
-        if process.group.is_some() {
-            return self.end_tree(slot as usize);
-        }
-        let (pid, first) = (process.pid, process.sweep.is_none());
-        let slot = slot as usize;
-        if first {
+        let (pid, slot, repeated) = (process.pid, slot as usize, process.sweep.is_some());
+        if !repeated {
             let place = self.core.name(key).map(|name| self.names.place(name));
             self.processes[slot].sweep = Some(Sweep::new(pid, key, &self.socket, place));
         }
-        match (self.sweep_pass(slot, !first), first) {
-            (false, true) => self.sweeping.push(slot),
-            (true, false) => self.sweeping.retain(|waiting| *waiting != slot),
-            _ => {}
+        match self.processes[slot].group {
+            Some(_) => self.end_tree(slot, repeated),
+            None => self.hunt_orphans_of(slot, repeated),
         }
     }
 

@@ -12,11 +12,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use workhall_core::ProcessKey;
 
 use crate::config::Settings;
+use crate::sys;
 
 /// The beginning of the name of a supervisor's directory; its process id follows.
 const PREFIX: &str = "workhall-";
@@ -276,7 +278,28 @@ fn remove_leftovers(parent: &Path) {
 fn own_group() -> Result<PathBuf, String> {
     let read = |file: &str| fs::read_to_string(file).map_err(|e| format!("cannot read {file}: {e}"));
     let (mounts, groups) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
-    find_own_group(&mounts, &groups).map(PathBuf::from)
+    let group = find_own_group(&mounts, &groups).map(PathBuf::from)?;
+    owned_by_us(&group)?;
+    Ok(group)
+}
+
+/// Whoever owns a group may kill and move all processes in it and below: so none on the way from the root may belong
+/// to another user. Root may in any case.
+fn owned_by_us(group: &Path) -> Result<(), String> {
+    for dir in group.ancestors().take_while(|dir| dir.join("cgroup.procs").exists()) {
+        for path in [dir.to_path_buf(), dir.join("cgroup.procs"), dir.join("cgroup.kill")] {
+            let owner = match path.metadata() {
+                Ok(meta) => meta.uid(),
+                // The root has nothing that kills all.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(format!("cannot look at {}: {e}", path.display())),
+            };
+            if ![0, sys::user()].contains(&owner) {
+                return Err(format!("{} belongs to user {owner}, who may end and move what is in it", path.display()));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn find_own_group(mounts: &str, groups: &str) -> Result<String, String> {

@@ -7,8 +7,11 @@ mod file;
 mod patterns;
 mod people;
 mod settings;
+mod warnings;
 
 use std::ffi::OsStr;
+use std::fmt;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -121,9 +124,13 @@ impl Config {
 
     /// Reads the text of a file.
     pub fn parse(text: &str, file: &Path) -> anyhow::Result<Config> {
-        let parsed: File = toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", at(file, text, &error)))?;
+        let at = |span, message: &str| anyhow::anyhow!("{}", at(file, text, span, message));
+        let parsed: File = toml::from_str(text).map_err(|error| at(error.span(), error.message()))?;
         let base = std::path::absolute(file)?.parent().map(Path::to_path_buf).unwrap_or_default();
-        parsed.check(&base, Some(file)).with_context(|| file.display().to_string())
+        parsed.check(&base, Some(file)).map_err(|error| match error.downcast::<Placed>() {
+            Ok(Placed { span, message }) => at(Some(span), &message),
+            Err(error) => error.context(file.display().to_string()),
+        })
     }
 
     /// The defaults, for a supervisor without a file.
@@ -191,37 +198,6 @@ impl Config {
         }
     }
 
-    /// What a person may want to know although the file is correct.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for class in &self.classes {
-            if let Some(dir) = class.directory.as_ref().filter(|dir| !dir.is_dir()) {
-                warnings.push(format!("class `{}`: there is no directory {}", class.policy.class, dir.display()));
-            }
-            if !class.program().is_some_and(|program| is_executable(&program)) {
-                let (name, program) = (&class.policy.class, &class.exec[0]);
-                warnings.push(format!("class `{name}`: there is no executable `{program}`"));
-            }
-            warnings.extend(self.shadowed_program(class));
-        }
-        warnings
-    }
-
-    /// The sentence about a program of the workers directory that no name reaches, because a class of the
-    /// file has its name. None if the class runs that very program for its own name.
-    fn shadowed_program(&self, class: &Class) -> Option<String> {
-        let name = &*class.policy.class;
-        let program = self.workers_dir.as_ref()?.join(name);
-        let same = || Some(class.program()?.canonicalize().ok()? == program.canonicalize().ok()?);
-        let serves_itself = self.class_of(name).is_ok_and(|found| found.policy.class == class.policy.class);
-        (is_executable(&program) && !(serves_itself && same() == Some(true))).then(|| {
-            format!(
-                "class `{name}` has the name of {}, which therefore serves no worker: rename one of them",
-                program.display()
-            )
-        })
-    }
-
     /// Why a name has no class although its first part is that of a class, and maybe of a program.
     fn hidden_program(&self, name: &str, class: &Arc<Class>, program: &Path) -> String {
         let sentence = self.no_class(name);
@@ -234,22 +210,6 @@ impl Config {
             ),
             false => sentence,
         }
-    }
-
-    /// What classes set that is not enforced where `why_not` gives a reason for its controller.
-    pub fn not_enforced(&self, why_not: impl Fn(&str) -> Option<String>) -> Vec<String> {
-        let mut sentences = Vec::new();
-        for class in &self.classes {
-            let settings = &class.settings;
-            for (key, set, controller) in
-                [("memory", settings.memory, "memory"), ("processes", settings.processes, "pids")]
-            {
-                if let (Some(_), Some(why)) = (set, why_not(controller)) {
-                    sentences.push(format!("class `{}`: `{key}` is not enforced: {why}", class.policy.class));
-                }
-            }
-        }
-        sentences
     }
 
     /// The controllers that its classes need.
@@ -341,10 +301,14 @@ impl File {
         for (name, class) in &self.class {
             WorkerName::check(name).with_context(|| format!("class `{name}`: its name is a worker's name too"))?;
             anyhow::ensure!(!name.contains('/'), "class `{name}`: the name of a class has no slash; use `names`");
-            anyhow::ensure!(
-                class.attempts.is_none() || class.on_crash == OnCrash::Retry,
-                "class `{name}`: `attempts` needs on_crash = \"retry\": without it a message is executed once"
-            );
+            if let Some(attempts) = class.attempts.as_ref().filter(|_| class.on_crash != OnCrash::Retry) {
+                return Err(Placed::at(
+                    attempts,
+                    format!(
+                        "class `{name}`: `attempts` needs on_crash = \"retry\": without it a message is executed once"
+                    ),
+                ));
+            }
             anyhow::ensure!(
                 !class.exec.is_empty(),
                 "class `{name}`: `exec` is missing: the program and its arguments, as in exec = [\"/usr/bin/{name}\"]"
@@ -372,21 +336,24 @@ impl File {
                         "class `{name}`: `names` is empty: leave it out for `{name}` and all behind `{name}/`"
                     );
                     for pattern in names {
-                        patterns.push(glob(name, pattern, &built)?);
+                        let new = glob(name, pattern.get_ref(), &built);
+                        let new = new.map_err(|error| Placed::at(pattern, format!("{error:#}")))?;
+                        if let Some(other) = patterns.iter().find(|other: &&Pattern| new.is_the_same_as(other)) {
+                            let message = match &other.class.policy.class {
+                                same if **same == **name => format!("class `{name}`: `{}` is there twice", new.text),
+                                other => {
+                                    format!("classes `{other}` and `{name}` both match `{}`: only one can", new.text)
+                                }
+                            };
+                            return Err(Placed::at(pattern, message));
+                        }
+                        patterns.push(new);
                     }
                 }
             }
         }
         let mains: Vec<&str> = classes.iter().filter(|class| class.main).map(|class| &*class.policy.class).collect();
         anyhow::ensure!(mains.len() <= 1, "only one class can be `main`, but {} are", mains.join(" and "));
-        for (at, pattern) in patterns.iter().enumerate() {
-            if let Some(other) =
-                patterns[..at].iter().find(|other| other.text == pattern.text && other.specific == pattern.specific)
-            {
-                let (a, b) = (&other.class.policy.class, &pattern.class.policy.class);
-                anyhow::bail!("classes `{a}` and `{b}` both match `{}`: only one can", pattern.text);
-            }
-        }
         patterns.sort_by(|a, b| (b.specific, &a.class.policy.class).cmp(&(a.specific, &b.class.policy.class)));
         let supervisor = self.supervisor;
         let mut config = Config {
@@ -439,14 +406,35 @@ fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// An error of the TOML reader, with file, line and column.
-fn at(file: &Path, text: &str, error: &toml::de::Error) -> String {
-    let Some(span) = error.span() else { return format!("{}: {}", file.display(), error.message()) };
+/// What is wrong in a file that could be read, and where.
+#[derive(Debug)]
+struct Placed {
+    span: Range<usize>,
+    message: String,
+}
+
+impl std::error::Error for Placed {}
+
+impl fmt::Display for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Placed {
+    fn at<T>(value: &toml::Spanned<T>, message: String) -> anyhow::Error {
+        Placed { span: value.span(), message }.into()
+    }
+}
+
+/// An error with file, line and column, where there is a place.
+fn at(file: &Path, text: &str, span: Option<Range<usize>>, message: &str) -> String {
+    let Some(span) = span else { return format!("{}: {message}", file.display()) };
     let before = &text[..span.start.min(text.len())];
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
     let shown = text.lines().nth(line - 1).unwrap_or_default();
-    format!("{}:{line}:{column}: {}\n    {shown}", file.display(), error.message())
+    format!("{}:{line}:{column}: {message}\n    {shown}", file.display())
 }
 
 #[cfg(test)]
@@ -567,7 +555,7 @@ mod tests {
             ("[class.a]\nexec = ['x']\nmailbox = { messages = 0 }", &["w.toml:3:", "at least 1"]),
             ("[class.a]\nexec = ['x']\nmailbox = { bytes = '3 potatoes' }", &["w.toml:3:", "16MiB"]),
             ("[class.a]\nexec = ['x']\non_crash = 'again'", &["w.toml:3:12", "again", "retry", "drop"]),
-            ("[class.a]\nexec = ['x']\nattempts = 3", &["class `a`", "`attempts`", "retry"]),
+            ("[class.a]\nexec = ['x']\nattempts = 3", &["w.toml:3:12", "class `a`", "`attempts`", "retry"]),
             ("[class.a]\nexec = ['x']\non_crash = 'retry'\nattempts = 1", &["w.toml:4:12", "2 to 255"]),
             ("[class.a]\nexec = ['x']\ntask_timeout = '0s'", &["w.toml:3:16", "out of range"]),
             ("[class.a]\nexec = ['x']\ncrash_limit = { crashes = 0 }", &["w.toml:3:", "1 to 1000"]),
@@ -582,8 +570,9 @@ mod tests {
             ),
             (
                 "class.a = { exec = ['x'], names = ['z']}\nclass.b = { exec = ['x'], names = ['z'] }",
-                &["`a` and `b`", "`z`"],
+                &["w.toml:2:36", "`a` and `b`", "`z`"],
             ),
+            ("[class.a]\nexec = ['x']\nnames = ['y', 'z', 'y']", &["w.toml:3:20", "`a`: `y` is there twice"]),
             ("[supervisor]\nsocket_mode = '0999'", &["w.toml:2:15", "0999", "0660"]),
             ("[supervisor]\nsocket_mode = '01777'", &["w.toml:2:15", "no mode"]),
             ("[supervisor]\nsocket_mode = '0400'", &["w.toml:2:15", "nobody could connect"]),
@@ -599,7 +588,7 @@ mod tests {
             ("[supervisor]\nunread_bytes = '1MiB'", &["w.toml:2:16", "two of the largest"]),
             ("[class.a]\nexec = ['x', \"\\u0000\"]", &["w.toml:2:8", "NUL"]),
             ("[class.a]\nexec = ['x']\nstart_timeout = '0s'", &["w.toml:3:17", "out of range"]),
-            ("class.a = { exec = ['x'], names = ['a[']}", &["class `a`", "names"]),
+            ("class.a = { exec = ['x'], names = ['a[']}", &["w.toml:1:36", "class `a`", "names"]),
             ("class.a = { exec = ['x'], names = [] }", &["class `a`", "`names` is empty"]),
         ] {
             let error = error(text);

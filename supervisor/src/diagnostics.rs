@@ -1,10 +1,75 @@
 //! What is said on stderr. Whoever reads it may have gone away: that ends nobody, least of all the daemon,
-//! which `eprintln!` would.
+//! which `eprintln!` would. Or has it open and does not read: that must not hold up the daemon. What finds no room is
+//! lost, counted, and said to be lost when there is room again.
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
+use crate::sys::Stderr;
+
+thread_local! {
+    /// Of the one thread that there is; none where writing may wait, as in a command.
+    static UNWAITING: RefCell<Option<Unwaiting>> = const { RefCell::new(None) };
+}
+
 /// Says one thing.
 pub fn say(message: impl Display) {
-    let _nobody_reads = writeln!(io::stderr().lock(), "workhall: {message}");
+    let line = format!("workhall: {message}\n");
+    UNWAITING.with_borrow_mut(|unwaiting| match unwaiting {
+        Some(unwaiting) => unwaiting.say(&line),
+        None => drop(io::stderr().lock().write_all(line.as_bytes())),
+    });
+}
+
+/// From here on nothing that is said waits for its reader.
+pub fn never_wait() {
+    UNWAITING.set(Some(Unwaiting { stderr: Stderr::find(), lost: 0, rest: Vec::new() }));
+}
+
+/// Says how many lines were lost, if any were and there is room.
+pub fn say_what_was_lost() {
+    UNWAITING.with_borrow_mut(|unwaiting| {
+        unwaiting.as_mut().map(Unwaiting::catch_up);
+    });
+}
+
+struct Unwaiting {
+    stderr: Stderr,
+    lost: u64,
+    /// Of the line for which there was no room: lines stay whole.
+    rest: Vec<u8>,
+}
+
+impl Unwaiting {
+    fn say(&mut self, line: &str) {
+        match self.catch_up() {
+            true => self.write(line.as_bytes()),
+            false => self.lost += 1,
+        }
+    }
+
+    /// Returns whether all that there was to say before is said.
+    fn catch_up(&mut self) -> bool {
+        let rest = std::mem::take(&mut self.rest);
+        self.write(&rest);
+        if self.rest.is_empty() && self.lost > 0 {
+            let lines = std::mem::take(&mut self.lost);
+            self.write(format!("workhall: {lines} lines before this one were lost: nobody read them\n").as_bytes());
+        }
+        self.rest.is_empty() && self.lost == 0
+    }
+
+    fn write(&mut self, line: &[u8]) {
+        let mut rest = line;
+        while !rest.is_empty() {
+            match self.stderr.write(rest) {
+                Ok(count) if count > 0 => rest = &rest[count..],
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.rest = rest.to_vec(),
+                // Nobody will ever read it.
+                _ => return,
+            }
+        }
+    }
 }

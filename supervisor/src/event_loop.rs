@@ -1,11 +1,12 @@
 //! The one place that waits. A turn takes what one wake-up brings, lets the core decide, applies what it
 //! commands, and writes each connection once.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use slab::Slab;
 use workhall_core::{Core, Event, Instant, ProcessKey};
@@ -21,9 +22,9 @@ use crate::cgroup::{Group, Trees};
 use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer, READ_BYTES};
-use crate::diagnostics::say;
+use crate::diagnostics::{say, say_what_was_lost};
 use crate::name_lock::NameLocks;
-use crate::process_tree::{Foreign, Sweep};
+use crate::process_tree::{self, Foreign, Inherited, Sweep};
 use crate::reaper::Reserve;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::token::{SERIAL_MASK, Token, next_serial};
@@ -31,6 +32,9 @@ use crate::unix_signals::SignalPipe;
 
 /// How many events one wake-up brings at most.
 const EVENTS_MAX: usize = 1024;
+
+/// How long the supervisor waits at its end for orphans that it has killed.
+const ORPHANS_END_WITHIN: Duration = Duration::from_secs(5);
 
 const READ: Interest = Interest { read: true, write: false };
 
@@ -50,7 +54,7 @@ pub(crate) struct Process {
     pub reaped: bool,
     /// Its control group, where there are groups.
     pub group: Option<Group>,
-    /// The hunt for what it left behind, where there are none.
+    /// The hunt for what it left behind, once it has ended.
     pub sweep: Option<Sweep>,
 }
 
@@ -104,9 +108,14 @@ pub struct EventLoop {
     /// What classes set and this machine does not enforce, for people.
     pub(crate) not_enforced: Vec<String>,
     pub(crate) foreign: Foreign,
+    inherited: Inherited,
     pub(crate) reserve: Reserve,
-    /// Processes that have ended and may have left something behind.
-    pub(crate) sweeping: Vec<usize>,
+    /// Processes that have ended and whose orphans are to be looked for in this turn.
+    pub(crate) hunted: BTreeMap<usize, bool>,
+    /// Those that had orphans when these were last looked for.
+    pub(crate) sweeping: BTreeSet<usize>,
+    /// A child has ended that may be an adopted one.
+    pub(crate) reap_adopted: bool,
     /// Held as long as the supervisor lives.
     _lock: LockFile,
 }
@@ -171,10 +180,13 @@ impl EventLoop {
             stalled: Vec::new(),
             scratch: vec![0; READ_BYTES + LOAN_BYTES_MAX],
             foreign: Foreign::default(),
+            inherited: Inherited::now()?,
             reserve: Reserve::new()?,
             dirty: Vec::new(),
             spares: Vec::new(),
-            sweeping: Vec::new(),
+            hunted: BTreeMap::new(),
+            sweeping: BTreeSet::new(),
+            reap_adopted: false,
             _lock: setup.lock,
         };
         this.poller.add(&this.listener, Token::Listener.pack(), READ)?;
@@ -204,14 +216,36 @@ impl EventLoop {
             let now = self.clock.now();
             self.core.tick(now);
             self.apply();
+            self.hunt();
             self.answer_questions();
             if self.accept_again.is_some_and(|at| at <= now) {
                 self.accept_again = None;
                 self.resume_accepting()?;
             }
             self.flush();
+            say_what_was_lost();
         }
-        Ok(())
+        self.end_orphans()
+    }
+
+    /// Whoever has escaped from its worker has become a child of ours: it ends with us, for a bounded time.
+    fn end_orphans(&mut self) -> std::io::Result<()> {
+        self.reserve.release();
+        let mut poller = Poller::new(1)?;
+        poller.add(&self.child_signal, Token::ChildSignal.pack(), READ)?;
+        let until = self.clock.now().after(ORPHANS_END_WITHIN);
+        loop {
+            self.child_signal.take();
+            let left = process_tree::kill_all_but(&self.inherited)?;
+            let patience = until.since(self.clock.now());
+            if left == 0 || patience.is_zero() {
+                if left > 0 {
+                    say(format_args!("{left} processes that workers have left could not be ended"));
+                }
+                return Ok(());
+            }
+            poller.wait(Some(patience), &mut Vec::new())?;
+        }
     }
 
     fn event(&mut self, event: Ready) -> std::io::Result<()> {
@@ -219,7 +253,7 @@ impl EventLoop {
             Token::Listener => return self.accept(),
             Token::ChildSignal => {
                 self.child_signal.take();
-                self.sweep();
+                self.children_changed();
             }
             Token::StopSignal => {
                 let now = self.clock.now();
@@ -252,8 +286,7 @@ impl EventLoop {
             }
             Token::Tree { slot, serial } => {
                 if self.processes.get(slot).is_some_and(|process| process.serial & SERIAL_MASK == serial) {
-                    self.end_tree(slot);
-                    self.apply();
+                    self.end_tree(slot, false);
                 }
             }
         }

@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -30,6 +30,10 @@ use crate::sys;
 const KEY_BYTES: usize = 16;
 /// For how long a look at all processes of the machine serves.
 const LOOK_LASTS: Duration = Duration::from_secs(1);
+/// How many descriptors of one process are looked at: whoever has a million holds up nobody by it.
+const PER_PROCESS_MAX: usize = 4096;
+/// And of all processes, in one look: some tenths of a second.
+const PER_LOOK_MAX: usize = 65_536;
 
 /// What stands for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +46,8 @@ pub struct NameLocks {
     /// The files are opened through it: should the directory be moved away, this supervisor is not led astray.
     dir: File,
     hasher: SipHasher24,
-    /// Which processes hold which files, and when that was looked up.
-    seen: Option<(Instant, HashMap<u64, Vec<i32>>)>,
+    /// Which processes hold which files, whether all were looked at, and when that was.
+    seen: Option<(Instant, HashMap<u64, Vec<i32>>, bool)>,
 }
 
 impl NameLocks {
@@ -96,6 +100,14 @@ impl NameLocks {
         Ok(lock(&file)?.then(|| file.into()))
     }
 
+    /// Whether nobody holds the lock. One that cannot be looked at may be held.
+    pub fn is_free(&self, place: Place) -> bool {
+        match File::open(self.at(&place.file())) {
+            Ok(file) => lock(&file).is_ok_and(|free| free),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
     /// The tree that held a name is gone: its file is removed, unless somebody who escaped still holds it.
     pub fn forget(&self, place: Place) {
         let path = self.at(&place.file());
@@ -118,12 +130,20 @@ impl NameLocks {
     /// for within a second.
     pub fn holder(&mut self, now: Instant, name: &str) -> String {
         let place = self.place(name).0;
-        let (_, holders) = match self.seen.take() {
+        let (_, holders, all) = match self.seen.take() {
             Some(seen) if now.since(seen.0) < LOOK_LASTS => self.seen.insert(seen),
-            _ => self.seen.insert((now, holders())),
+            _ => {
+                let (holders, all) = holders();
+                self.seen.insert((now, holders, all))
+            }
         };
         let who = match holders.get(&place).map(Vec::as_slice) {
-            None | Some([]) => "a process of an earlier supervisor (which cannot be seen from here)".to_string(),
+            None | Some([]) if *all => {
+                "a process of an earlier supervisor (which cannot be seen from here)".to_string()
+            }
+            None | Some([]) => format!(
+                "a process (not found among the first {PER_PROCESS_MAX} descriptors of each process, and {PER_LOOK_MAX} in all)"
+            ),
             Some([pid]) => format!("process {pid}{} of an earlier supervisor", program(*pid)),
             Some([pid, others @ ..]) => {
                 format!("process {pid}{} of an earlier supervisor, and {} more,", program(*pid), others.len())
@@ -132,17 +152,19 @@ impl NameLocks {
         format!("{who} still holds the name: the worker starts when that has ended")
     }
 
-    /// The key; a supervisor that dies while it makes it leaves none.
+    /// The key; a supervisor that dies while it makes it leaves none. One that is too short was not on the disk yet
+    /// when the machine stopped: since then nobody holds a lock, and another key does as well.
     fn key(&self) -> io::Result<[u8; KEY_BYTES]> {
         let mut key = [0; KEY_BYTES];
-        match File::open(self.at("key")) {
-            Ok(mut file) => file.read_exact(&mut key)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match File::open(self.at("key")).and_then(|mut file| file.read_exact(&mut key)) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
                 File::open("/dev/urandom")?.read_exact(&mut key)?;
-                fs::write(self.at("key.new"), key)?;
+                let mut file = File::create(self.at("key.new"))?;
+                file.write_all(&key)?;
+                file.sync_all()?;
                 fs::rename(self.at("key.new"), self.at("key"))?;
             }
-            Err(error) => return Err(error),
+            read => read?,
         }
         Ok(key)
     }
@@ -157,9 +179,40 @@ impl Place {
         format!("{:016x}", self.0)
     }
 
-    /// Whether a process has the descriptor that holds this lock.
-    pub fn is_held_by(self, pid: i32) -> bool {
-        locked_by(pid).contains(&self.0)
+    /// Whether a process has the descriptor that holds this lock, as far as was looked.
+    pub fn is_held_by(self, pid: i32, look: &mut Look) -> bool {
+        look.locked_by(pid).contains(&self.0)
+    }
+}
+
+/// One look at the descriptors of processes, with its bounds.
+#[derive(Debug)]
+pub struct Look {
+    left: usize,
+    /// Nothing was left out.
+    all: bool,
+}
+
+impl Look {
+    /// A new one.
+    pub fn new() -> Look {
+        Look { left: PER_LOOK_MAX, all: true }
+    }
+
+    /// What stands for the names that a process has locked; none if it may not be looked at.
+    fn locked_by(&mut self, pid: i32) -> Vec<u64> {
+        let Ok(mut descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+        let mut locked = Vec::new();
+        for entry in descriptors.by_ref().take(PER_PROCESS_MAX.min(self.left)).flatten() {
+            self.left -= 1;
+            let Some(place) = fs::read_link(entry.path()).ok().and_then(|link| place_of(&link)) else { continue };
+            let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_string_lossy()));
+            if info.is_ok_and(|info| info.lines().any(is_lock)) {
+                locked.push(place.0);
+            }
+        }
+        self.all &= descriptors.next().is_none();
+        locked
     }
 }
 
@@ -171,27 +224,17 @@ fn lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// All processes that hold the lock of a name, by what stands for it.
-fn holders() -> HashMap<u64, Vec<i32>> {
+/// The processes that hold the lock of a name, by what stands for it, and whether all were looked at.
+fn holders() -> (HashMap<u64, Vec<i32>>, bool) {
+    let mut look = Look::new();
     let mut holders: HashMap<u64, Vec<i32>> = HashMap::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
-        for place in locked_by(pid) {
+        for place in look.locked_by(pid) {
             holders.entry(place).or_default().push(pid);
         }
     }
-    holders
-}
-
-/// What stands for the names that a process has locked; none if it may not be looked at.
-fn locked_by(pid: i32) -> Vec<u64> {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    let ours = descriptors.flatten().filter_map(|entry| Some((place_of(&fs::read_link(entry.path()).ok()?)?, entry)));
-    let is_locked = |entry: &fs::DirEntry| {
-        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_string_lossy()));
-        info.is_ok_and(|info| info.lines().any(is_lock))
-    };
-    ours.filter(|(_, entry)| is_locked(entry)).map(|(place, _)| place.0).collect()
+    (holders, look.all)
 }
 
 /// Files of names are called by sixteen hexadecimal digits. By the name alone: in another mount namespace the path
@@ -245,8 +288,8 @@ mod tests {
         assert!(locks.take("A").unwrap().is_some(), "another name");
         drop(held);
         assert!(locks.take("a").unwrap().is_none(), "the copy holds it");
-        assert!(locks.place("a").is_held_by(std::process::id() as i32));
-        assert!(!locks.place("b").is_held_by(std::process::id() as i32));
+        assert!(locks.place("a").is_held_by(std::process::id() as i32, &mut Look::new()));
+        assert!(!locks.place("b").is_held_by(std::process::id() as i32, &mut Look::new()));
         let own = format!("process {} (", std::process::id());
         assert!(locks.holder(Instant(0), "a").starts_with(&own));
         assert!(locks.holder(Instant(0), "b").contains("cannot be seen"));
@@ -283,13 +326,27 @@ mod tests {
 
     #[test]
     fn d07_who_inherits_a_lock_can_neither_write_nor_lock_another_name() {
-        use std::io::Write as _;
         let dir = Dir::new("inherits");
         let locks = NameLocks::open(&dir.0.join("socket")).unwrap();
         let mut held = File::from(locks.take("a").unwrap().expect("nobody has it"));
         assert!(held.write_all(b"x").is_err());
         for name in ["b", "c", "d"] {
             assert!(locks.take(name).unwrap().is_some(), "whatever is done to the file of `a`");
+        }
+    }
+
+    #[test]
+    fn d07_a_key_that_was_not_on_the_disk_yet_is_none() {
+        let dir = Dir::new("key");
+        for text in ["", "short", "0123456789abcde"] {
+            fs::create_dir_all(dir.0.join("socket.names")).unwrap();
+            fs::set_permissions(dir.0.join("socket.names"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+                .unwrap();
+            fs::write(dir.0.join("socket.names/key"), text).unwrap();
+            let open = || NameLocks::open(&dir.0.join("socket")).unwrap();
+            let (first, second) = (open(), open());
+            let _held = first.take("a").unwrap().expect("nobody has it");
+            assert!(second.take("a").unwrap().is_none(), "both have the key that was made");
         }
     }
 

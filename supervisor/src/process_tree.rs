@@ -1,10 +1,10 @@
 //! What a worker's process leaves behind when it ends (rule K8): its orphans, which the kernel gives to
-//! the supervisor because it is a subreaper.
+//! the supervisor because it is a subreaper. Where there are control groups these end most of them first.
 //!
-//! An orphan belongs to a life if it is in the process group or session of that life's leader, if
-//! its environment names the supervisor's socket, that worker and generation, if it was seen below such a
-//! process, if it is in the group or session of one, or if it holds the lock of the worker's name. Only children of ours are killed, so no number can meanwhile be another's; their
-//! own children become ours by that, and the sweep goes on until a whole pass finds none.
+//! An orphan belongs to a life if it is in the process group or session of that life's leader, if its environment names
+//! the supervisor's socket, that worker and generation, if it was seen below such a process, if it is in the group or
+//! session of one, or if it holds the lock of the worker's name. Only children of ours are killed, so no number can
+//! meanwhile be another's; their own children become ours by that, and the sweep goes on until a whole pass finds none.
 //!
 //! The limit: a descendant that made a session of its own, cleared its environment, closed the descriptor of the
 //! lock, and was orphaned before a sweep could see it below its parent is not recognised.
@@ -17,7 +17,7 @@ use std::path::Path;
 
 use workhall_core::ProcessKey;
 
-use crate::name_lock::Place;
+use crate::name_lock::{Look, Place};
 use crate::sys;
 
 /// How often an empty environment is read again at once: for about as long as a program takes to begin.
@@ -75,10 +75,21 @@ impl Sweep {
         Sweep { leader, marks, place, doomed: HashMap::new(), unknown: HashSet::new() }
     }
 
+    /// The lock that the whole tree inherits.
+    pub fn place(&self) -> Option<Place> {
+        self.place
+    }
+
     /// Kills what is left. Returns whether nothing was. `is_leader` knows the processes of living workers;
     /// `foreign` remembers, over all sweeps, those that could not be told and were let be. `repeated`: some time
-    /// has passed since the pass before.
-    pub fn pass(&mut self, is_leader: impl Fn(i32) -> bool, foreign: &mut Foreign, repeated: bool) -> bool {
+    /// has passed since the pass before. `look` finds who holds the lock; none if nobody does.
+    pub fn pass(
+        &mut self,
+        is_leader: impl Fn(i32) -> bool,
+        foreign: &mut Foreign,
+        repeated: bool,
+        mut look: Option<&mut Look>,
+    ) -> bool {
         loop {
             let (mut left, mut reaped) = (0, 0);
             // What cannot be looked at may be something that is left.
@@ -96,7 +107,7 @@ impl Sweep {
                     left += 1;
                     continue;
                 };
-                match self.owner(pid, &stat) {
+                match self.owner(pid, &stat, look.as_deref_mut()) {
                     Owner::This => {
                         self.doom(pid, stat.started);
                         sys::kill_child(pid);
@@ -122,10 +133,14 @@ impl Sweep {
         }
     }
 
-    fn owner(&self, pid: i32, stat: &Stat) -> Owner {
-        match self.owner_by_marks(pid, stat) {
-            Owner::Other | Owner::Unknown if self.place.is_some_and(|place| place.is_held_by(pid)) => Owner::This,
-            owner => owner,
+    fn owner(&self, pid: i32, stat: &Stat, look: Option<&mut Look>) -> Owner {
+        let owner = self.owner_by_marks(pid, stat);
+        match (&owner, self.place, look) {
+            (Owner::Other | Owner::Unknown, Some(place), Some(look)) => match place.is_held_by(pid, look) {
+                true => Owner::This,
+                false => owner,
+            },
+            _ => owner,
         }
     }
 
@@ -141,7 +156,11 @@ impl Sweep {
         // While a process begins to execute another program it has no environment for an instant.
         for _ in 0..ENVIRON_READS_MAX {
             match read_environ(pid) {
-                Ok(environ) if environ.is_empty() => {}
+                Ok(environ) if environ.is_empty() => {
+                    if Stat::read(pid).is_some_and(|now| now.environ == Environ::Empty) {
+                        return Owner::Other;
+                    }
+                }
                 Ok(environ) => {
                     let has = |mark: &Vec<u8>| environ.split(|byte| *byte == 0).any(|entry| entry == *mark);
                     return if self.marks.iter().all(has) { Owner::This } else { Owner::Other };
@@ -172,11 +191,45 @@ impl Sweep {
     }
 }
 
-/// Reaps adopted children that have ended, whosever they were.
-pub fn reap_adopted(is_leader: impl Fn(i32) -> bool) {
-    for pid in own_children().unwrap_or_default() {
-        if !is_leader(pid) {
-            sys::reap_adopted(pid);
+/// Children that the supervisor had before it was one, by whoever executed it: with their start times.
+#[derive(Debug)]
+pub struct Inherited(HashSet<(i32, u64)>);
+
+impl Inherited {
+    /// Those that are there now.
+    pub fn now() -> io::Result<Inherited> {
+        let children = own_children()?.into_iter();
+        Ok(Inherited(children.filter_map(|pid| Some((pid, Stat::read(pid)?.started))).collect()))
+    }
+}
+
+/// Kills and reaps all other children, whosever they were, for the end of the supervisor. Returns how many are left to
+/// be reaped; what these leave behind are children then.
+pub fn kill_all_but(inherited: &Inherited) -> io::Result<usize> {
+    let mut left = 0;
+    for pid in own_children()? {
+        let spared = Stat::read(pid).is_some_and(|stat| inherited.0.contains(&(pid, stat.started)));
+        if !spared && !sys::reap_adopted(pid) {
+            sys::kill_child(pid);
+            left += 1;
+        }
+    }
+    Ok(left)
+}
+
+/// Reaps adopted children that have ended, whosever they were. Returns how many live.
+pub fn reap_adopted(is_leader: impl Fn(i32) -> bool) -> io::Result<usize> {
+    loop {
+        let (mut left, mut reaped) = (0, false);
+        for pid in own_children()?.into_iter().filter(|pid| !is_leader(*pid)) {
+            match sys::reap_adopted(pid) {
+                true => reaped = true,
+                false => left += 1,
+            }
+        }
+        // What a reaped one left behind is ours since before it could be reaped: look again.
+        if !reaped {
+            return Ok(left);
         }
     }
 }
@@ -229,6 +282,16 @@ struct Stat {
     session: i32,
     /// In clock ticks since the machine's start.
     started: u64,
+    environ: Environ,
+}
+
+/// Where an environment lies says more than what is in it.
+#[derive(Debug, PartialEq, Eq)]
+enum Environ {
+    /// The program was executed with an empty one.
+    Empty,
+    /// There is none yet, or one with entries; or it may not be looked at.
+    Unknown,
 }
 
 impl Stat {
@@ -241,7 +304,12 @@ impl Stat {
     fn parse(text: &str) -> Option<Stat> {
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-        Some(Stat { group: field(5)? as i32, session: field(6)? as i32, started: field(22)? })
+        // The kernel says where it begins and ends once a program is executed, and 0 before.
+        let environ = match (field(50), field(51)) {
+            (Some(begin), Some(end)) if begin == end && begin > 0 => Environ::Empty,
+            _ => Environ::Unknown,
+        };
+        Some(Stat { group: field(5)? as i32, session: field(6)? as i32, started: field(22)?, environ })
     }
 }
 
@@ -252,7 +320,12 @@ mod tests {
     #[test]
     fn the_stat_line_is_read_from_behind_the_name() {
         let line = "77 (a) b (c) S 1 70 60 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 0 0";
-        assert_eq!(Stat::parse(line), Some(Stat { group: 70, session: 60, started: 12345 }));
+        let stat = |environ| Some(Stat { group: 70, session: 60, started: 12345, environ });
+        assert_eq!(Stat::parse(line), stat(Environ::Unknown));
+        for (begin, end, environ) in [(0, 0, Environ::Unknown), (9, 9, Environ::Empty), (9, 12, Environ::Unknown)] {
+            let line = format!("{line} {} {begin} {end} 0", ["0"; 25].join(" "));
+            assert_eq!(Stat::parse(&line), stat(environ), "{line}");
+        }
         assert_eq!(Stat::parse("77 (a"), None);
         let own = Stat::read(std::process::id() as i32).unwrap();
         assert!(own.started > 0 && own.group > 0);

@@ -7,6 +7,7 @@ use workhall_core::{Event, Mark, ProcessKey};
 use workhall_protocol::ids::MessageId;
 
 use crate::event_loop::EventLoop;
+use crate::name_lock::Look;
 use crate::token::Token;
 use crate::{process_tree, spawner, sys};
 
@@ -26,7 +27,7 @@ impl Reserve {
     }
 
     /// Makes room. Nothing but a sweep may open anything until it is filled again.
-    fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.0.clear();
     }
 
@@ -99,23 +100,18 @@ impl EventLoop {
 
     /// Ends what is left in the control group of a process that has ended. What cannot be done now is done again
     /// when the group changes, and whenever the core says so: until then the gate stays shut.
-    pub(crate) fn end_tree(&mut self, slot: usize) {
+    pub(crate) fn end_tree(&mut self, slot: usize, repeated: bool) {
         let process = &mut self.processes[slot];
         let (true, Some(group)) = (process.reaped, &mut process.group) else { return };
         let watched = group.events().is_some();
         self.reserve.release();
         // Looked at in any case: the kernel tells of a change until it was.
         let killed = group.kill();
-        let gone = group.is_populated().is_ok_and(|populated| !populated) && killed.is_ok();
+        let empty = group.is_populated().is_ok_and(|populated| !populated) && killed.is_ok();
         self.reserve.fill();
-        match (gone, watched, group.events()) {
-            (true, ..) => {
-                // The kernel forgets the watch with the descriptor.
-                let process = self.processes.remove(slot);
-                process_tree::reap_adopted(|pid| self.leaders.contains(&pid));
-                self.forget_name(process.key);
-                self.core.handle(self.clock.now(), Event::TreeGone { process: process.key });
-            }
+        match (empty, watched, group.events()) {
+            // One who may move the supervisor's processes may have moved its own.
+            (true, ..) => self.hunt_orphans_of(slot, repeated),
             (false, false, Some(events)) => {
                 let token = Token::Tree { slot, serial: process.serial }.pack();
                 let _else_by_the_repeated_sweep = self.poller.add_changes(events, token);
@@ -131,29 +127,49 @@ impl EventLoop {
         }
     }
 
-    /// Looks again for what ended processes left behind, and reaps what was adopted.
-    pub(crate) fn sweep(&mut self) {
-        let mut sweeping = std::mem::take(&mut self.sweeping);
-        sweeping.retain(|slot| !self.sweep_pass(*slot, false));
-        self.sweeping.append(&mut sweeping);
-        self.reserve.release();
-        process_tree::reap_adopted(|pid| self.leaders.contains(&pid));
-        self.reserve.fill();
-        self.apply();
+    /// At the end of the turn; `repeated`: some time has passed since the hunt before.
+    pub(crate) fn hunt_orphans_of(&mut self, slot: usize, repeated: bool) {
+        *self.hunted.entry(slot).or_default() |= repeated;
     }
 
-    /// One pass for one process. Returns whether nothing is left of it.
-    pub(crate) fn sweep_pass(&mut self, slot: usize, repeated: bool) -> bool {
-        let Some(mut sweep) = self.processes[slot].sweep.take() else { return false };
-        self.reserve.release();
-        let gone = sweep.pass(|pid| self.leaders.contains(&pid), &mut self.foreign, repeated);
-        self.reserve.fill();
-        self.processes[slot].sweep = Some(sweep);
-        if gone {
-            let process = self.processes.remove(slot);
-            self.forget_name(process.key);
-            self.core.handle(self.clock.now(), Event::TreeGone { process: process.key });
+    /// An adopted child has ended, perhaps one that keeps a gate shut.
+    pub(crate) fn children_changed(&mut self) {
+        self.reap_adopted = true;
+        for slot in std::mem::take(&mut self.sweeping) {
+            match self.processes[slot].group {
+                Some(_) => self.end_tree(slot, false),
+                None => self.hunt_orphans_of(slot, false),
+            }
         }
-        gone
+    }
+
+    /// Reaps what was adopted, and looks for what ended processes left behind. Once for all that a turn has brought:
+    /// each look goes through all children.
+    pub(crate) fn hunt(&mut self) {
+        while std::mem::take(&mut self.reap_adopted) || !self.hunted.is_empty() {
+            let leaders = &self.leaders;
+            let is_leader = |pid: i32| leaders.contains(&pid);
+            self.reserve.release();
+            let orphans = process_tree::reap_adopted(is_leader);
+            let (mut gone, mut look) = (Vec::new(), Look::new());
+            for (slot, repeated) in std::mem::take(&mut self.hunted) {
+                let Some(sweep) = &mut self.processes[slot].sweep else { continue };
+                // Who holds a lock is looked for only if somebody does: that takes the longest.
+                let look = sweep.place().filter(|place| !self.names.is_free(*place)).map(|_| &mut look);
+                match matches!(orphans, Ok(0)) || sweep.pass(is_leader, &mut self.foreign, repeated, look) {
+                    true => gone.push(slot),
+                    false => drop(self.sweeping.insert(slot)),
+                }
+            }
+            self.reserve.fill();
+            for slot in gone {
+                self.sweeping.remove(&slot);
+                // The kernel forgets the watch of its group with the descriptor.
+                let process = self.processes.remove(slot);
+                self.forget_name(process.key);
+                self.core.handle(self.clock.now(), Event::TreeGone { process: process.key });
+            }
+            self.apply();
+        }
     }
 }

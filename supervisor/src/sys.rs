@@ -1,8 +1,10 @@
 //! The only place of this crate that names the operating system's interfaces: nix, rustix and interprocess. Here are
-//! sockets, waiting and children; `own.rs` is about the process itself, `people.rs` about users. Thin: each function is one thing that the kernel does, and decides nothing.
+//! sockets, waiting and children; `own.rs` is about the process itself, `people.rs` about users,
+//! `stderr.rs` about what is said. Thin: each function is one thing that the kernel does, and decides nothing.
 
 mod own;
 mod people;
+mod stderr;
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -33,6 +35,7 @@ use crate::access::Creds;
 
 pub use own::*;
 pub use people::*;
+pub use stderr::Stderr;
 
 /// A connected local socket.
 pub type Stream = uds_local_socket::Stream;

@@ -531,14 +531,18 @@ impl Supervisor {
 
     /// The directory of this supervisor's control groups.
     pub fn cgroups(&self) -> PathBuf {
-        let of = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-        let own = of(std::process::id());
-        let own = own.lines().find_map(|line| line.strip_prefix("0::")).expect("cgroup v2 is there").to_string();
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).expect("it is mounted");
-        let mount = mount.split(' ').nth(1).unwrap().to_string();
-        PathBuf::from(mount + own.trim_end_matches('/')).join(format!("workhall-{}", self.pid()))
+        own_cgroup().join(format!("workhall-{}", self.pid()))
     }
+}
+
+/// The control group in which the tests run.
+pub fn own_cgroup() -> PathBuf {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::")).expect("cgroup v2 is there").to_string();
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).expect("it is mounted");
+    let mount = mount.split(' ').nth(1).unwrap().to_string();
+    PathBuf::from(mount + own.trim_end_matches('/'))
 }
 
 /// Waits for a condition where no supervisor is at hand.
@@ -599,6 +603,17 @@ pub fn lives(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         !matches!(stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes()[0]), Some(b'Z' | b'X'))
     })
+}
+
+/// Whose child a process is; 0 if it is gone.
+pub fn parent(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').and_then(|(_, rest)| rest.split(' ').nth(2)?.parse().ok()).unwrap_or(0)
+}
+
+/// The name of the program that a process executes; empty if it is gone.
+pub fn program(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_string()
 }
 
 /// Arguments of a call, from a tuple or an array.

@@ -12,7 +12,7 @@ use super::{ExitCode, Failure};
 use crate::cgroup::{Cgroups, Trees};
 use crate::clock::Clock;
 use crate::config::{Config, DEFAULT_FILE, ProcessTree};
-use crate::diagnostics::say;
+use crate::diagnostics::{never_wait, say};
 use crate::event_loop::{EventLoop, Setup};
 use crate::name_lock::NameLocks;
 use crate::sys::{self, Listens, LockFile, Poller};
@@ -31,6 +31,7 @@ pub struct Serve {
 impl Serve {
     /// Serves until SIGTERM or SIGINT.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        never_wait();
         let mut config = self.configuration()?;
         let socket = socket.or_else(|| config.socket.clone()).unwrap_or_else(default_socket);
         let socket = std::path::absolute(&socket)?;

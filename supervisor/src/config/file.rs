@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
+use toml::Spanned;
 use workhall_core::{CrashLimit, Limits, Policy};
 use workhall_protocol::limits::{FRAME_BYTES_MAX, METHOD_BYTES_MAX};
 
@@ -125,14 +126,14 @@ impl Default for DeadLettersFile {
 pub(super) struct ClassFile {
     #[serde(deserialize_with = "exec")]
     pub exec: Vec<String>,
-    pub names: Option<Vec<String>>,
+    pub names: Option<Vec<Spanned<String>>>,
     pub directory: Option<PathBuf>,
     pub main: bool,
     #[serde(deserialize_with = "method")]
     pub startup_method: Option<String>,
     pub on_crash: OnCrash,
     #[serde(deserialize_with = "attempts")]
-    pub attempts: Option<u8>,
+    pub attempts: Option<Spanned<u8>>,
     pub crash_limit: CrashLimitFile,
     pub mailbox: MailboxFile,
     pub call: Option<AllowedFile>,
@@ -269,7 +270,7 @@ impl ClassFile {
             term_grace: self.term_grace,
             attempts: match self.on_crash {
                 OnCrash::Drop => 1,
-                OnCrash::Retry => self.attempts.unwrap_or(ATTEMPTS),
+                OnCrash::Retry => self.attempts.as_ref().map_or(ATTEMPTS, |attempts| *attempts.get_ref()),
             },
             task_timeout: self.task_timeout,
             idle_timeout: self.idle_timeout,
@@ -389,9 +390,10 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     }
 }
 
-fn attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
-    match u64::deserialize(deserializer)? {
-        attempts @ 2..=255 => Ok(Some(attempts as u8)),
+fn attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Spanned<u8>>, D::Error> {
+    let attempts = Spanned::<u64>::deserialize(deserializer)?;
+    match *attempts.get_ref() {
+        number @ 2..=255 => Ok(Some(Spanned::new(attempts.span(), number as u8))),
         _ => Err(de::Error::custom("out of range: 2 to 255 executions of one message, all in all")),
     }
 }

@@ -34,6 +34,11 @@ impl Pattern {
         }
     }
 
+    /// Whether another has the same names for the same reason: then neither comes first.
+    pub fn is_the_same_as(&self, other: &Pattern) -> bool {
+        self.text == other.text && self.specific == other.specific
+    }
+
     pub fn matches(&self, name: &str) -> bool {
         match &self.kind {
             PatternKind::Family(class) => first_part(name) == class,

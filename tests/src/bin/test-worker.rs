@@ -169,6 +169,7 @@ fn main() -> worker_host::Result {
         })
         // A file of /proc, whose size is not known before, or any other.
         .method("read", |_, _, (file,): (PathBuf,)| Ok(String::from_utf8_lossy(&fs::read(file)?).into_owned()))
+        .method("zeros", |_, _, (count,): (usize,)| Ok(vec![0_u8; count]))
         .method("big", |_, _, (bytes,): (usize,)| Ok("x".repeat(bytes)))
         .on_error(|state, ctx: &mut Context<'_>, error| state.errors.push(format!("{}: {error}", ctx.method())))
         .run()

@@ -132,7 +132,11 @@ fn again<D: Direction>(message: &D::Message<'_>, from: Encoding) -> Vec<u8> {
     });
     match both {
         Ok((line_again, frame_again)) => {
-            assert_eq!(text(&line_again.expect("it was encoded before")), text(&line));
+            let line_again = line_again.expect("it was encoded before");
+            // A frame may have a key twice, which is one where JSON is read.
+            let same =
+                text(&line_again) == text(&line) || from == Encoding::Binary && value(&line_again) == value(&line);
+            assert!(same, "{}\n{}", text(&line_again), text(&line));
             let frame_again = frame_again.expect("it was encoded before");
             // What JSON cannot say of MessagePack (NaN, keys that are numbers) is not the same in a frame.
             assert!(from == Encoding::Binary || frame_again == frame, "JSON has changed it: {}", text(&line));
@@ -161,4 +165,8 @@ fn decoded<D: Direction, R>(bytes: &[u8], take: impl FnOnce(&D::Message<'_>) -> 
 
 fn text(line: &[u8]) -> &str {
     std::str::from_utf8(line).expect("JSON is UTF-8")
+}
+
+fn value(line: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(line).expect("it is JSON")
 }

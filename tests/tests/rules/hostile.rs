@@ -1,7 +1,7 @@
 //! Hostile clients: each does its worst, the supervisor's memory stays under a stated bound, and an innocent
 //! client of the same user has its calls executed meanwhile. The bounds are of memory, never of time.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
 use workhall_protocol::args::Payload;
@@ -325,4 +325,56 @@ fn k12_who_kills_and_leaves_is_forgotten() {
     assert!(matches!(kills.receipt(ticket), Ok(ReceiptBody::Killed { .. })));
     held.release();
     assert!(matches!(kills.outcome(ticket), Ok(OutcomeBody::Killed(_))));
+}
+
+/// However small the values of a line are, and however many: a tree of them would take thirty times its size.
+#[test]
+fn c09_a_line_of_small_values_takes_no_more_memory_than_a_few_of_its_size() {
+    const LINE_BYTES: usize = 8 << 20;
+    let supervisor = Supervisor::with_config(&format!("supervisor.message_bytes = 16773120\n{ANY_NAME}"));
+    let before = supervisor.peak_memory();
+    let mut raw = BufReader::new(supervisor.raw());
+    for (what, open, value, close) in [
+        ("numbers", "[", (|_| "0".to_string()) as fn(usize) -> String, "]"),
+        ("objects", "[", |_| "{\"\":0}".to_string(), "]"),
+        ("keys", "[{", |number| format!("\"{number}\":0"), "}]"),
+        ("the same keys", "[{", |_| "\"\":0".to_string(), "}]"),
+    ] {
+        let mut line = format!("{{\"call\":{{\"ref\":\"{what}\",\"worker\":\"a\",\"method\":\"none\",\"args\":{open}");
+        for number in 0.. {
+            let value = value(number);
+            if line.len() + value.len() + close.len() + 3 > LINE_BYTES {
+                break;
+            }
+            line += if number == 0 { "" } else { "," };
+            line += &value;
+        }
+        line += close;
+        line += "}}\n";
+        raw.get_mut().write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        raw.read_line(&mut answer).unwrap();
+        assert!(answer.contains(what), "{answer}");
+        let grown = supervisor.peak_memory() - before;
+        assert!(grown < 8 * LINE_BYTES as u64, "{what}: the supervisor has grown by {} MiB", grown >> 20);
+    }
+}
+
+/// The other way: a frame of small values towards a peer that speaks JSON.
+#[test]
+fn c09_a_result_of_small_values_takes_no_more_memory_than_a_few_of_its_size() {
+    const VALUES: usize = 3 << 20;
+    let mut supervisor = Supervisor::with_config(ANY_NAME);
+    let mut raw = BufReader::new(supervisor.raw());
+    let before = supervisor.peak_memory();
+    let line = format!(r#"{{"call":{{"ref":1,"wait":true,"worker":"a","method":"zeros","args":[{VALUES}]}}}}"#);
+    raw.get_mut().write_all(format!("{line}\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    raw.read_line(&mut answer).unwrap();
+    answer.clear();
+    raw.read_line(&mut answer).unwrap();
+    assert!(answer.contains("[0,0,0,") && answer.len() > 2 * VALUES, "{}", answer.len());
+    let grown = supervisor.peak_memory() - before;
+    assert!(grown < 16 * VALUES as u64, "the supervisor has grown by {} MiB", grown >> 20);
+    supervisor.until("it is settled", |this| this.ledger("done") == 1);
 }

@@ -1,7 +1,11 @@
 //! What a process leaves behind is gone before its successor starts (rule K8), by control groups and without.
 
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
-use workhall_tests::harness::{Supervisor, lives, tree_modes};
+use workhall_tests::harness::{ANY_NAME, Supervisor, lives, parent, program, python, tree_modes};
 
 /// Scripts that leave a process behind, which says its id in `$FILE`.
 const LEFT_BEHIND: [(&str, &str); 8] = [
@@ -104,5 +108,111 @@ fn one_that_forks_and_leaves_again_and_again_is_caught(mode: &str) {
         assert_eq!(supervisor.kill(&["a"])["ended_by"], "ask");
         assert_eq!(supervisor.processes(), [0_i32; 0]);
     }
+    supervisor.no_overlap();
+}
+
+/// Leaves a session of its own with nothing that it has inherited: neither environment nor descriptor, and no parent
+/// but the supervisor.
+const ESCAPE: &str = r#"
+import os
+file = os.environ["FILE"]
+os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+if pid := os.fork():
+    with open(file + ".new", "w") as new: new.write(str(pid))
+    os.rename(file + ".new", file)
+else:
+    os.setsid()
+    os.execve("/bin/sleep", ["sleep", "1000"], {})
+"#;
+
+/// Returns once it is the child of the supervisor.
+fn escaped(supervisor: &mut Supervisor, worker: &str) -> i32 {
+    let file = supervisor.path("escaped");
+    let script = format!("exec {} {}", python(), supervisor.file("escape.py", ESCAPE).display());
+    let pid = supervisor.call(&[worker, "leave", &script, file.to_str().unwrap()])[0].as_i64().unwrap() as i32;
+    let own = supervisor.pid();
+    supervisor.until("it is an orphan that executes its program", |_| parent(pid) == own && program(pid) == "sleep");
+    pid
+}
+
+/// Without control groups; with them it does not escape.
+#[test]
+fn d08_one_that_has_escaped_from_its_worker_ends_with_the_supervisor() {
+    let mut supervisor = Supervisor::in_mode("subreaper", "");
+    let pid = escaped(&mut supervisor, "a");
+    supervisor.kill(&["a"]);
+    assert!(lives(pid), "it is as hidden as this test needs it");
+    supervisor.signal(Signal::SIGTERM);
+    assert!(supervisor.ended().success());
+    assert!(!fs::exists(format!("/proc/{pid}")).unwrap(), "it is killed, and reaped");
+}
+
+#[test]
+fn k08_one_that_has_escaped_delays_nobodys_kill() {
+    let mut supervisor = Supervisor::in_mode("subreaper", "");
+    let pid = escaped(&mut supervisor, "a");
+    supervisor.call(&["b", "count"]);
+    let took = supervisor.kill(&["b"])["took_ms"].as_u64().unwrap();
+    // What cannot be told is looked at again after one second, and after another.
+    assert!(lives(pid) && took < 1000, "it took {took} ms");
+}
+
+/// A child that the supervisor had before it became one is nobody's that a worker has left.
+#[test]
+fn d08_children_from_before_the_supervisor_outlive_it() {
+    let script = r#"setsid sleep 1000 & echo $! > "$0"; exec "$@""#;
+    let mut supervisor = Supervisor::with_config_under(ANY_NAME, |dir| {
+        ["sh", "-c", script, dir.join("before").to_str().unwrap()].map(str::to_string).to_vec()
+    });
+    let before = supervisor.lines("before")[0].parse().unwrap();
+    assert_eq!(parent(before), supervisor.pid());
+    supervisor.call(&["a", "count"]);
+    supervisor.signal(Signal::SIGTERM);
+    assert!(supervisor.ended().success());
+    assert!(lives(before));
+    kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
+}
+
+/// The same with the lock of its worker's name, behind more descriptors than are looked at.
+const HIDDEN: &str = r#"
+import os, sys, time
+file = os.environ.get("FILE")
+if file:
+    if pid := os.fork():
+        with open(file + ".new", "w") as new: new.write(str(pid))
+        os.rename(file + ".new", file)
+    else:
+        os.setsid()
+        os.execve(sys.executable, [sys.executable, sys.argv[0]], {})
+else:
+    import fcntl
+    names = [fd for fd in range(3, 64) if os.path.exists(f"/proc/self/fd/{fd}") and ".names/" in os.readlink(f"/proc/self/fd/{fd}")]
+    fcntl.fcntl(names[0], fcntl.F_DUPFD, 4500)
+    os.close(names[0])
+    for _ in range(4200): os.open("/dev/null", os.O_RDONLY)
+    open(sys.argv[0] + ".done", "w")
+    time.sleep(1000)
+"#;
+
+#[test]
+fn d07_who_hides_the_lock_behind_thousands_of_descriptors_holds_up_its_own_name_alone() {
+    let mut supervisor = Supervisor::in_mode("subreaper", "");
+    let (script, file) = (supervisor.file("hidden.py", HIDDEN), supervisor.path("hidden"));
+    let command = format!("exec {} {}", python(), script.display());
+    let pid = supervisor.call(&["a", "leave", &command, file.to_str().unwrap()])[0].as_i64().unwrap() as i32;
+    supervisor.until("it has all its descriptors", |this| this.path("hidden.py.done").exists());
+    supervisor.kill(&["a"]);
+    assert!(lives(pid));
+    supervisor.cli(&["call", "a", "count"]).ok();
+    let mut waits_for = String::new();
+    supervisor.until("it is known that the name is held", |this| {
+        let info = this.cli(&["info", "a", "--json"]).ok().json();
+        waits_for = info["waits_for"].as_str().unwrap_or_default().to_string();
+        !waits_for.is_empty()
+    });
+    assert!(waits_for.contains("not found among the first 4096 descriptors of each process"), "{waits_for}");
+    assert_eq!(supervisor.call(&["b", "count"]), 1);
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert_eq!(supervisor.call(&["a", "count"]), 2);
     supervisor.no_overlap();
 }

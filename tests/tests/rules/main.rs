@@ -28,6 +28,7 @@ mod supervisor_death;
 mod time_limits;
 mod timeouts;
 mod trees;
+mod unheard;
 mod unread;
 mod worker;
 mod wrong_input;

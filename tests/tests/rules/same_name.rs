@@ -60,3 +60,26 @@ fn w09_check_and_serve_warn_of_a_program_that_a_class_hides() {
     supervisor.restart();
     assert!(supervisor.log().contains(&warning), "{}", supervisor.log());
 }
+
+#[test]
+fn w09_check_and_serve_warn_of_a_class_that_another_hides() {
+    let supervisor = Supervisor::with_config(
+        "class.m = { exec = ['{bin}/test-worker'], main = true, idle_timeout = '1h' }
+         class.v = { exec = ['{bin}/test-worker', '1'], names = ['m', 'w', 'x-*'] }
+         class.w = { exec = ['{bin}/test-worker'] }
+         class.x = { exec = ['{bin}/test-worker'] }",
+    );
+    let file = supervisor.path("workhall.toml");
+    let checked = supervisor.cli(&["check", file.to_str().unwrap()]).ok();
+    for said in [&checked.err, &supervisor.log()] {
+        let warnings: Vec<&str> = said.lines().filter(|line| line.contains("warning: ")).collect();
+        assert_eq!(
+            warnings,
+            [
+                "workhall: warning: class `m`: who may call its `main` worker `m` is said by class `v`, whose `names` have `m`",
+                "workhall: warning: class `m`: `idle_timeout` does nothing to its `main` worker `m`",
+                "workhall: warning: class `w` serves only what is below `w/`: the worker `w` is of class `v`, whose `names` have `w`",
+            ]
+        );
+    }
+}

@@ -1,11 +1,12 @@
 //! Process trees by control groups (rule K8): what only they find, and that nothing of them is left over.
 
 use std::fs;
+use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use workhall_tests::harness::{self, Supervisor, lives, tree_modes};
+use workhall_tests::harness::{self, ANY_NAME, Supervisor, is_root, lives, own_cgroup, parent, program, tree_modes};
 
 /// Whether there are control groups; says it if not.
 fn no_cgroups() -> bool {
@@ -19,11 +20,6 @@ fn leave(supervisor: &Supervisor, worker: &str, script: &str, file: &str) -> Vec
     pids.as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap() as i32).collect()
 }
 
-fn parent(pid: i32) -> i32 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').and_then(|(_, rest)| rest.split(' ').nth(2)?.parse().ok()).unwrap_or(0)
-}
-
 #[test]
 fn k08_status_says_how_trees_are_found() {
     for mode in tree_modes() {
@@ -34,6 +30,52 @@ fn k08_status_says_how_trees_are_found() {
         let shown = supervisor.cli(&["status"]).ok().out;
         assert!(shown.lines().any(|line| line.starts_with("trees by") && line.contains(mode)), "{shown}");
     }
+}
+
+/// A control group beside the tests', gone with it.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn make(name: &str) -> Cgroup {
+        let dir = own_cgroup().join(format!("test-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        Cgroup(dir)
+    }
+
+    /// What starts a supervisor in it.
+    fn enter(&self) -> Vec<String> {
+        let script = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", self.0.display());
+        vec!["sh".into(), "-c".into(), script]
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        fs::remove_dir(&self.0).unwrap();
+    }
+}
+
+/// Who owns a group may kill and move what is in it, and below it.
+#[test]
+fn k08_control_groups_that_another_user_owns_are_not_used() {
+    if no_cgroups() || !is_root() {
+        return println!("skipped: needs root and control groups");
+    }
+    let theirs = Cgroup::make("theirs");
+    std::os::unix::fs::chown(&theirs.0, Some(65534), None).unwrap();
+    let below = Cgroup::make("theirs/below");
+    for group in [&theirs, &below] {
+        let supervisor = Supervisor::with_config_under(ANY_NAME, |_| group.enter());
+        let status = supervisor.status();
+        assert_eq!(status["process_tree"], "subreaper", "{status}");
+        let why = format!("{} belongs to user 65534", theirs.0.display());
+        assert!(status["why_not_cgroup"].as_str().unwrap().contains(&why), "{status}");
+        assert!(supervisor.cli(&["status"]).ok().out.contains(&why));
+        supervisor.call(&["a", "count"]);
+    }
+    let ours = Cgroup::make("ours");
+    let supervisor = Supervisor::with_config_under(ANY_NAME, |_| ours.enter());
+    assert_eq!(supervisor.status()["process_tree"], "cgroup");
 }
 
 #[test]
@@ -55,6 +97,35 @@ fn k08_an_orphan_that_has_left_everything_while_the_worker_lives_is_found() {
         assert!(lives(left[0]), "the end of another worker is not its end");
         supervisor.cli(end).ok();
         assert_eq!(supervisor.call(&["a", "living", &json!(left).to_string()]), json!([]), "{end:?}");
+    }
+    supervisor.no_overlap();
+}
+
+/// A worker of the supervisor's own user may do to control groups what the supervisor may.
+#[test]
+fn k08_one_that_was_moved_out_of_its_control_group_is_gone_before_the_next_starts() {
+    if no_cgroups() {
+        return;
+    }
+    let mut supervisor = Supervisor::in_mode("cgroup", "");
+    let leave_group =
+        format!("echo $$ > {}/cgroup.procs; echo $$ > $FILE.new; mv $FILE.new $FILE", own_cgroup().display());
+    for (round, (end, last)) in [
+        (&["kill", "a"][..], "exec setsid sleep 1000"),
+        (&["kill", "a", "--now"], "exec setsid env -i sleep 1000"),
+        (&["call", "a", "die"], "exec sleep 1000"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let left = leave(&supervisor, "a", &format!("{leave_group}; {last}"), &format!("left-{round}"))[0];
+        supervisor.until("it has moved and executes its program", |_| program(left) == "sleep");
+        assert!(!fs::read_to_string(format!("/proc/{left}/cgroup")).unwrap().contains("workhall-"));
+        supervisor.call(&["b", "count"]);
+        supervisor.kill(&["b"]);
+        assert!(lives(left), "the end of another worker is not its end");
+        supervisor.cli(end).ok();
+        assert_eq!(supervisor.call(&["a", "living", &json!([left]).to_string()]), json!([]), "{end:?}");
     }
     supervisor.no_overlap();
 }

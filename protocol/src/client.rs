@@ -1,15 +1,15 @@
 //! The client of programs that call: blocking, over any connection that is given to it.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::messages::{
-    Address, Call, Dead, DeadShow, Error, FromSupervisor, Info, Kill, Letters, List, Message, OutcomeBody, ReceiptBody,
-    Ref, Reply, Request, Resume, Status, Until, Wait,
+    Address, Call, Dead, DeadShow, Error, FromSupervisor, Info, Kill, Letters, List, Message, OutcomeBody, Receipt,
+    ReceiptBody, Ref, Reply, Request, Resume, Status, Until, Wait,
 };
 use crate::sys;
 use crate::wire::{DecodeError, Decoder, EncodeError, Encoding, encode};
@@ -99,6 +99,10 @@ pub struct Client<S> {
     unread: usize,
     receipts: HashMap<u64, Result<ReceiptBody<'static>, String>>,
     outcomes: HashMap<u64, OutcomeBody<'static>>,
+    /// Made by [`Client::post`], and not known to be accepted; in order.
+    posts: VecDeque<u64>,
+    /// Those of them that were not, with their receipts above.
+    failed_posts: Vec<Ticket>,
 }
 
 impl Client<UnixStream> {
@@ -119,6 +123,8 @@ impl<S: Read + AsFd> Client<S> {
             unread: 0,
             receipts: HashMap::new(),
             outcomes: HashMap::new(),
+            posts: VecDeque::new(),
+            failed_posts: Vec::new(),
         }
     }
 
@@ -145,6 +151,40 @@ impl<S: Read + AsFd> Client<S> {
             _ => None,
         };
         Ok((receipt, outcome))
+    }
+
+    /// Posts a call and waits for its outcome, which is all that comes of an accepted call: one message instead of
+    /// two. [`ClientError::NoOutcome`] if it was not accepted.
+    pub fn ask(&mut self, call: Call<'_>) -> Result<OutcomeBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        let reference = Some(Ref::Number(ticket.0));
+        self.send(&Request::Call(Call { reference, wait: true, brief: true, ..call }))?;
+        let outcome = self.outcome(ticket)?;
+        // It stands for the receipt.
+        self.unread = self.unread.saturating_sub(1);
+        Ok(outcome)
+    }
+
+    /// Posts one of many calls, for whose outcomes nobody waits. The supervisor says in one word that it has accepted
+    /// many; what it has not accepted, [`Self::posted`] tells. Not with `wait`.
+    pub fn post(&mut self, call: Call<'_>) -> Result<Ticket, ClientError> {
+        let ticket = self.ticket();
+        let reference = Some(Ref::Number(ticket.0));
+        self.send(&Request::Call(Call { reference, wait: false, brief: true, ..call }))?;
+        self.posts.push_back(ticket.0);
+        Ok(ticket)
+    }
+
+    /// Waits until all calls that were made by [`Self::post`] are in their mailboxes, or refused or ignored: those it
+    /// returns, in order, with their receipts.
+    pub fn posted(&mut self) -> Result<Vec<(Ticket, ReceiptBody<'static>)>, ClientError> {
+        while !self.posts.is_empty() {
+            self.flush()?;
+            self.read_one()?;
+        }
+        let mut failed = std::mem::take(&mut self.failed_posts);
+        failed.sort_unstable_by_key(|ticket| ticket.0);
+        failed.into_iter().map(|ticket| Ok((ticket, self.receipt(ticket)?))).collect()
     }
 
     /// Posts a call without waiting for its receipt: for those who post many. Requests are
@@ -365,6 +405,9 @@ impl<S: Read + AsFd> Client<S> {
         };
         let kind = reply.kind();
         let (number, keep) = match reply {
+            Reply::Receipt(Receipt { reference, body: ReceiptBody::AcceptedAll { messages } }) => {
+                (number(&reference), Kept::Accepted(messages))
+            }
             Reply::Receipt(r) => (number(&r.reference), Kept::Receipt(Ok(r.body.into_owned()))),
             Reply::Outcome(o) => (number(&o.reference), Kept::Outcome(o.body.into_owned())),
             Reply::Error(e) => match e.reference {
@@ -378,9 +421,18 @@ impl<S: Read + AsFd> Client<S> {
             Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) => (None, Kept::Nothing),
         };
         match (number, keep) {
+            (Some(last), Kept::Accepted(messages)) => {
+                self.unread = self.unread.saturating_sub(messages as usize);
+                // What was not accepted of them has its own receipt, which came before.
+                while self.posts.pop_front_if(|post| *post <= last).is_some() {}
+            }
             (Some(n), Kept::Receipt(receipt)) => {
                 self.unread = self.unread.saturating_sub(1);
                 self.receipts.insert(n, receipt);
+                if let Ok(at) = self.posts.binary_search(&n) {
+                    self.posts.remove(at);
+                    self.failed_posts.push(Ticket(n));
+                }
             }
             (Some(n), Kept::Outcome(outcome)) => {
                 self.outcomes.insert(n, outcome);
@@ -392,6 +444,7 @@ impl<S: Read + AsFd> Client<S> {
 }
 
 enum Kept {
+    Accepted(u64),
     Receipt(Result<ReceiptBody<'static>, String>),
     Outcome(OutcomeBody<'static>),
     Nothing,

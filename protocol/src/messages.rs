@@ -356,6 +356,11 @@ pub struct Call<'a> {
     /// It enters the mailbox after so many milliseconds (rule C13); at once if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_ms: Option<u64>,
+    /// If it is accepted it has no receipt of its own: with `wait` its outcome tells; without, one receipt
+    /// [`ReceiptBody::AcceptedAll`] comes for all such calls that the supervisor took in together, with the `ref` of the
+    /// last of them. Needs a `ref`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub brief: bool,
 }
 
 impl<'a> Call<'a> {
@@ -371,6 +376,7 @@ impl<'a> Call<'a> {
             expires_ms: None,
             chain: false,
             in_ms: None,
+            brief: false,
         }
     }
 }
@@ -592,6 +598,11 @@ pub enum ReceiptBody<'a> {
     },
     /// The worker starts its process as soon as it needs one.
     Resumed {},
+    /// So many brief calls were accepted: all since the last such receipt, but those that have a receipt of their own.
+    AcceptedAll {
+        /// How many.
+        messages: u64,
+    },
 }
 
 impl ReceiptBody<'_> {
@@ -613,6 +624,7 @@ impl ReceiptBody<'_> {
             }
             ReceiptBody::Dropped { messages } => ReceiptBody::Dropped { messages },
             ReceiptBody::Resumed {} => ReceiptBody::Resumed {},
+            ReceiptBody::AcceptedAll { messages } => ReceiptBody::AcceptedAll { messages },
         }
     }
 }
@@ -1000,6 +1012,7 @@ mod tests {
             expires_ms: Some(30_000),
             chain: true,
             in_ms: Some(1_000),
+            brief: true,
             ..call()
         };
         let letters = |message, worker: Option<&'static str>, all| Letters {
@@ -1028,7 +1041,7 @@ mod tests {
             (Request::Call(call()), r#"{"call":{"worker":"mailer","method":"send","args":[1,"a"]}}"#),
             (
                 Request::Call(full),
-                r#"{"call":{"worker":7,"method":"send","args":[1,"a"],"ref":"r\"1","wait":true,"existing":true,"expires_ms":30000,"chain":true,"in_ms":1000}}"#,
+                r#"{"call":{"worker":7,"method":"send","args":[1,"a"],"ref":"r\"1","wait":true,"existing":true,"expires_ms":30000,"chain":true,"in_ms":1000,"brief":true}}"#,
             ),
             (Request::Kill(kill(Some("mailer".into()))), r#"{"kill":{"worker":"mailer"}}"#),
             (Request::Kill(kill(Some(7.into()))), r#"{"kill":{"worker":7}}"#),
@@ -1143,6 +1156,10 @@ mod tests {
             ),
             (receipt(ReceiptBody::Dropped { messages: 3 }), r#"{"receipt":{"ref":4,"dropped":{"messages":3}}}"#),
             (receipt(ReceiptBody::Resumed {}), r#"{"receipt":{"ref":4,"resumed":{}}}"#),
+            (
+                receipt(ReceiptBody::AcceptedAll { messages: 64 }),
+                r#"{"receipt":{"ref":4,"accepted_all":{"messages":64}}}"#,
+            ),
             (outcome(OutcomeBody::Done { result: nil() }), r#"{"outcome":{"ref":"w","done":{"result":null}}}"#),
             (outcome(OutcomeBody::Failed { error: "no".into() }), r#"{"outcome":{"ref":"w","failed":{"error":"no"}}}"#),
             (
@@ -1208,7 +1225,7 @@ mod tests {
             (r#"{"done":{"id":1}}"#, r#"{"done":{"id":1,"result":null}}"#),
             (
                 r#"{"call":{"worker":"a"}}"#,
-                r#"{"call":{"worker":"a","method":"","args":[],"ref":null,"wait":false,"existing":false,"expires_ms":null,"chain":false,"in_ms":null}}"#,
+                r#"{"call":{"worker":"a","method":"","args":[],"ref":null,"wait":false,"existing":false,"expires_ms":null,"chain":false,"in_ms":null,"brief":false}}"#,
             ),
             (r#"{"dead":{"ref":1}}"#, r#"{"dead":{"ref":1,"worker":null,"limit":null}}"#),
             (r#"{"requeue":{"ref":1}}"#, r#"{"requeue":{"ref":1,"message":null,"worker":null,"all":false}}"#),

@@ -109,6 +109,7 @@ fn every_kind_and_every_body_is_recorded() {
                 ReceiptBody::Requeued(_) => 7,
                 ReceiptBody::Dropped { .. } => 8,
                 ReceiptBody::Resumed {} => 9,
+                ReceiptBody::AcceptedAll { .. } => 10,
             }),
             Reply::Outcome(outcome) => outcomes.insert(match outcome.body {
                 OutcomeBody::Done { .. } => 0,
@@ -123,7 +124,7 @@ fn every_kind_and_every_body_is_recorded() {
         };
     }
     assert!(kinds.into_iter().eq((1..=14).chain(65..=70)));
-    assert!(receipts.into_iter().eq(0..=9));
+    assert!(receipts.into_iter().eq(0..=10));
     assert!(outcomes.into_iter().eq(0..=6));
 }
 

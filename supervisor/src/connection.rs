@@ -84,6 +84,10 @@ pub struct Connection {
     pub decoder: Decoder,
     /// Why the last chained call was refused, if it was.
     pub chain_broken: Option<Refusal>,
+    /// Brief calls that were accepted and not told of yet, and the reference of the last.
+    pub accepted: u64,
+    /// See there.
+    pub accepted_last: Option<Ref>,
     /// The stream is beyond repair: it ends once the output is written.
     pub closing: bool,
     /// The peer will say nothing more, but may still read.
@@ -134,6 +138,8 @@ impl Connection {
             peer,
             decoder: Decoder::default(),
             chain_broken: None,
+            accepted: 0,
+            accepted_last: None,
             closing: false,
             half_closed: false,
             awaited: 0,

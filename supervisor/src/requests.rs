@@ -98,6 +98,9 @@ impl EventLoop {
         if call.wait && call.reference.is_none() {
             return self.misunderstood(now, index, None, "a call with `wait` needs a `ref` for its outcome");
         }
+        if call.brief && call.reference.is_none() {
+            return self.misunderstood(now, index, None, "a `brief` call needs a `ref`: it may be refused");
+        }
         if !call.args.is_list() {
             return self.misunderstood(now, index, call.reference, "`args` is a list: a single argument is `[5]`");
         }
@@ -133,18 +136,36 @@ impl EventLoop {
             self.connections[index].outcome_reference(reply.token);
         }
         let Some(reference) = call.reference else { return };
+        let target = call.worker.target();
         let body = match receipt {
+            CallReceipt::Accepted { .. } if call.brief => {
+                if !call.wait {
+                    let connection = &mut self.connections[index];
+                    connection.accepted += 1;
+                    connection.accepted_last = Some(reference);
+                }
+                return;
+            }
             CallReceipt::Accepted { number, message } => {
-                let key = match call.worker.target() {
-                    Target::Name(name) => name.to_string(),
-                    Target::Number(_) => self.name_of(now, Target::Number(number)),
+                let worker = match target {
+                    Target::Name(name) => Cow::Borrowed(name),
+                    Target::Number(_) => Cow::Owned(self.name_of(now, target)),
                 };
-                ReceiptBody::Accepted(Accepted { worker: key.into(), number: number.0, message: message.0 })
+                ReceiptBody::Accepted(Accepted { worker, number: number.0, message: message.0 })
             }
             CallReceipt::Ignored(reason) => ReceiptBody::Ignored { reason },
             CallReceipt::Refused(refused) => ReceiptBody::Refused { reason: refused.reason, detail: refused.detail },
         };
         self.receipt(index, reference, body);
+    }
+
+    /// One receipt for the brief calls that were taken in together.
+    pub(crate) fn say_accepted(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        if let Some(reference) = connection.accepted_last.take() {
+            let messages = std::mem::take(&mut connection.accepted);
+            self.receipt(index, reference, ReceiptBody::AcceptedAll { messages });
+        }
     }
 
     fn kill(&mut self, now: Instant, index: usize, kill: messages::Kill<'_>) {

@@ -126,6 +126,7 @@ impl EventLoop {
             }
         }
         decoder.give_back(&mut self.scratch);
+        self.say_accepted(index);
         let connection = &mut self.connections[index];
         connection.decoder = decoder;
         if stalled {

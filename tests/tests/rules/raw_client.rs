@@ -6,8 +6,10 @@ use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 use workhall_protocol::args::Payload;
+use workhall_protocol::client::ClientError;
 use workhall_protocol::messages::{Call, OutcomeBody, ReceiptBody};
-use workhall_tests::harness::Supervisor;
+use workhall_protocol::terms::Refusal;
+use workhall_tests::harness::{Supervisor, payload};
 
 /// A client in JSON lines.
 struct Json {
@@ -285,4 +287,61 @@ fn a_chain_breaks_at_what_is_not_understood() {
     assert_eq!(client.hear()["error"]["ref"], 2);
     assert!(client.hear()["receipt"]["refused"].is_object(), "it must not overtake the second");
     assert!(client.hear()["receipt"]["accepted"].is_object(), "a new chain begins");
+}
+
+#[test]
+fn c01_brief_calls_are_told_of_together_and_each_that_is_not_accepted_by_itself() {
+    let supervisor = Supervisor::start();
+    let mut client = Json::connect(&supervisor);
+    let call = |reference: u64, method: &str| json!({"call": {"worker": "a", "method": method, "ref": reference, "brief": true}});
+    let bad = json!({"call": {"worker": "", "method": "count", "ref": 4, "brief": true}});
+    let lines =
+        [call(1, "count"), call(2, "count"), call(3, "count"), bad, call(5, "count")].map(|line| format!("{line}\n"));
+    client.write(lines.concat().as_bytes());
+    // One write may be read in several turns: how many receipts there are is not promised, but what they say.
+    let (mut accepted, mut last, mut refused) = (0, 0, Vec::new());
+    while accepted < 4 || refused.is_empty() {
+        let receipt = client.hear()["receipt"].clone();
+        match receipt["accepted_all"]["messages"].as_u64() {
+            Some(messages) => {
+                accepted += messages;
+                assert!(receipt["ref"].as_u64().unwrap() > last);
+                last = receipt["ref"].as_u64().unwrap();
+            }
+            None => refused.push((receipt["ref"].clone(), receipt["refused"]["reason"].clone())),
+        }
+    }
+    assert_eq!((accepted, last, refused), (4, 5, vec![(json!(4), json!("bad_name"))]));
+    // With `wait` the outcome is all that comes.
+    let outcome =
+        client.ask(&json!({"call": {"worker": "a", "method": "count", "ref": 6, "wait": true, "brief": true}}));
+    assert_eq!(outcome, json!({"outcome": {"ref": 6, "done": {"result": 5}}}));
+    let error = client.ask(&json!({"call": {"worker": "a", "method": "count", "brief": true}}));
+    assert!(error["error"]["detail"].as_str().unwrap().contains("needs a `ref`"), "{error}");
+}
+
+#[test]
+fn c01_a_program_posts_many_and_learns_what_was_not_accepted() {
+    let supervisor = Supervisor::with_config(
+        "[class.small]\nexec = ['{bin}/test-worker']\nmailbox = { messages = 3 }\n[class.a]\nexec = ['{bin}/test-worker']\n",
+    );
+    let mut client = supervisor.client();
+    let go = supervisor.path("go");
+    let block = client.submit(Call::new("small", "block", payload(&(supervisor.path("begun"), &go)))).unwrap();
+    client.receipt(block).unwrap();
+    supervisor.cli(&["wait", "small", "--empty"]).ok();
+    let posts: Vec<_> = (0..5).map(|_| client.post(Call::new("small", "count", payload(&()))).unwrap()).collect();
+    for _ in 0..2000 {
+        client.post(Call::new("a", "count", payload(&()))).unwrap();
+    }
+    let failed = client.posted().unwrap();
+    assert_eq!(failed.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), posts[3..]);
+    let full = |body: &ReceiptBody<'_>| matches!(body, ReceiptBody::Refused { reason: Refusal::MailboxFull, .. });
+    assert!(failed.iter().all(|(_, body)| full(body)), "{failed:?}");
+    assert!(client.posted().unwrap().is_empty());
+    let OutcomeBody::Done { result } = client.ask(Call::new("a", "count", payload(&()))).unwrap() else { panic!() };
+    assert_eq!(result.decode::<u64>().unwrap(), 2001);
+    let refused = client.ask(Call::new("nobody", "count", payload(&())));
+    assert!(matches!(refused, Err(ClientError::NoOutcome(ReceiptBody::Refused { .. }))), "{refused:?}");
+    std::fs::write(go, "").unwrap();
 }

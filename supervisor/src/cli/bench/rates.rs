@@ -54,6 +54,8 @@ pub fn execute(run: &mut Run, server: &Server) -> anyhow::Result<()> {
     let payload = run.options.payload[0];
     let each = Case { write_each: true, ..Case::new(Work::Execute, 1, payload) };
     measure(run, server, each.titled("one call per write").wanted(Goal::RatioAtLeast(0.85)), Floor::Forward, window)?;
+    let each = Case { answer: Answer::ReceiptEach, ..Case::new(Work::Execute, 1, payload) };
+    measure(run, server, each.titled("a receipt for each"), Floor::Forward, window)?;
     let unacknowledged = Case { answer: Answer::None, ..Case::new(Work::Execute, 1, payload) };
     measure(run, server, unacknowledged.titled("no receipts"), Floor::Forward, window)?;
     let json = Case { encoding: Encoding::Json, ..Case::new(Work::Execute, 1, payload) };
@@ -154,7 +156,7 @@ fn measure(run: &mut Run, server: &Server, case: Case, floor: Floor, window: u32
     let mut theirs = Load::new(theirs.collect::<anyhow::Result<_>>()?)?;
     let job = Job { messages: 0, window: Some(window.into()), write_each: case.write_each };
     // Without receipts nothing says how far the supervisor is; a floor always answers.
-    let own_window = job.window.filter(|_| case.answer == Answer::Receipt);
+    let own_window = job.window.filter(|_| case.answer != Answer::None);
     let messages = run.messages(|messages| ours.run(Job { messages, window: own_window, ..job }, &run.stop))?;
     let job = Job { messages, ..job };
     theirs.run(job, &run.stop)?;

@@ -6,7 +6,7 @@
 use anyhow::{Context as _, bail};
 use serde_json::json;
 use workhall_protocol::args::Payload;
-use workhall_protocol::messages::{Call, FromSupervisor, OutcomeBody, ReceiptBody, Ref, Reply, Request};
+use workhall_protocol::messages::{Call, FromSupervisor, OutcomeBody, Receipt, ReceiptBody, Ref, Reply, Request};
 use workhall_protocol::wire::{Decoder, Encoding, encode};
 
 /// The number of the first message of each round. All numbers have as many digits, so that all messages have
@@ -54,12 +54,13 @@ impl Template {
         payload: usize,
         answer: Answer,
     ) -> anyhow::Result<Template> {
-        let (reference, wait) = match answer {
-            Answer::None => (None, false),
-            Answer::Receipt => (Some(Ref::Number(POSTED)), false),
-            Answer::Outcome => (Some(Ref::Number(AWAITED)), true),
+        let (reference, wait, brief) = match answer {
+            Answer::None => (None, false, false),
+            Answer::Receipt => (Some(Ref::Number(POSTED)), false, true),
+            Answer::ReceiptEach => (Some(Ref::Number(POSTED)), false, false),
+            Answer::Outcome => (Some(Ref::Number(AWAITED)), true, true),
         };
-        let call = Call { reference, wait, ..Call::new(worker, method, arguments(encoding, payload)?) };
+        let call = Call { reference, wait, brief, ..Call::new(worker, method, arguments(encoding, payload)?) };
         let mut bytes = Vec::new();
         encode(&Request::Call(call), encoding, &mut bytes)?;
         Template::of(bytes, encoding == Encoding::Json)
@@ -105,8 +106,10 @@ impl Template {
 pub enum Answer {
     /// Nothing.
     None,
-    /// The receipt.
+    /// A receipt for all that the supervisor took in together.
     Receipt,
+    /// A receipt for each.
+    ReceiptEach,
     /// The outcome.
     Outcome,
 }
@@ -220,6 +223,10 @@ fn hear_other(message: &[u8], heard: &mut Heard) -> anyhow::Result<()> {
     decoder.push(message);
     match decoder.next::<FromSupervisor>()? {
         Some(Reply::Receipt(receipt)) if matches!(receipt.body, ReceiptBody::Accepted(_)) => Ok(()),
+        Some(Reply::Receipt(Receipt { body: ReceiptBody::AcceptedAll { messages }, .. })) => {
+            heard.acknowledged += messages;
+            Ok(())
+        }
         Some(Reply::Outcome(outcome)) => match outcome.body {
             OutcomeBody::Done { result } => {
                 heard.done = true;
@@ -259,13 +266,14 @@ mod tests {
     #[test]
     fn answers_are_counted_wherever_they_are_cut() {
         let accepted = br#"{"receipt":{"ref":1,"accepted":{"worker":"b","number":7,"message":12}}}"#;
+        let all = br#"{"receipt":{"ref":1,"accepted_all":{"messages":4}}}"#;
         let done = br#"{"outcome":{"ref":2,"done":{"result":3}}}"#;
-        let lines = [&accepted[..], b"\n", accepted, b"\n", done, b"\n"].concat();
+        let lines = [&accepted[..], b"\n", accepted, b"\n", all, b"\n", done, b"\n"].concat();
         for cut in 0..lines.len() {
             let (mut ear, mut heard) = (Ear::new(Language::Workhall(Encoding::Json), 0), Heard::default());
             ear.hear(&lines[..cut], &mut heard).unwrap();
             ear.hear(&lines[cut..], &mut heard).unwrap();
-            assert_eq!((heard.acknowledged, heard.done, heard.number), (2, true, Some(3)));
+            assert_eq!((heard.acknowledged, heard.done, heard.number), (6, true, Some(3)));
         }
         let refused = br#"{"receipt":{"ref":1,"refused":{"reason":"mailbox_full","detail":"full"}}}"#;
         let mut ear = Ear::new(Language::Workhall(Encoding::Json), 0);

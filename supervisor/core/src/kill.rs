@@ -1,7 +1,6 @@
 //! Kill, drain and shutdown (rules K1–K13, D8).
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::deadlines::Due;
 use crate::effect::{Effect, KillReport, Outcome};
 use crate::event::{Kill, KillMode, KillReceipt, ProcessKey};
 use crate::ledger::Place;
-use crate::mailbox::Message;
+use crate::mailbox::Envelope;
 use crate::registry::{Core, SHUTDOWN_REPEAT};
 use crate::stop::{Step, Stop};
 use crate::time::Instant;
@@ -239,12 +238,12 @@ impl Core {
 
     /// Rule K2. Returns how many there were.
     fn empty_mailbox(&mut self, index: u32) -> u64 {
-        let messages = self.workers[index as usize].mailbox.take();
-        self.discard(index, messages)
+        let mailbox = core::mem::take(&mut self.workers[index as usize].mailbox);
+        self.discard(index, mailbox.len(), mailbox.drain())
     }
 
-    pub(crate) fn discard(&mut self, index: u32, messages: VecDeque<Message>) -> u64 {
-        let count = messages.len() as u64;
+    /// `messages` are `count`.
+    pub(crate) fn discard(&mut self, index: u32, count: u64, messages: impl Iterator<Item = Envelope>) -> u64 {
         let worker = &mut self.workers[index as usize];
         let held = worker.life.iter_mut().flat_map(|life| &mut life.held);
         for killer in worker.killers.iter_mut().chain(held) {

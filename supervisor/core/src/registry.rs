@@ -215,8 +215,7 @@ impl Core {
     pub fn task(&self, process: ProcessKey, id: MessageId) -> Option<&Message> {
         let worker = self.workers.get(process.index as usize)?;
         let life = worker.life.as_ref().filter(|_| worker.key(process.index) == process)?;
-        let at = life.in_flight.binary_search_by_key(&id, |message| message.task).ok()?;
-        life.in_flight.get(at)
+        life.in_flight.get(life.in_flight.position(id)?)
     }
 
     /// The name of a worker.
@@ -458,9 +457,9 @@ impl Core {
         debug_assert_eq!(self.places as u64, sum(|worker| worker.place.into()), "every place has a worker");
         debug_assert!(self.places <= self.limits.processes);
         for (index, worker) in &self.workers {
-            let waiting = worker.mailbox.iter();
-            let in_flight = worker.life.iter().flat_map(|life| &life.in_flight);
-            debug_assert_eq!(worker.charged, waiting.chain(in_flight).map(Message::charge).sum::<u64>());
+            let in_flight = worker.life.iter().flat_map(|life| life.in_flight.iter()).map(Message::envelope);
+            let held = worker.mailbox.envelopes().chain(in_flight);
+            debug_assert_eq!(worker.charged, held.map(|message| message.charge()).sum::<u64>());
             debug_assert!(worker.life.is_none() || worker.older.is_none(), "worker {index} is behind the gate");
             let needed = worker.life.is_some() || worker.may_start() && !worker.queued && self.stopping.is_none();
             debug_assert_eq!(worker.place, needed, "worker {index} has a place while it needs one");

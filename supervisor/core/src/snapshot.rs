@@ -76,6 +76,7 @@ impl Core {
         }
         core.limits = limits;
         core.index_all();
+        core.accounts.index_all();
         Ok(core)
     }
 }

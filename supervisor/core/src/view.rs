@@ -172,7 +172,7 @@ pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
             .then(|| worker.backoff_until.since(now)),
         queued: worker.queued,
         violations: worker.violations.as_ref().map_or(0, |violations| violations.count),
-        oldest: worker.mailbox.iter().map(|message| now.since(message.accepted)).next(),
+        oldest: worker.mailbox.envelopes().map(|message| now.since(message.accepted)).next(),
         waits_for: worker.held.as_ref().filter(|_| waits_for_start).map(|held| held.detail()),
         startup_method: worker.startup.as_deref(),
         age: now.since(worker.created),

@@ -22,11 +22,7 @@ impl Core {
     /// is wanted follows as [`Effect::Killed`].
     pub fn kill(&mut self, now: Instant, kill: Kill<'_>) -> KillReceipt {
         self.now = now;
-        let found = match kill.target {
-            Target::Name(name) => self.find_name(name),
-            Target::Number(number) => self.find_number(number),
-        };
-        let Some(newest) = found else {
+        let Some(newest) = self.find_awake(kill.target) else {
             self.counters.ignored += 1;
             return KillReceipt::Ignored(Ignored::NoWorker);
         };
@@ -54,6 +50,7 @@ impl Core {
         let first = self.stopping.is_none();
         self.stopping = Some(self.stopping.map_or(deadline, |earlier| earlier.min(deadline)));
         if first {
+            self.drop_resting();
             let indexes = self.in_order_of_numbers();
             for index in indexes {
                 let worker = &mut self.workers[index as usize];

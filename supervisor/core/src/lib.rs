@@ -29,6 +29,7 @@ mod post;
 mod queue;
 mod registry;
 mod restart;
+mod resting;
 mod snapshot;
 mod stop;
 mod time;
@@ -36,6 +37,7 @@ mod timers;
 mod view;
 mod watch;
 mod worker;
+mod workers;
 
 pub use accounts::Charge;
 pub use dead_letters::{DeadLetter, DeadTotals, Letters};

@@ -17,7 +17,7 @@ use crate::time::Instant;
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 64;
 
 /// Name and number of a worker, as its messages carry them.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The name.
     pub name: WorkerName,

@@ -132,14 +132,17 @@ impl Core {
         self.check_size(call)?;
         let sender = match call.from {
             None => None,
-            Some(process) => match self.workers.get(process.index as usize) {
-                Some(worker) if worker.identity.number == process.number => Some(process.index),
+            Some(process) => match self.workers.seat(process.index as usize) {
+                Some(worker) if worker.number() == process.number => {
+                    self.wake(process.index);
+                    Some(process.index)
+                }
                 _ => return Ok(Admission::Ignored(Ignored::NoWorker)),
             },
         };
         let found = match call.target {
             Target::Name(name) => {
-                let found = self.find_name(name);
+                let found = self.find_awake(call.target);
                 // Who is found has a name that was checked.
                 if found.is_none()
                     && let Err(error) = WorkerName::check(name)
@@ -155,7 +158,7 @@ impl Core {
                 }
                 found.filter(|index| self.workers[*index as usize].goal == Goal::Up)
             }
-            Target::Number(number) => match self.find_number(number) {
+            Target::Number(_) => match self.find_awake(call.target) {
                 None => return Ok(Admission::Ignored(Ignored::NoWorker)),
                 Some(index) if self.workers[index as usize].goal != Goal::Up => {
                     let own = sender == Some(index);

@@ -126,6 +126,38 @@ pub(crate) struct Killer {
 }
 
 impl Worker {
+    /// One that has nothing yet, and is alone in its line.
+    pub fn new(identity: Identity, policy: Arc<Policy>, created: Instant) -> Worker {
+        Worker {
+            identity: Arc::new(identity),
+            policy,
+            goal: Goal::Up,
+            kept: false,
+            watched: false,
+            failures: Failures::default(),
+            older: None,
+            newer: None,
+            startup: None,
+            mailbox: Mailbox::default(),
+            charged: 0,
+            life: None,
+            generation: Generation::default(),
+            backoff_until: Instant::default(),
+            paused: false,
+            place: false,
+            queued: false,
+            drain_deadline: Instant::NEVER,
+            wake_at: Instant::NEVER,
+            killers: Vec::new(),
+            executed: 0,
+            crashes: 0,
+            exits: None,
+            violations: None,
+            held: None,
+            created,
+        }
+    }
+
     pub fn key(&self, index: u32) -> ProcessKey {
         ProcessKey { index, number: self.identity.number, generation: self.generation }
     }

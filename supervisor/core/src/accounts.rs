@@ -4,8 +4,9 @@
 //! A message is charged when it is accepted and paid back when it has its fate, to the byte: an account without
 //! a charge does not exist.
 
-use alloc::collections::BTreeMap;
+use core::hash::BuildHasher;
 
+use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
@@ -22,20 +23,26 @@ pub struct Charge {
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Accounts {
-    by_id: BTreeMap<AccountId, u32>,
     charges: Slab<(AccountId, Charge)>,
+    #[serde(skip)]
+    by_id: HashTable<u32>,
+    #[serde(skip)]
+    hasher: DefaultHashBuilder,
 }
 
 impl Accounts {
     /// What an account is charged now.
     pub fn of(&self, id: AccountId) -> Charge {
-        self.by_id.get(&id).map_or_else(Charge::default, |index| self.charges[*index as usize].1)
+        self.find(id).map_or_else(Charge::default, |index| self.charges[index as usize].1)
     }
 
     /// Charges a message; returns the account's place, which the message keeps.
     pub fn charge(&mut self, id: AccountId, bytes: u64) -> u32 {
-        let charges = &mut self.charges;
-        let index = *self.by_id.entry(id).or_insert_with(|| charges.insert((id, Charge::default())) as u32);
+        let index = self.find(id).unwrap_or_else(|| {
+            let index = self.charges.insert((id, Charge::default())) as u32;
+            self.index(index, id);
+            index
+        });
         let charge = &mut self.charges[index as usize].1;
         charge.messages += 1;
         charge.bytes += bytes;
@@ -50,7 +57,10 @@ impl Accounts {
         let left = (*id, *charge);
         if charge.messages == 0 {
             debug_assert_eq!(charge.bytes, 0, "all of an account is paid back");
-            self.by_id.remove(id);
+            let hash = self.hasher.hash_one(*id);
+            if let Ok(entry) = self.by_id.find_entry(hash, |entry| *entry == index) {
+                entry.remove();
+            }
             self.charges.remove(index as usize);
         }
         left
@@ -59,6 +69,23 @@ impl Accounts {
     /// All that are charged now.
     pub fn iter(&self) -> impl Iterator<Item = (AccountId, Charge)> {
         self.charges.iter().map(|(_, account)| *account)
+    }
+
+    /// Finds all again, after a snapshot was read.
+    pub fn index_all(&mut self) {
+        let all: alloc::vec::Vec<_> = self.charges.iter().map(|(index, (id, _))| (index as u32, *id)).collect();
+        for (index, id) in all {
+            self.index(index, id);
+        }
+    }
+
+    fn find(&self, id: AccountId) -> Option<u32> {
+        self.by_id.find(self.hasher.hash_one(id), |index| self.charges[*index as usize].0 == id).copied()
+    }
+
+    fn index(&mut self, index: u32, id: AccountId) {
+        let (charges, hasher) = (&self.charges, &self.hasher);
+        self.by_id.insert_unique(hasher.hash_one(id), index, |entry| hasher.hash_one(charges[*entry as usize].0));
     }
 }
 

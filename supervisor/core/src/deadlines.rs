@@ -52,6 +52,7 @@ impl Deadlines {
         entries.retain(|Reverse((at, due))| holds(*at, *due));
         entries.sort_unstable();
         entries.dedup();
+        entries.shrink_to(2 * entries.len());
         self.heap = BinaryHeap::from(entries);
     }
 }

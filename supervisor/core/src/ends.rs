@@ -40,7 +40,7 @@ impl Core {
             life.start_failed(StartStage::EndedBeforeReady, "it ended before it was ready".into());
         }
         let slot = life.slot;
-        let mut rest = core::mem::take(&mut life.in_flight);
+        let mut rest = life.in_flight.take();
         // Without a mark nobody knows whether the first had begun: it is charged, and not executed again unasked.
         let begun = |first: &Message| mark.is_none_or(|mark| mark.begun >= first.task);
         if rest.front().is_some_and(begun) {
@@ -53,7 +53,7 @@ impl Core {
             if killed && !timed_out {
                 let message = rest.pop_front().expect("there is a front");
                 let outcome = self.emptied(true, Some(exit));
-                self.settle(index, message, Place::Running, outcome);
+                self.settle(index, message.envelope(), Place::Running, outcome);
             } else if deaths < attempts && !timed_out {
                 self.ledger.unbegin();
             } else {
@@ -77,7 +77,7 @@ impl Core {
             }
         }
         match killed {
-            true => drop(self.discard(index, rest)),
+            true => drop(self.discard(index, rest.len() as u64, rest.iter().map(Message::envelope))),
             false => {
                 let number = process.number;
                 let expiring = rest.iter().filter(|message| message.expires != Instant::NEVER);
@@ -151,7 +151,8 @@ impl Core {
 
     /// Rule D5: what waited for a process that cannot be started.
     fn drop_unstarted(&mut self, now: Instant, index: u32, exit: Option<Exit>) {
-        for message in self.workers[index as usize].mailbox.take_queue() {
+        let mut queue = self.workers[index as usize].mailbox.take_queue();
+        while let Some(message) = queue.pop() {
             let may_have_run = message.may_have_run();
             let fate = Fate { reason: DeadReason::NeverStarted, exit, may_have_run };
             self.bury(now, index, message, Place::Pending, fate);

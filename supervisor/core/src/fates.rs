@@ -5,31 +5,14 @@ use workhall_protocol::terms::DeadReason;
 use crate::dead_letters::{DeadLetter, Fate};
 use crate::effect::{Effect, Outcome};
 use crate::ledger::Place;
-use crate::mailbox::Message;
+use crate::mailbox::{Envelope, Message};
 use crate::registry::Core;
 use crate::time::Instant;
 use crate::watch::Watch;
 
 impl Core {
     /// The end of a message: the ledger, the charge, and who waits.
-    pub(crate) fn settle(&mut self, index: u32, message: Message, place: Place, outcome: Outcome) {
-        self.close(index, &message, place, outcome);
-    }
-
-    /// The same for a message that is kept as a dead letter.
-    pub(crate) fn bury(&mut self, now: Instant, index: u32, message: Message, place: Place, fate: Fate) {
-        let Fate { reason, exit, may_have_run } = fate;
-        let outcome = match reason {
-            DeadReason::Expired => Outcome::Expired { may_have_run },
-            _ => Outcome::Dead { reason, exit, may_have_run },
-        };
-        self.close(index, &message, place, outcome);
-        let worker = &self.workers[index as usize];
-        let letter = DeadLetter::new(message, worker.identity.clone(), worker.generation, fate, now);
-        self.dead_letters.keep(letter, self.limits.dead_messages, self.limits.dead_bytes);
-    }
-
-    fn close(&mut self, index: u32, message: &Message, place: Place, outcome: Outcome) {
+    pub(crate) fn settle(&mut self, index: u32, message: Envelope, place: Place, outcome: Outcome) {
         self.ledger.settle(place, &outcome);
         let charge = message.charge();
         self.workers[index as usize].charged -= charge;
@@ -52,5 +35,18 @@ impl Core {
         if let Some(reply) = message.reply {
             self.emit(Effect::Settled { reply, outcome });
         }
+    }
+
+    /// The same for a message that is kept as a dead letter.
+    pub(crate) fn bury(&mut self, now: Instant, index: u32, message: Message, place: Place, fate: Fate) {
+        let Fate { reason, exit, may_have_run } = fate;
+        let outcome = match reason {
+            DeadReason::Expired => Outcome::Expired { may_have_run },
+            _ => Outcome::Dead { reason, exit, may_have_run },
+        };
+        self.settle(index, message.envelope(), place, outcome);
+        let worker = &self.workers[index as usize];
+        let letter = DeadLetter::new(message, worker.identity.clone(), worker.generation, fate, now);
+        self.dead_letters.keep(letter, self.limits.dead_messages, self.limits.dead_bytes);
     }
 }

@@ -1,7 +1,6 @@
 //! Kill, drain and shutdown (rules K1–K13, D8).
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::deadlines::Due;
 use crate::effect::{Effect, KillReport, Outcome};
 use crate::event::{Kill, KillMode, KillReceipt, ProcessKey};
 use crate::ledger::Place;
-use crate::mailbox::Message;
+use crate::mailbox::Envelope;
 use crate::registry::{Core, SHUTDOWN_REPEAT};
 use crate::stop::{Step, Stop};
 use crate::time::Instant;
@@ -23,11 +22,7 @@ impl Core {
     /// is wanted follows as [`Effect::Killed`].
     pub fn kill(&mut self, now: Instant, kill: Kill<'_>) -> KillReceipt {
         self.now = now;
-        let found = match kill.target {
-            Target::Name(name) => self.find_name(name),
-            Target::Number(number) => self.find_number(number),
-        };
-        let Some(newest) = found else {
+        let Some(newest) = self.find_awake(kill.target) else {
             self.counters.ignored += 1;
             return KillReceipt::Ignored(Ignored::NoWorker);
         };
@@ -55,6 +50,7 @@ impl Core {
         let first = self.stopping.is_none();
         self.stopping = Some(self.stopping.map_or(deadline, |earlier| earlier.min(deadline)));
         if first {
+            self.drop_resting();
             let indexes = self.in_order_of_numbers();
             for index in indexes {
                 let worker = &mut self.workers[index as usize];
@@ -239,12 +235,12 @@ impl Core {
 
     /// Rule K2. Returns how many there were.
     fn empty_mailbox(&mut self, index: u32) -> u64 {
-        let messages = self.workers[index as usize].mailbox.take();
-        self.discard(index, messages)
+        let mailbox = core::mem::take(&mut self.workers[index as usize].mailbox);
+        self.discard(index, mailbox.len(), mailbox.drain())
     }
 
-    pub(crate) fn discard(&mut self, index: u32, messages: VecDeque<Message>) -> u64 {
-        let count = messages.len() as u64;
+    /// `messages` are `count`.
+    pub(crate) fn discard(&mut self, index: u32, count: u64, messages: impl Iterator<Item = Envelope>) -> u64 {
         let worker = &mut self.workers[index as usize];
         let held = worker.life.iter_mut().flat_map(|life| &mut life.held);
         for killer in worker.killers.iter_mut().chain(held) {

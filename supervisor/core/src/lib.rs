@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod accounts;
+mod chunk;
 mod dead_letters;
 mod deadlines;
 mod effect;
@@ -16,6 +17,7 @@ mod ends;
 mod event;
 mod fates;
 mod held;
+mod in_flight;
 mod kill;
 mod ledger;
 mod lifecycle;
@@ -24,8 +26,10 @@ mod overtime;
 mod places;
 mod policy;
 mod post;
+mod queue;
 mod registry;
 mod restart;
+mod resting;
 mod snapshot;
 mod stop;
 mod time;
@@ -33,6 +37,7 @@ mod timers;
 mod view;
 mod watch;
 mod worker;
+mod workers;
 
 pub use accounts::Charge;
 pub use dead_letters::{DeadLetter, DeadTotals, Letters};

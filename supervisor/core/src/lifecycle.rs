@@ -17,9 +17,6 @@ use crate::stop::{Step, Stop};
 use crate::time::Instant;
 use crate::worker::{Goal, Life, Worker};
 
-/// How many bytes are sent ahead to a process at most, beyond the message being executed.
-const SENT_AHEAD_BYTES_MAX: u64 = 256 << 10;
-
 impl Core {
     /// A fact about a process.
     pub fn handle(&mut self, now: Instant, event: Event<'_>) {
@@ -118,43 +115,53 @@ impl Core {
     /// Hands over what the window has room for.
     pub(crate) fn pump(&mut self, now: Instant, index: u32) {
         self.hand_over(now, index);
+        self.arm_timed(index);
+    }
+
+    fn hand_over(&mut self, now: Instant, index: u32) {
+        while !self.workers[index as usize].mailbox.nothing_due() {
+            let worker = &mut self.workers[index as usize];
+            // Most often it has enough already: that is seen without a look at the next message.
+            let room = |life: &Life| life.accepts() && life.in_flight.len() < worker.window(life);
+            if worker.goal == Goal::Down || !worker.life.as_deref().is_some_and(room) {
+                return;
+            }
+            let next = worker.mailbox.front().expect("something is due");
+            let expired = next.expires <= now;
+            if !expired && !worker.takes(now, &next) {
+                return;
+            }
+            let message = worker.mailbox.pop().expect("there is a front");
+            match expired {
+                true => self.expired(now, index, message),
+                false => self.deliver(now, index, message),
+            }
+        }
+        if self.workers[index as usize].life.is_some() {
+            self.remove_if_drained(now, index);
+        }
+    }
+
+    /// The worker takes it, and it is the next.
+    pub(crate) fn deliver(&mut self, now: Instant, index: u32, message: Message) {
+        let worker = &mut self.workers[index as usize];
+        let process = worker.key(index);
+        let life = worker.life.as_mut().expect("who takes a message has a process");
+        let (slot, id) = (life.slot, message.task);
+        if life.in_flight.is_empty() {
+            life.since = now;
+            self.ledger.begin();
+        }
+        life.in_flight.push(message);
+        self.emit(Effect::Deliver { process, slot, id });
+    }
+
+    /// Where a time limit may change with every message.
+    pub(crate) fn arm_timed(&mut self, index: u32) {
         let timed = |worker: &&Worker| worker.policy.task_timeout.is_some() || worker.policy.idle_timeout.is_some();
         if self.workers.get(index as usize).filter(timed).is_some() {
             self.arm_earlier(index);
         }
-    }
-
-    fn hand_over(&mut self, now: Instant, index: u32) {
-        loop {
-            let worker = &mut self.workers[index as usize];
-            let process = worker.key(index);
-            let Some(life) = &worker.life else { return };
-            let Some(next) = worker.mailbox.front() else { break };
-            if !life.accepts() || worker.goal == Goal::Down || life.in_flight.len() >= worker.window(life) {
-                return;
-            }
-            if next.expires <= now {
-                let message = worker.mailbox.pop().expect("there is a front");
-                self.expired(now, index, message);
-                continue;
-            }
-            let ahead: u64 = life.in_flight.iter().skip(1).map(Message::charge).sum();
-            // What may expire is not sent ahead: it could not be called back.
-            let must_be_first = next.expires != Instant::NEVER || ahead + next.charge() > SENT_AHEAD_BYTES_MAX;
-            if must_be_first && !life.in_flight.is_empty() {
-                return;
-            }
-            let message = worker.mailbox.pop().expect("there is a front");
-            let life = worker.life.as_mut().expect("was there above");
-            let (slot, id) = (life.slot, message.task);
-            if life.in_flight.is_empty() {
-                life.since = now;
-                self.ledger.begin();
-            }
-            life.in_flight.push_back(message);
-            self.emit(Effect::Deliver { process, slot, id });
-        }
-        self.remove_if_drained(now, index);
     }
 
     fn settled(&mut self, now: Instant, process: ProcessKey, id: MessageId, outcome: impl FnOnce(bool) -> Outcome) {
@@ -184,13 +191,13 @@ impl Core {
     /// The process never sees this message: it has failed, wherever it stood among those sent ahead.
     fn undeliverable(&mut self, now: Instant, process: ProcessKey, id: MessageId, error: &str) {
         let Some(life) = self.life(process) else { return };
-        let Ok(at) = life.in_flight.binary_search_by_key(&id, |message| message.task) else { return };
+        let Some(at) = life.in_flight.position(id) else { return };
         let message = life.in_flight.remove(at).expect("was found there");
         let another = !life.in_flight.is_empty();
         life.since = if at == 0 { now } else { life.since };
         let error = if message.reply.is_some() { error.into() } else { Box::default() };
         let place = if at == 0 { Place::Running } else { Place::Pending };
-        self.settle(process.index, message, place, Outcome::Failed { error });
+        self.settle(process.index, message.envelope(), place, Outcome::Failed { error });
         if at == 0 && another {
             self.ledger.begin();
         }
@@ -220,7 +227,7 @@ impl Core {
     fn settle_front(&mut self, now: Instant, index: u32, outcome: Outcome) {
         let worker = &mut self.workers[index as usize];
         let life = worker.life.as_mut().expect("a task has a process");
-        let message = life.in_flight.pop_front().expect("the caller has seen it");
+        let message = life.in_flight.pop().expect("the caller has seen it");
         life.settled = message.task;
         life.since = now;
         let another = !life.in_flight.is_empty();
@@ -230,7 +237,7 @@ impl Core {
         let stopping = life.stop.is_some();
         worker.executed += 1;
         worker.note(message.task, Current::Finished);
-        self.settle(index, message, Place::Running, outcome);
+        self.settle(index, message.envelope(), Place::Running, outcome);
         if another {
             self.ledger.begin();
         }
@@ -266,7 +273,7 @@ impl Core {
         if killed && mark.is_some() && !idle {
             life.ask_again = now.after(life.ask_again_after);
         }
-        self.discard(index, discarded);
+        self.discard(index, discarded.len() as u64, discarded.iter().map(Message::envelope));
         self.release_held(index, finished);
         self.arm(index);
         self.touch(index);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{MessageId, WorkerName, WorkerNumber};
 
 use crate::event::ReplyTo;
+use crate::queue::Queue;
 use crate::time::Instant;
 
 /// What a message counts beyond its method and arguments, in bytes: about what the supervisor
@@ -16,7 +17,7 @@ use crate::time::Instant;
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 64;
 
 /// Name and number of a worker, as its messages carry them.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The name.
     pub name: WorkerName,
@@ -52,32 +53,77 @@ pub struct Message {
     method_bytes: u16,
 }
 
-impl Message {
-    /// `method` is at most `u16::MAX` bytes; the registry has checked that.
-    pub(crate) fn new(id: MessageId, accepted: Instant, method: &str, args: &[u8]) -> Message {
-        let mut body = Vec::with_capacity(method.len() + args.len());
-        body.extend_from_slice(method.as_bytes());
-        body.extend_from_slice(args);
-        Message {
+/// What is to be known of a message without its content.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Envelope {
+    pub id: MessageId,
+    pub task: MessageId,
+    pub reply: Option<ReplyTo>,
+    pub accepted: Instant,
+    pub expires: Instant,
+    pub account: u32,
+    pub deaths: u8,
+    pub returns: u8,
+    /// Method and arguments.
+    pub bytes: u32,
+}
+
+/// A message whose content is still, or again, somewhere else.
+#[derive(Clone, Debug)]
+pub(crate) struct Posted<'a> {
+    pub envelope: Envelope,
+    pub from: Option<Arc<Identity>>,
+    pub method: &'a [u8],
+    pub args: &'a [u8],
+}
+
+impl Envelope {
+    /// What it counts against the bounds, in bytes.
+    pub fn charge(&self) -> u64 {
+        u64::from(self.bytes) + MESSAGE_OVERHEAD_BYTES
+    }
+
+    /// Whether a process may have begun it, while it waits (rule L2).
+    pub fn may_have_run(&self) -> bool {
+        self.deaths > 0
+    }
+}
+
+impl<'a> Posted<'a> {
+    /// For ever valid, of a client, and nobody waits for it. `method` is at most `u16::MAX` bytes, and both together have
+    /// at most `u32::MAX`: the registry has checked that.
+    pub fn new(id: MessageId, accepted: Instant, method: &'a str, args: &'a [u8]) -> Posted<'a> {
+        let envelope = Envelope {
             id,
             task: id,
-            from: None,
             reply: None,
             accepted,
             expires: Instant::NEVER,
             account: 0,
             deaths: 0,
             returns: 0,
-            body: body.into_boxed_slice(),
-            method_bytes: method.len() as u16,
-        }
+            bytes: (method.len() + args.len()) as u32,
+        };
+        Posted { envelope, from: None, method: method.as_bytes(), args }
     }
 
-    /// The same content as a new message, for ever valid, for which nobody waits.
-    pub(crate) fn again(self, id: MessageId, now: Instant) -> Message {
-        Message { id, task: id, reply: None, accepted: now, expires: Instant::NEVER, deaths: 0, returns: 0, ..self }
+    /// Bytes of method and arguments.
+    pub fn bytes(&self) -> usize {
+        self.method.len() + self.args.len()
     }
 
+    /// Copies the content.
+    pub fn into_message(self) -> Message {
+        let Envelope { id, task, reply, accepted, expires, account, deaths, returns, .. } = self.envelope;
+        let mut body = Vec::with_capacity(self.bytes());
+        body.extend_from_slice(self.method);
+        body.extend_from_slice(self.args);
+        let (from, body, method_bytes) = (self.from, body.into_boxed_slice(), self.method.len() as u16);
+        Message { id, task, from, reply, accepted, expires, account, deaths, returns, body, method_bytes }
+    }
+}
+
+impl Message {
     /// The method.
     pub fn method(&self) -> &str {
         core::str::from_utf8(&self.body[..self.method_bytes.into()]).expect("was made from a str")
@@ -86,6 +132,17 @@ impl Message {
     /// The arguments, as they came.
     pub fn args(&self) -> &[u8] {
         &self.body[self.method_bytes.into()..]
+    }
+
+    pub(crate) fn envelope(&self) -> Envelope {
+        let Message { id, task, reply, accepted, expires, account, deaths, returns, .. } = *self;
+        let bytes = self.body.len() as u32;
+        Envelope { id, task, reply, accepted, expires, account, deaths, returns, bytes }
+    }
+
+    pub(crate) fn posted(&self) -> Posted<'_> {
+        let (method, args) = self.body.split_at(self.method_bytes.into());
+        Posted { envelope: self.envelope(), from: self.from.clone(), method, args }
     }
 
     /// What it counts against the bounds, in bytes.
@@ -99,11 +156,17 @@ impl Message {
     }
 }
 
+#[cfg(test)]
+impl Message {
+    pub(crate) fn new(id: MessageId, accepted: Instant, method: &str, args: &[u8]) -> Message {
+        Posted::new(id, accepted, method, args).into_message()
+    }
+}
+
 /// The messages of one worker that no process has been given yet.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Mailbox {
-    /// In the order of their task numbers.
-    queue: VecDeque<Message>,
+    queue: Queue,
     /// Posted for later: they enter the queue at their time. Few workers have any.
     #[allow(clippy::box_collection, reason = "a worker without any has a pointer, not an empty map")]
     later: Option<Box<BTreeMap<(Instant, MessageId), Message>>>,
@@ -120,28 +183,28 @@ impl Mailbox {
         self.queue.is_empty()
     }
 
-    pub fn front(&self) -> Option<&Message> {
+    #[inline]
+    pub fn front(&self) -> Option<Envelope> {
         self.queue.front()
     }
 
+    /// A new message, for the next process.
+    pub fn post(&mut self, posted: Posted<'_>) {
+        self.queue.post(posted);
+    }
+
+    /// One that was kept until now.
     pub fn push(&mut self, message: Message) {
-        debug_assert!(self.queue.back().is_none_or(|last| last.task < message.task));
-        self.queue.push_back(message);
+        self.queue.push(message);
     }
 
     pub fn pop(&mut self) -> Option<Message> {
-        let message = self.queue.pop_front();
-        // A drained queue must not hold the memory of its deepest hour; a small one is not worth it.
-        if self.queue.is_empty() && self.queue.capacity() > 64 {
-            self.queue = VecDeque::new();
-        }
-        message
+        self.queue.pop()
     }
 
     /// Puts back what a process was given; `messages` are older than all here.
     pub fn put_back(&mut self, messages: VecDeque<Message>) {
         for message in messages.into_iter().rev() {
-            debug_assert!(self.queue.front().is_none_or(|first| message.task < first.task));
             self.queue.push_front(message);
         }
     }
@@ -168,30 +231,28 @@ impl Mailbox {
 
     /// Whether a message waits here; none that is for later.
     pub fn contains(&self, task: MessageId) -> bool {
-        self.queue.binary_search_by_key(&task, |message| message.task).is_ok()
+        self.queue.contains(task)
     }
 
     /// Takes out one message by its task number.
     pub fn remove(&mut self, task: MessageId) -> Option<Message> {
-        let at = self.queue.binary_search_by_key(&task, |message| message.task).ok()?;
-        self.queue.remove(at)
-    }
-
-    /// Takes out all, those for later last.
-    pub fn take(&mut self) -> VecDeque<Message> {
-        let mut messages = core::mem::take(&mut self.queue);
-        if let Some(later) = self.later.take() {
-            messages.extend(later.into_values());
-        }
-        messages
+        self.queue.remove(task)
     }
 
     /// Takes out all that a process would be given now.
-    pub fn take_queue(&mut self) -> VecDeque<Message> {
+    pub fn take_queue(&mut self) -> Queue {
         core::mem::take(&mut self.queue)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Message> {
-        self.queue.iter().chain(self.later.iter().flat_map(|later| later.values()))
+    /// What is to be known of all, those for later last.
+    pub fn envelopes(&self) -> impl Iterator<Item = Envelope> {
+        let later = self.later.iter().flat_map(|later| later.values());
+        self.queue.envelopes().chain(later.map(Message::envelope))
+    }
+
+    /// Drops all, one after the other, those for later last, and says what they were.
+    pub fn drain(mut self) -> impl Iterator<Item = Envelope> {
+        let mut later = self.later.take().into_iter().flat_map(|later| later.into_values());
+        core::iter::from_fn(move || self.queue.skip().or_else(|| later.next().map(|message| message.envelope())))
     }
 }

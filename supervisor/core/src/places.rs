@@ -62,6 +62,9 @@ impl Core {
             worker.place = false;
             self.places -= 1;
         }
+        if worker.life.is_none() && self.idle.last() != Some(&index) {
+            self.idle.push(index);
+        }
     }
 
     /// Gives free places to those who wait for one, first come first served.

@@ -12,7 +12,7 @@ use workhall_protocol::terms::{Ignored, Refusal};
 use crate::dead_letters::Letters;
 use crate::deadlines::Due;
 use crate::event::{AccountId, Call, CallReceipt};
-use crate::mailbox::{Identity, MESSAGE_OVERHEAD_BYTES, Message};
+use crate::mailbox::{Envelope, Identity, MESSAGE_OVERHEAD_BYTES, Posted};
 use crate::policy::Policy;
 use crate::registry::{Core, Refused};
 use crate::time::Instant;
@@ -50,12 +50,12 @@ impl Core {
         let receipt = match self.admit(now, &call, class_of) {
             Ok(Admission::By(index)) => {
                 let id = self.take_message_id();
-                let startup = self.workers[index as usize].startup.clone();
-                let mut message = Message::new(id, now, method_or(call.method, startup.as_deref()), call.args);
-                message.from = call.from.map(|from| self.workers[from.index as usize].identity.clone());
-                message.reply = call.reply;
-                message.expires = call.expires.map_or(Instant::NEVER, |expires| now.after(expires));
-                self.accept(now, index, message, call.account, call.after);
+                let startup = self.workers[index as usize].startup.as_ref().filter(|_| call.method.is_empty()).cloned();
+                let mut posted = Posted::new(id, now, method_or(call.method, startup.as_deref()), call.args);
+                posted.from = call.from.map(|from| self.workers[from.index as usize].identity.clone());
+                posted.envelope.reply = call.reply;
+                posted.envelope.expires = call.expires.map_or(Instant::NEVER, |expires| now.after(expires));
+                self.accept(now, index, posted, call.account, call.after);
                 CallReceipt::Accepted { number: self.workers[index as usize].identity.number, message: id }
             }
             Ok(Admission::Ignored(reason)) => {
@@ -98,9 +98,10 @@ impl Core {
             };
             match self.admit(now, &call, &mut class_of) {
                 Ok(Admission::By(index)) => {
-                    let message = letters.pop_front().expect("there is a front").message;
-                    let id = self.take_message_id();
-                    self.accept(now, index, message.again(id, now), account, None);
+                    let letter = letters.pop_front().expect("there is a front");
+                    let (id, message) = (self.take_message_id(), &letter.message);
+                    let again = Posted::new(id, now, message.method(), message.args());
+                    self.accept(now, index, Posted { from: message.from.clone(), ..again }, account, None);
                     report.requeued += 1;
                     report.first.get_or_insert(id);
                 }
@@ -131,14 +132,21 @@ impl Core {
         self.check_size(call)?;
         let sender = match call.from {
             None => None,
-            Some(process) => match self.workers.get(process.index as usize) {
-                Some(worker) if worker.identity.number == process.number => Some(process.index),
+            Some(process) => match self.workers.seat(process.index as usize) {
+                Some(worker) if worker.number() == process.number => {
+                    self.wake(process.index);
+                    Some(process.index)
+                }
                 _ => return Ok(Admission::Ignored(Ignored::NoWorker)),
             },
         };
         let found = match call.target {
             Target::Name(name) => {
-                if let Err(error) = WorkerName::check(name) {
+                let found = self.find_awake(call.target);
+                // Who is found has a name that was checked.
+                if found.is_none()
+                    && let Err(error) = WorkerName::check(name)
+                {
                     return Err(Refused::new(Refusal::BadName, error.to_string()));
                 }
                 if let Some(sender) = sender {
@@ -148,9 +156,9 @@ impl Core {
                         return Ok(Admission::Ignored(Ignored::OwnKilledWorker));
                     }
                 }
-                self.find_name(name).filter(|index| self.workers[*index as usize].goal == Goal::Up)
+                found.filter(|index| self.workers[*index as usize].goal == Goal::Up)
             }
-            Target::Number(number) => match self.find_number(number) {
+            Target::Number(_) => match self.find_awake(call.target) {
                 None => return Ok(Admission::Ignored(Ignored::NoWorker)),
                 Some(index) if self.workers[index as usize].goal != Goal::Up => {
                     let own = sender == Some(index);
@@ -205,9 +213,17 @@ impl Core {
     }
 
     /// Nothing can fail any more: the message is charged, counted, and in the mailbox.
-    fn accept(&mut self, now: Instant, index: u32, mut message: Message, account: AccountId, after: Option<Duration>) {
-        let (id, charge, expires) = (message.id, message.charge(), message.expires);
-        message.account = self.accounts.charge(account, charge);
+    fn accept(
+        &mut self,
+        now: Instant,
+        index: u32,
+        mut posted: Posted<'_>,
+        account: AccountId,
+        after: Option<Duration>,
+    ) {
+        let Envelope { id, expires, .. } = posted.envelope;
+        let charge = posted.envelope.charge();
+        posted.envelope.account = self.accounts.charge(account, charge);
         self.total_bytes += charge;
         self.ledger.accept();
         let worker = &mut self.workers[index as usize];
@@ -217,12 +233,18 @@ impl Core {
             // Its time to live is looked at when it enters the mailbox.
             Some(after) => {
                 let due = now.after(after);
-                worker.mailbox.keep_until(due, message);
+                worker.mailbox.keep_until(due, posted.into_message());
                 self.push_deadline(due, Due::Later { index, number, id });
                 self.touch(index);
             }
+            // It need not go by way of the mailbox.
+            None if worker.mailbox.nothing_due() && worker.takes(now, &posted.envelope) => {
+                self.deliver(now, index, posted.into_message());
+                self.touch(index);
+                self.arm_timed(index);
+            }
             None => {
-                worker.mailbox.push(message);
+                worker.mailbox.post(posted);
                 if expires != Instant::NEVER {
                     self.push_deadline(expires, Due::Message { index, number, task: id });
                 }

@@ -12,7 +12,6 @@ use core::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::{Deserialize, Serialize};
-use slab::Slab;
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::Refusal;
 
@@ -22,12 +21,13 @@ use crate::deadlines::Deadlines;
 use crate::effect::Effect;
 use crate::event::{AccountId, ProcessKey};
 use crate::ledger::{Counters, Ledger};
-use crate::mailbox::{Identity, Mailbox, Message};
+use crate::mailbox::{Identity, Message};
 use crate::policy::{Limits, Policy};
 use crate::time::Instant;
 use crate::view::{WorkerView, view};
 use crate::watch::Watch;
-use crate::worker::{Goal, Life, Worker};
+use crate::worker::{Life, Worker};
+use crate::workers::{Seat, Workers};
 
 /// Why a call was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct Core {
     /// Of the configuration that is in force when the snapshot is restored.
     #[serde(skip)]
     pub(crate) limits: Limits,
-    pub(crate) workers: Slab<Worker>,
+    pub(crate) workers: Workers,
     /// The newest worker of each name.
     #[serde(skip)]
     by_name: HashTable<u32>,
@@ -78,6 +78,9 @@ pub struct Core {
     /// Watched names that this step has changed.
     #[serde(skip)]
     pub(crate) touched: Vec<WorkerName>,
+    /// Workers that this step may have left with nothing to do.
+    #[serde(skip)]
+    pub(crate) idle: Vec<u32>,
     #[serde(skip)]
     pub(crate) effects: VecDeque<Effect>,
     /// When the current step happens.
@@ -95,7 +98,7 @@ impl Core {
     pub fn new(limits: Limits, seed: u64) -> Core {
         Core {
             limits,
-            workers: Slab::new(),
+            workers: Workers::new(),
             by_name: HashTable::new(),
             by_number: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -112,6 +115,7 @@ impl Core {
             watches: BTreeMap::new(),
             killed: BTreeSet::new(),
             touched: Vec::new(),
+            idle: Vec::new(),
             effects: VecDeque::new(),
             now: Instant::default(),
             stopping: None,
@@ -170,10 +174,7 @@ impl Core {
     /// Ends the backoff or pause of all workers of a name, or of the worker with a number (rule D4). Returns whether
     /// there is such a worker.
     pub fn resume(&mut self, now: Instant, target: Target<'_>) -> bool {
-        let found = match target {
-            Target::Name(name) => self.find_name(name),
-            Target::Number(number) => self.find_number(number),
-        };
+        let found = self.find_awake(target);
         self.now = now;
         let mut line = Vec::new();
         let mut at = found;
@@ -199,11 +200,7 @@ impl Core {
 
     /// The class of a worker that exists.
     pub fn class_of(&self, target: Target<'_>) -> Option<&str> {
-        let index = match target {
-            Target::Name(name) => self.find_name(name),
-            Target::Number(number) => self.find_number(number),
-        }?;
-        Some(&self.workers[index as usize].policy.class)
+        Some(&self.workers.seat(self.find(target)? as usize)?.policy().class)
     }
 
     /// How many workers there are.
@@ -215,29 +212,24 @@ impl Core {
     pub fn task(&self, process: ProcessKey, id: MessageId) -> Option<&Message> {
         let worker = self.workers.get(process.index as usize)?;
         let life = worker.life.as_ref().filter(|_| worker.key(process.index) == process)?;
-        let at = life.in_flight.binary_search_by_key(&id, |message| message.task).ok()?;
-        life.in_flight.get(at)
+        life.in_flight.get(life.in_flight.position(id)?)
     }
 
     /// The name of a worker.
     pub fn name(&self, process: ProcessKey) -> Option<&WorkerName> {
-        let worker = self.workers.get(process.index as usize)?;
-        (worker.identity.number == process.number).then_some(&worker.identity.name)
+        let worker = self.workers.seat(process.index as usize)?;
+        (worker.number() == process.number).then_some(worker.name())
     }
 
     /// The policy of a worker.
     pub fn policy(&self, process: ProcessKey) -> Option<&Arc<Policy>> {
-        let worker = self.workers.get(process.index as usize)?;
-        (worker.identity.number == process.number).then_some(&worker.policy)
+        let worker = self.workers.seat(process.index as usize)?;
+        (worker.number() == process.number).then_some(worker.policy())
     }
 
     /// All about the newest worker of a name, or about the worker with a number.
     pub fn worker(&self, now: Instant, target: Target<'_>) -> Option<WorkerView<'_>> {
-        let index = match target {
-            Target::Name(name) => self.find_name(name),
-            Target::Number(number) => self.find_number(number),
-        }?;
-        Some(view(&self.workers[index as usize], now))
+        Some(view(self.workers.seat(self.find(target)? as usize)?, now))
     }
 
     /// Creates a worker that no call creates, and starts its process: number 1 if `main` (rule W5).
@@ -272,34 +264,8 @@ impl Core {
         let watched = self.watches.contains_key(&identity.name);
         let hash = self.hasher.hash_one(identity.name.as_str());
         let number_hash = self.hasher.hash_one(identity.number);
-        let index = self.workers.insert(Worker {
-            identity: Arc::new(identity),
-            policy,
-            goal: Goal::Up,
-            kept: false,
-            watched,
-            failures: Default::default(),
-            older,
-            newer: None,
-            startup: None,
-            mailbox: Mailbox::default(),
-            charged: 0,
-            life: None,
-            generation: Default::default(),
-            backoff_until: Instant::default(),
-            paused: false,
-            place: false,
-            queued: false,
-            drain_deadline: Instant::NEVER,
-            wake_at: Instant::NEVER,
-            killers: Vec::new(),
-            executed: 0,
-            crashes: 0,
-            exits: None,
-            violations: None,
-            held: None,
-            created: now,
-        }) as u32;
+        let worker = Worker { watched, older, ..Worker::new(identity, policy, now) };
+        let index = self.workers.insert(worker);
         match older {
             Some(older) => {
                 self.workers[older as usize].newer = Some(index);
@@ -313,24 +279,28 @@ impl Core {
 
     fn index_number(&mut self, index: u32, hash: u64) {
         let (workers, hasher) = (&self.workers, &self.hasher);
-        self.by_number.insert_unique(hash, index, |entry| hasher.hash_one(workers[*entry as usize].identity.number));
+        let number = |entry: &u32| workers.seat(*entry as usize).map(Seat::number);
+        self.by_number.insert_unique(hash, index, |entry| hasher.hash_one(number(entry).expect(INDEXED)));
     }
 
     fn index_name(&mut self, index: u32, hash: u64) {
         let (workers, hasher) = (&self.workers, &self.hasher);
-        self.by_name
-            .insert_unique(hash, index, |entry| hasher.hash_one(workers[*entry as usize].identity.name.as_str()));
+        let name = |entry: &u32| workers.seat(*entry as usize).map(|seat| seat.name().as_str());
+        self.by_name.insert_unique(hash, index, |entry| hasher.hash_one(name(entry).expect(INDEXED)));
     }
 
     /// Finds all workers again by name and number, after a snapshot was read.
     pub(crate) fn index_all(&mut self) {
-        let found: Vec<u32> = self.workers.iter().map(|(index, _)| index as u32).collect();
-        for index in found {
-            let worker = &self.workers[index as usize];
-            let (identity, newest) = (worker.identity.clone(), worker.newer.is_none());
-            self.index_number(index, self.hasher.hash_one(identity.number));
-            if newest {
-                self.index_name(index, self.hasher.hash_one(identity.name.as_str()));
+        let hashes = |(index, seat): (u32, Seat<'_>)| {
+            let newest = !matches!(seat, Seat::Awake(worker) if worker.newer.is_some());
+            let name = newest.then(|| self.hasher.hash_one(seat.name().as_str()));
+            (index, self.hasher.hash_one(seat.number()), name)
+        };
+        let all: Vec<_> = self.workers.seats().map(hashes).collect();
+        for (index, number, name) in all {
+            self.index_number(index, number);
+            if let Some(name) = name {
+                self.index_name(index, name);
             }
         }
     }
@@ -390,12 +360,53 @@ impl Core {
 
     pub(crate) fn find_name(&self, name: &str) -> Option<u32> {
         let hash = self.hasher.hash_one(name);
-        self.by_name.find(hash, |index| *self.workers[*index as usize].identity.name == *name).copied()
+        let is = |index: &u32| self.workers.seat(*index as usize).is_some_and(|seat| **seat.name() == *name);
+        self.by_name.find(hash, is).copied()
     }
 
     pub(crate) fn find_number(&self, number: WorkerNumber) -> Option<u32> {
         let hash = self.hasher.hash_one(number);
-        self.by_number.find(hash, |index| self.workers[*index as usize].identity.number == number).copied()
+        let is = |index: &u32| self.workers.seat(*index as usize).is_some_and(|seat| seat.number() == number);
+        self.by_number.find(hash, is).copied()
+    }
+
+    fn find(&self, target: Target<'_>) -> Option<u32> {
+        match target {
+            Target::Name(name) => self.find_name(name),
+            Target::Number(number) => self.find_number(number),
+        }
+    }
+
+    /// Finds whom a request is for. If it rests it wakes, for this step at least.
+    pub(crate) fn find_awake(&mut self, target: Target<'_>) -> Option<u32> {
+        let index = self.find(target)?;
+        self.wake(index);
+        Some(index)
+    }
+
+    pub(crate) fn wake(&mut self, index: u32) {
+        if self.workers.wake(index) {
+            self.idle.push(index);
+        }
+    }
+
+    pub(crate) fn rest_idle(&mut self) {
+        while let Some(index) = self.idle.pop() {
+            self.workers.rest(self.now, index);
+        }
+    }
+
+    /// A shutdown has nothing to ask of those that rest.
+    pub(crate) fn drop_resting(&mut self) {
+        let (by_name, by_number, hasher) = (&mut self.by_name, &mut self.by_number, &self.hasher);
+        self.workers.drop_resting(|index, resting| {
+            let hashes = [hasher.hash_one(resting.name.as_str()), hasher.hash_one(resting.number())];
+            for (table, hash) in [&mut *by_name, &mut *by_number].into_iter().zip(hashes) {
+                if let Ok(entry) = table.find_entry(hash, |entry| *entry == index) {
+                    entry.remove();
+                }
+            }
+        });
     }
 
     /// The life that a fact is about; none, counted, if it has ended.
@@ -435,6 +446,7 @@ impl Core {
     pub(crate) fn finish_step(&mut self) {
         self.start_queued(self.now);
         self.answer_watches();
+        self.rest_idle();
         if self.stopping.is_some() && self.workers.is_empty() && !self.stopped {
             self.stopped = true;
             self.emit(Effect::Stopped);
@@ -457,10 +469,10 @@ impl Core {
         debug_assert_eq!(charges, (messages, self.total_bytes), "every charge is on one account");
         debug_assert_eq!(self.places as u64, sum(|worker| worker.place.into()), "every place has a worker");
         debug_assert!(self.places <= self.limits.processes);
-        for (index, worker) in &self.workers {
-            let waiting = worker.mailbox.iter();
-            let in_flight = worker.life.iter().flat_map(|life| &life.in_flight);
-            debug_assert_eq!(worker.charged, waiting.chain(in_flight).map(Message::charge).sum::<u64>());
+        for (index, worker) in self.workers.iter() {
+            let in_flight = worker.life.iter().flat_map(|life| life.in_flight.iter()).map(Message::envelope);
+            let held = worker.mailbox.envelopes().chain(in_flight);
+            debug_assert_eq!(worker.charged, held.map(|message| message.charge()).sum::<u64>());
             debug_assert!(worker.life.is_none() || worker.older.is_none(), "worker {index} is behind the gate");
             let needed = worker.life.is_some() || worker.may_start() && !worker.queued && self.stopping.is_none();
             debug_assert_eq!(worker.place, needed, "worker {index} has a place while it needs one");
@@ -468,5 +480,7 @@ impl Core {
     }
 }
 
+/// Who is found by name or number is there.
+const INDEXED: &str = "an index is that of a worker";
 /// How long a shutdown that is over waits between two attempts to end what is left.
 pub(crate) const SHUTDOWN_REPEAT: Duration = Duration::from_secs(1);

@@ -19,12 +19,12 @@ pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// Deaths in a row without a healthy life between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failures {
-    in_a_row: u16,
+    pub in_a_row: u16,
     /// When the last of them were: as many as the limit looks at. Few workers have any.
     #[allow(clippy::box_collection, reason = "a worker without any has a pointer, not an empty queue")]
-    recent: Option<Box<VecDeque<Instant>>>,
+    pub recent: Option<Box<VecDeque<Instant>>>,
     /// The limit was passed, and no life was healthy since: the next death pauses again.
-    on_trial: bool,
+    pub on_trial: bool,
 }
 
 /// What follows a death.

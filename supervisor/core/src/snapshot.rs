@@ -41,12 +41,16 @@ struct PolicyOf<P> {
 impl Core {
     /// Writes all of the state. To be called when all effects were taken.
     pub fn snapshot<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        debug_assert!(self.effects.is_empty() && self.touched.is_empty(), "between two steps nothing is on its way");
+        debug_assert!(
+            self.effects.is_empty() && self.touched.is_empty() && self.idle.is_empty(),
+            "between two steps nothing is on its way"
+        );
         let mut policies = BTreeMap::<*const Policy, PolicyOf<&Policy>>::new();
-        for (index, worker) in &self.workers {
-            let shared = policies.entry(Arc::as_ptr(&worker.policy));
-            let of = shared.or_insert_with(|| PolicyOf { policy: &worker.policy, workers: Vec::new() });
-            of.workers.push(index as u32);
+        for (index, worker) in self.workers.seats() {
+            let policy = worker.policy();
+            let shared = policies.entry(Arc::as_ptr(policy));
+            let of = shared.or_insert_with(|| PolicyOf { policy: &**policy, workers: Vec::new() });
+            of.workers.push(index);
         }
         let mut policies: Vec<_> = policies.into_values().collect();
         policies.sort_unstable_by_key(|of| of.workers[0]);
@@ -64,10 +68,9 @@ impl Core {
         for PolicyOf { policy, workers } in policies {
             let policy = Arc::new(policy);
             for index in workers {
-                let Some(worker) = core.workers.get_mut(index as usize) else {
+                if !core.workers.set_policy(index, policy.clone()) {
                     return fault("a policy belongs to no worker");
-                };
-                worker.policy = policy.clone();
+                }
                 left = left.wrapping_sub(1);
             }
         }
@@ -76,6 +79,7 @@ impl Core {
         }
         core.limits = limits;
         core.index_all();
+        core.accounts.index_all();
         Ok(core)
     }
 }

@@ -154,8 +154,9 @@ impl Core {
 
     pub(crate) fn push_deadline(&mut self, at: Instant, due: Due) {
         self.deadlines.push(at, due);
-        // Each worker has one entry that holds, each message at most one: beyond that all are dead or doubled.
-        let living = self.workers.len() as u64 + self.ledger.pending + 1;
+        // Each worker that is awake has one entry that holds, each message at most one: beyond that all are dead or
+        // doubled.
+        let living = self.workers.awake() as u64 + self.ledger.pending + 1;
         if self.deadlines.len() as u64 > 2 * living + 64 {
             let mut deadlines = core::mem::take(&mut self.deadlines);
             deadlines.retain(|at, due| self.holds(at, due));
@@ -238,5 +239,35 @@ mod tests {
         }
         assert_eq!((core.workers[0].crashes, core.ledger().pending), (200, 1));
         assert!(core.deadlines.len() < 100, "{} entries", core.deadlines.len());
+    }
+    #[test]
+    fn names_whose_process_has_ended_rest_and_leave_no_deadlines() {
+        let mut core = Core::new(Limits::default(), 1);
+        let policy = Arc::new(Policy::default());
+        let now = Instant(0);
+        let (method, args, account) = ("m", &b""[..], AccountId(0));
+        let (from, expires, after, reply) = (None, None, None, None);
+        let lives = |core: &mut Core, name: &str, index: usize, id: u64| {
+            let target = Target::Name(name);
+            let call = Call { target, method, args, from, existing: false, expires, after, account, reply };
+            core.call(now, call, |_| Ok(policy.clone()));
+            let process = core.workers[index].key(index as u32);
+            core.handle(now, Event::Ready { process, window: 1, marked: true });
+            core.handle(now, Event::Done { process, id: MessageId(id), result: b"" });
+            core.handle(now, Event::Exited { process, exit: Exit::Code(0), mark: None });
+            core.handle(now, Event::TreeGone { process });
+        };
+        for n in 0..1000 {
+            lives(&mut core, &alloc::format!("worker {n}"), n as usize, n + 1);
+        }
+        assert_eq!((core.workers.len(), core.workers.awake()), (1000, 0));
+        assert!(core.deadlines.len() < 100, "{} entries", core.deadlines.len());
+        core.forget_waits(core::num::NonZeroU64::MIN);
+        let view = core.worker(now, Target::Name("worker 7")).expect("it is there");
+        assert_eq!((view.executed, view.exits().count(), view.startup_method), (1, 1, Some("m")));
+        lives(&mut core, "worker 7", 7, 1001);
+        assert_eq!(core.worker(now, Target::Name("worker 7")).map(|view| view.generation.0), Some(2));
+        core.shutdown(now, Duration::ZERO);
+        assert!(core.workers.is_empty() && core.worker(now, Target::Name("worker 7")).is_none());
     }
 }

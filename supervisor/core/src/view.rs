@@ -1,6 +1,8 @@
 //! What people and programs may look at.
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,8 +12,10 @@ use workhall_protocol::terms::{Exit, StartStage};
 use crate::mailbox::Identity;
 use crate::policy::Policy;
 use crate::registry::Core;
+use crate::resting::Resting;
 use crate::time::Instant;
-use crate::worker::{Goal, UNSPAWNED, Worker};
+use crate::worker::{Goal, UNSPAWNED, Violations, Worker};
+use crate::workers::Seat;
 
 /// The state of a worker, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +63,10 @@ pub struct LastExit {
 }
 
 /// All about one worker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WorkerView<'a> {
     /// Name and number.
-    pub identity: &'a Identity,
+    pub identity: Cow<'a, Identity>,
     /// Its class.
     pub class: &'a str,
     /// In one word.
@@ -105,23 +109,25 @@ pub struct WorkerView<'a> {
     pub age: Duration,
     /// How long the current process lives.
     pub process_age: Option<Duration>,
-    worker: &'a Worker,
+    policy: &'a Policy,
+    exits: Cow<'a, VecDeque<LastExit>>,
+    said_wrong: Option<&'a Violations>,
 }
 
 impl<'a> WorkerView<'a> {
     /// What its class allows.
     pub fn policy(&self) -> &'a Policy {
-        &self.worker.policy
+        self.policy
     }
 
     /// How its last lives ended, the newest first.
-    pub fn exits(&self) -> impl Iterator<Item = &'a LastExit> {
-        self.worker.exits.iter().flat_map(|exits| exits.iter().rev())
+    pub fn exits(&self) -> impl Iterator<Item = &LastExit> {
+        self.exits.iter().rev()
     }
 
     /// The last things its processes said that they must not say, with the life that said it, the newest first.
     pub fn last_violations(&self) -> impl Iterator<Item = (Generation, &'a str)> {
-        let violations = self.worker.violations.iter().flat_map(|violations| violations.last.iter().rev());
+        let violations = self.said_wrong.into_iter().flat_map(|violations| violations.last.iter().rev());
         violations.map(|(generation, words)| (*generation, &**words))
     }
 }
@@ -129,11 +135,50 @@ impl<'a> WorkerView<'a> {
 impl Core {
     /// All workers, in no particular order.
     pub fn workers(&self, now: Instant) -> impl Iterator<Item = WorkerView<'_>> {
-        self.workers.iter().map(move |(_, worker)| view(worker, now))
+        self.workers.seats().map(move |(_, seat)| view(seat, now))
     }
 }
 
-pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
+pub(crate) fn view(seat: Seat<'_>, now: Instant) -> WorkerView<'_> {
+    match seat {
+        Seat::Awake(worker) => view_awake(worker, now),
+        Seat::Resting(resting) => view_resting(resting, now),
+    }
+}
+
+fn view_resting(resting: &Resting, now: Instant) -> WorkerView<'_> {
+    let (facts, startup_method) = resting.facts();
+    let is_paused = facts.paused && now < facts.backoff_until;
+    WorkerView {
+        identity: Cow::Owned(resting.identity()),
+        class: &resting.policy.class,
+        state: if is_paused { State::Paused } else { State::Absent },
+        closed: false,
+        generation: facts.generation,
+        slot: None,
+        pending: 0,
+        bytes: 0,
+        mailbox_messages: resting.policy.mailbox_messages,
+        mailbox_bytes: resting.policy.mailbox_bytes,
+        running: None,
+        executed: facts.executed,
+        crashes: facts.crashes,
+        failures_in_a_row: facts.failures.in_a_row(),
+        next_start_in: is_paused.then(|| facts.backoff_until.since(now)),
+        queued: false,
+        waits_for: None,
+        violations: 0,
+        oldest: None,
+        startup_method,
+        age: now.since(facts.created),
+        process_age: None,
+        policy: &resting.policy,
+        exits: Cow::Owned(facts.exits),
+        said_wrong: None,
+    }
+}
+
+fn view_awake(worker: &Worker, now: Instant) -> WorkerView<'_> {
     let life = worker.life.as_deref();
     let running = life.and_then(|life| {
         let message = life.in_flight.front()?;
@@ -141,7 +186,7 @@ pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
     });
     let waits_for_start = life.is_none() && worker.wants_process();
     WorkerView {
-        identity: &worker.identity,
+        identity: Cow::Borrowed(&worker.identity),
         class: &worker.policy.class,
         state: match life {
             // Also with nothing pending: its class may refuse calls because of it.
@@ -172,11 +217,13 @@ pub(crate) fn view(worker: &Worker, now: Instant) -> WorkerView<'_> {
             .then(|| worker.backoff_until.since(now)),
         queued: worker.queued,
         violations: worker.violations.as_ref().map_or(0, |violations| violations.count),
-        oldest: worker.mailbox.iter().map(|message| now.since(message.accepted)).next(),
+        oldest: worker.mailbox.envelopes().map(|message| now.since(message.accepted)).next(),
         waits_for: worker.held.as_ref().filter(|_| waits_for_start).map(|held| held.detail()),
         startup_method: worker.startup.as_deref(),
         age: now.since(worker.created),
         process_age: life.map(|life| now.since(life.started)),
-        worker,
+        policy: &worker.policy,
+        exits: worker.exits.as_deref().map_or_else(Default::default, Cow::Borrowed),
+        said_wrong: worker.violations.as_deref(),
     }
 }

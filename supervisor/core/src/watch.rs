@@ -32,11 +32,12 @@ impl Core {
     /// Answers with [`Effect::Reached`] once it is so; at once if it is already, or if there is no
     /// such worker.
     pub fn wait(&mut self, target: Target<'_>, until: Until, account: AccountId, reply: ReplyTo) {
-        let found = match target {
-            Target::Name(name) => self.find_name(name),
-            Target::Number(number) => self.find_number(number),
-        };
-        let Some(index) = found else { return self.emit(Effect::Reached { reply }) };
+        self.watch(target, until, account, reply);
+        self.rest_idle();
+    }
+
+    fn watch(&mut self, target: Target<'_>, until: Until, account: AccountId, reply: ReplyTo) {
+        let Some(index) = self.find_awake(target) else { return self.emit(Effect::Reached { reply }) };
         let number = match target {
             Target::Name(_) => None,
             Target::Number(number) => Some(number),
@@ -64,10 +65,29 @@ impl Core {
             killers.retain(|killer| killer.reply.connection != connection);
             !killers.is_empty()
         });
-        self.watches.retain(|_, watches| {
+        let mut left = Vec::new();
+        self.watches.retain(|name, watches| {
             watches.retain(|watch| watch.reply.connection != connection);
+            if watches.is_empty() {
+                left.push(name.clone());
+            }
             !watches.is_empty()
         });
+        for name in left {
+            self.unwatch(&name);
+        }
+        self.rest_idle();
+    }
+
+    /// Nobody waits for this name any more.
+    fn unwatch(&mut self, name: &WorkerName) {
+        let mut at = self.find_name(name);
+        while let Some(index) = at {
+            let Some(worker) = self.workers.get_mut(index as usize) else { return };
+            worker.watched = false;
+            at = worker.older;
+            self.idle.push(index);
+        }
     }
 
     /// Looks at those who wait for the names that this step has touched.
@@ -82,8 +102,9 @@ impl Core {
                 }
                 !so
             });
-            if !watches.is_empty() {
-                self.watches.insert(name, watches);
+            match watches.is_empty() {
+                true => self.unwatch(&name),
+                false => drop(self.watches.insert(name, watches)),
             }
             for reply in reached {
                 self.emit(Effect::Reached { reply });

@@ -25,7 +25,8 @@ use workhall_protocol::terms::{Current, Exit, StartStage};
 
 use crate::event::{ProcessKey, ReplyTo};
 use crate::held::Held;
-use crate::mailbox::{Identity, Mailbox, Message};
+use crate::in_flight::InFlight;
+use crate::mailbox::{Envelope, Identity, Mailbox};
 use crate::policy::Policy;
 use crate::restart::{Failures, HEALTHY_AFTER};
 use crate::stop::{REPEAT, Stop};
@@ -36,6 +37,8 @@ use crate::view::LastExit;
 const VIOLATION_BYTES_MAX: usize = 200;
 /// How many violations are kept in words, and how many exits.
 pub(crate) const KEPT_MAX: usize = 10;
+/// How many bytes are sent ahead to a process at most, beyond the message being executed.
+const SENT_AHEAD_BYTES_MAX: u64 = 256 << 10;
 /// How often one time limit of a task is looked at, where the process may have come further than it has said.
 const LOOKS: u32 = 4;
 
@@ -123,6 +126,38 @@ pub(crate) struct Killer {
 }
 
 impl Worker {
+    /// One that has nothing yet, and is alone in its line.
+    pub fn new(identity: Identity, policy: Arc<Policy>, created: Instant) -> Worker {
+        Worker {
+            identity: Arc::new(identity),
+            policy,
+            goal: Goal::Up,
+            kept: false,
+            watched: false,
+            failures: Failures::default(),
+            older: None,
+            newer: None,
+            startup: None,
+            mailbox: Mailbox::default(),
+            charged: 0,
+            life: None,
+            generation: Generation::default(),
+            backoff_until: Instant::default(),
+            paused: false,
+            place: false,
+            queued: false,
+            drain_deadline: Instant::NEVER,
+            wake_at: Instant::NEVER,
+            killers: Vec::new(),
+            executed: 0,
+            crashes: 0,
+            exits: None,
+            violations: None,
+            held: None,
+            created,
+        }
+    }
+
     pub fn key(&self, index: u32) -> ProcessKey {
         ProcessKey { index, number: self.identity.number, generation: self.generation }
     }
@@ -185,6 +220,17 @@ impl Worker {
             }
             (failure, _) => failure,
         }
+    }
+
+    /// Whether the process is to be given a message now, the next in turn.
+    pub fn takes(&self, now: Instant, next: &Envelope) -> bool {
+        let Some(life) = self.life.as_ref().filter(|life| life.accepts() && self.goal != Goal::Down) else {
+            return false;
+        };
+        // What may expire is not sent ahead: it could not be called back.
+        let ahead = || life.in_flight.charge_ahead() + next.charge() <= SENT_AHEAD_BYTES_MAX;
+        let may_be_ahead = || life.in_flight.len() < self.window(life) && next.expires == Instant::NEVER && ahead();
+        next.expires > now && (life.in_flight.is_empty() || may_be_ahead())
     }
 
     /// How many unsettled messages the process may have. One for a worker that a kill only
@@ -260,7 +306,7 @@ pub(crate) struct Life {
     /// It keeps the mark page.
     pub marked: bool,
     /// Handed over and not settled; the first is the one being executed.
-    pub in_flight: VecDeque<Message>,
+    pub in_flight: InFlight,
     /// When, as far as is known, the first of them was begun; without any, when the last one ended.
     pub since: Instant,
     /// The last task that was settled.
@@ -305,7 +351,7 @@ impl Life {
             ready: None,
             window: 1,
             marked: false,
-            in_flight: VecDeque::new(),
+            in_flight: InFlight::default(),
             since: now,
             settled: MessageId(0),
             told: MessageId(0),

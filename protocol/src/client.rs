@@ -213,8 +213,13 @@ impl<S: Read + AsFd> Client<S> {
 
     /// Asks who is there.
     pub fn list(&mut self) -> Result<ReceiptBody<'static>, ClientError> {
+        self.list_page(None, None)
+    }
+
+    /// The same in pages ([`List`]): at most `limit` workers, those behind the place `after`.
+    pub fn list_page(&mut self, after: Option<u64>, limit: Option<u64>) -> Result<ReceiptBody<'static>, ClientError> {
         let ticket = self.ticket();
-        self.send(&Request::List(List { reference: Ref::Number(ticket.0) }))?;
+        self.send(&Request::List(List { reference: Ref::Number(ticket.0), after, limit }))?;
         self.receipt(ticket)
     }
 
@@ -661,7 +666,7 @@ mod tests {
                 Request::Wait(Wait { reference, .. }) => {
                     return Some(vec![waiting(reference.clone()), reached(reference)]);
                 }
-                Request::List(List { reference }) => {
+                Request::List(List { reference, .. }) => {
                     Reply::Receipt(Receipt { reference, body: ReceiptBody::Report(Payload::no_args()) })
                 }
                 other => panic!("{other:?}"),

@@ -405,12 +405,19 @@ pub struct Kill<'a> {
     pub now: bool,
 }
 
-/// Asks who is there; answered by a receipt with a report.
+/// Asks who is there; answered by a receipt with a report. In pages, where there may be many: a worker that is there
+/// from the first page to the last is in one of them.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
 pub struct List {
     /// For the receipt.
     #[serde(rename = "ref")]
     pub reference: Ref,
+    /// Only those whose place (`at` in their row) is behind this one, in the order of their places.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// Only so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
 }
 
 /// Asks for all about one worker; answered by a receipt with a report, or ignored.
@@ -1050,7 +1057,11 @@ mod tests {
                 Request::Kill(full_kill),
                 r#"{"kill":{"worker":"a","ref":18446744073709551615,"wait":true,"within_ms":0,"drain":true,"now":true}}"#,
             ),
-            (Request::List(List { reference: one.clone() }), r#"{"list":{"ref":1}}"#),
+            (Request::List(List { reference: one.clone(), after: None, limit: None }), r#"{"list":{"ref":1}}"#),
+            (
+                Request::List(List { reference: one.clone(), after: Some(16), limit: Some(1000) }),
+                r#"{"list":{"ref":1,"after":16,"limit":1000}}"#,
+            ),
             (Request::Info(Info { reference: one.clone(), worker: "7".into() }), r#"{"info":{"ref":1,"worker":"7"}}"#),
             (Request::Status(Status { reference: one.clone() }), r#"{"status":{"ref":1}}"#),
             (

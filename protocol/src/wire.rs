@@ -351,8 +351,8 @@ mod tests {
         frame
     }
 
-    const LIST: &[u8] = &[BINARY_VERSION, 6, 0, 0, 2, 0, 0, 0, 0, 1];
-    const LIST_HEARD: &str = "List(List { reference: Number(1) })";
+    const LIST: &[u8] = &[BINARY_VERSION, 6, 0, 0, 4, 0, 0, 0, 0, 1, 0, 0];
+    const LIST_HEARD: &str = "List(List { reference: Number(1), after: None, limit: None })";
 
     fn cut_everywhere<D: Direction>(stream: &[u8], count: usize)
     where
@@ -590,7 +590,7 @@ mod tests {
     fn what_a_later_version_adds_is_ignored() {
         let line = br#"{"list":{"new":[{"x":1}],"ref":1,"other":null}}"#;
         assert_eq!(heard::<ToSupervisor>(&[line, b"\n".as_slice()].concat()), [LIST_HEARD]);
-        assert_eq!(heard::<ToSupervisor>(&frame(6, &[0, 1, 9, 9, 9])), [LIST_HEARD]);
+        assert_eq!(heard::<ToSupervisor>(&frame(6, &[0, 1, 0, 0, 9, 9, 9])), [LIST_HEARD]);
         let reached = "Outcome(Outcome { reference: Number(3), body: Reached })";
         let line = br#"{"outcome":{"new":1,"ref":3,"reached":{"new":2},"other":[]}}"#;
         assert_eq!(heard::<FromSupervisor>(&[line, b"\n".as_slice()].concat()), [reached]);
@@ -606,7 +606,7 @@ mod tests {
             let line = format!("{{\"list\":{{\"ref\":\"{text}\"}}}}\n");
             let receipt = format!("{{\"receipt\":{{\"ref\":\"{text}\",\"killed\":{{\"discarded\":3}}}}}}\n");
             let all = [
-                heard::<ToSupervisor>(&frame(6, &body)),
+                heard::<ToSupervisor>(&frame(6, &[&body[..], &[0, 0]].concat())), // a list, neither `after` nor `limit`
                 heard::<ToSupervisor>(line.as_bytes()),
                 heard::<FromSupervisor>(&frame(70, &in_reply)),
                 heard::<FromSupervisor>(receipt.as_bytes()),

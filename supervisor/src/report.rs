@@ -14,6 +14,8 @@ pub struct WorkerRow {
     pub name: String,
     /// The number.
     pub number: u64,
+    /// Its place among the workers, which it keeps: what `after` of a page means.
+    pub at: u64,
     /// The class.
     pub class: String,
     /// `absent`, `starting`, `idle`, `busy`, `ending`, `backoff`, `paused`.
@@ -380,6 +382,7 @@ impl WorkerRow {
     /// A row of a worker whose process, if any, has this id.
     pub fn new(view: &WorkerView<'_>, pid: Option<i32>) -> WorkerRow {
         WorkerRow {
+            at: view.place.into(),
             name: view.identity.name.to_string(),
             number: view.identity.number.0,
             class: view.class.to_string(),

@@ -30,7 +30,7 @@ const SENDERS_MAX: usize = 100;
 /// What is asked of the supervisor as a whole, answered at the end of the turn.
 #[derive(Debug)]
 pub enum Question {
-    List(Ref),
+    List(messages::List),
     Info(Ref, messages::Address<'static>),
     Status(Ref),
 }
@@ -53,7 +53,7 @@ impl EventLoop {
             }
             (Request::Call(call), _) => self.call(now, index, call),
             (Request::Kill(kill), _) => self.kill(now, index, kill),
-            (Request::List(list), _) => self.ask_later(index, Question::List(list.reference)),
+            (Request::List(list), _) => self.ask_later(index, Question::List(list)),
             (Request::Info(info), _) => {
                 self.ask_later(index, Question::Info(info.reference, info.worker.into_owned()));
             }
@@ -278,10 +278,21 @@ impl EventLoop {
     }
 
     fn list(&self, now: Instant) -> Result<Payload<'static>, String> {
-        let mut rows: Vec<WorkerRow> =
-            self.core.workers(now).map(|view| WorkerRow::new(&view, self.pid(&view))).collect();
+        let mut rows: Vec<WorkerRow> = self.rows(now, 0).collect();
         rows.sort_unstable_by(|a, b| (&a.name, a.number).cmp(&(&b.name, b.number)));
         Payload::encode(&rows).map_err(|error| error.to_string())
+    }
+
+    /// Costs what the page has, however many workers there are.
+    fn page(&self, now: Instant, after: Option<u64>, limit: Option<u64>) -> Result<Payload<'static>, String> {
+        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let first = after.map_or(Some(0), |after| u32::try_from(after).ok()?.checked_add(1));
+        let rows: Vec<WorkerRow> = first.map(|first| self.rows(now, first).take(limit).collect()).unwrap_or_default();
+        Payload::encode(&rows).map_err(|error| error.to_string())
+    }
+
+    fn rows(&self, now: Instant, first: u32) -> impl Iterator<Item = WorkerRow> {
+        self.core.workers_from(now, first).map(|view| WorkerRow::new(&view, self.pid(&view)))
     }
 
     fn info(&mut self, now: Instant, index: usize, reference: Ref, target: Target<'_>) {
@@ -289,9 +300,7 @@ impl EventLoop {
             return self.receipt(index, reference, ReceiptBody::Ignored { reason: Ignored::NoWorker });
         };
         let class = self.classes.get(view.class).cloned().or_else(|| self.config.class(view.class));
-        let same_name = |other: &WorkerView<'_>| {
-            other.identity.name == view.identity.name && other.identity.number != view.identity.number
-        };
+        let others = self.core.line(&view.identity.name).filter(|number| *number != view.identity.number);
         let info = WorkerInfo {
             row: WorkerRow::new(&view, self.pid(&view)),
             startup_method: view.startup_method.map(str::to_string),
@@ -316,7 +325,7 @@ impl EventLoop {
                 .collect(),
             limits: ClassLimits::new(view.policy()),
             exec: class.map(|class| class.exec.clone()).unwrap_or_default(),
-            line: self.core.workers(now).filter(same_name).map(|other| other.identity.number.0).collect(),
+            line: others.map(|number| number.0).collect(),
         };
         self.report(index, reference, &info);
     }
@@ -406,7 +415,10 @@ impl EventLoop {
         if connection.questions.len() >= QUESTIONS_MAX {
             let detail = format!("{QUESTIONS_MAX} questions wait for their answers, which is the limit");
             let body = ReceiptBody::Refused { reason: Refusal::MailboxFull, detail: detail.into() };
-            let (Question::List(reference) | Question::Info(reference, _) | Question::Status(reference)) = question;
+            let reference = match question {
+                Question::List(list) => list.reference,
+                Question::Info(reference, _) | Question::Status(reference) => reference,
+            };
             return self.receipt(index, reference, body);
         }
         if connection.questions.is_empty() {
@@ -430,10 +442,14 @@ impl EventLoop {
             while let Some(question) = self.connections[index].next_question() {
                 self.connections[index].awaited -= 1;
                 match question {
-                    Question::List(reference) => {
+                    Question::List(messages::List { reference, after: None, limit: None }) => {
                         // The same for all who ask in this turn.
                         let list = list.get_or_insert_with(|| self.list(now)).clone();
                         self.report_payload(index, reference, list);
+                    }
+                    Question::List(messages::List { reference, after, limit }) => {
+                        let page = self.page(now, after, limit);
+                        self.report_payload(index, reference, page);
                     }
                     Question::Info(reference, worker) => self.info(now, index, reference, worker.target()),
                     Question::Status(reference) => self.status(now, index, reference),

@@ -229,7 +229,8 @@ impl Core {
 
     /// All about the newest worker of a name, or about the worker with a number.
     pub fn worker(&self, now: Instant, target: Target<'_>) -> Option<WorkerView<'_>> {
-        Some(view(self.workers.seat(self.find(target)? as usize)?, now))
+        let place = self.find(target)?;
+        Some(view(place, self.workers.seat(place as usize)?, now))
     }
 
     /// Creates a worker that no call creates, and starts its process: number 1 if `main` (rule W5).

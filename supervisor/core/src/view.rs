@@ -6,7 +6,7 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use workhall_protocol::ids::{Generation, MessageId};
+use workhall_protocol::ids::{Generation, MessageId, WorkerNumber};
 use workhall_protocol::terms::{Exit, StartStage};
 
 use crate::mailbox::Identity;
@@ -65,6 +65,8 @@ pub struct LastExit {
 /// All about one worker.
 #[derive(Clone, Debug)]
 pub struct WorkerView<'a> {
+    /// Its place among the workers, which it keeps.
+    pub place: u32,
     /// Name and number.
     pub identity: Cow<'a, Identity>,
     /// Its class.
@@ -135,21 +137,37 @@ impl<'a> WorkerView<'a> {
 impl Core {
     /// All workers, in no particular order.
     pub fn workers(&self, now: Instant) -> impl Iterator<Item = WorkerView<'_>> {
-        self.workers.seats().map(move |(_, seat)| view(seat, now))
+        self.workers_from(now, 0)
+    }
+
+    /// Those from a place on, in the order of their places.
+    pub fn workers_from(&self, now: Instant, place: u32) -> impl Iterator<Item = WorkerView<'_>> {
+        self.workers.seats_from(place).map(move |(place, seat)| view(place, seat, now))
+    }
+
+    /// All workers of this name, the newest first: behind the one that takes calls those that are still ending.
+    pub fn line(&self, name: &str) -> impl Iterator<Item = WorkerNumber> {
+        let seat = |index: u32| self.workers.seat(index as usize);
+        core::iter::successors(self.find_name(name), move |index| match seat(*index) {
+            Some(Seat::Awake(worker)) => worker.older,
+            _ => None,
+        })
+        .filter_map(move |index| Some(seat(index)?.number()))
     }
 }
 
-pub(crate) fn view(seat: Seat<'_>, now: Instant) -> WorkerView<'_> {
+pub(crate) fn view(place: u32, seat: Seat<'_>, now: Instant) -> WorkerView<'_> {
     match seat {
-        Seat::Awake(worker) => view_awake(worker, now),
-        Seat::Resting(resting) => view_resting(resting, now),
+        Seat::Awake(worker) => view_awake(place, worker, now),
+        Seat::Resting(resting) => view_resting(place, resting, now),
     }
 }
 
-fn view_resting(resting: &Resting, now: Instant) -> WorkerView<'_> {
+fn view_resting(place: u32, resting: &Resting, now: Instant) -> WorkerView<'_> {
     let (facts, startup_method) = resting.facts();
     let is_paused = facts.paused && now < facts.backoff_until;
     WorkerView {
+        place,
         identity: Cow::Owned(resting.identity()),
         class: &resting.policy.class,
         state: if is_paused { State::Paused } else { State::Absent },
@@ -178,7 +196,7 @@ fn view_resting(resting: &Resting, now: Instant) -> WorkerView<'_> {
     }
 }
 
-fn view_awake(worker: &Worker, now: Instant) -> WorkerView<'_> {
+fn view_awake(place: u32, worker: &Worker, now: Instant) -> WorkerView<'_> {
     let life = worker.life.as_deref();
     let running = life.and_then(|life| {
         let message = life.in_flight.front()?;
@@ -186,6 +204,7 @@ fn view_awake(worker: &Worker, now: Instant) -> WorkerView<'_> {
     });
     let waits_for_start = life.is_none() && worker.wants_process();
     WorkerView {
+        place,
         identity: Cow::Borrowed(&worker.identity),
         class: &worker.policy.class,
         state: match life {

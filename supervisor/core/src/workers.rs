@@ -159,7 +159,13 @@ impl Workers {
 
     /// All.
     pub fn seats(&self) -> impl Iterator<Item = (u32, Seat<'_>)> {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| Some((index as u32, slot.seat()?)))
+        self.seats_from(0)
+    }
+
+    /// All from this place on.
+    pub fn seats_from(&self, first: u32) -> impl Iterator<Item = (u32, Seat<'_>)> {
+        let slots = self.slots.get(first as usize..).unwrap_or_default();
+        (first..).zip(slots).filter_map(|(index, slot)| Some((index, slot.seat()?)))
     }
 
     /// Gives a worker its policy, after a snapshot was read. Returns whether there is such a worker.

@@ -20,6 +20,8 @@ use crate::sys::{self, Stream};
 const READ_TIMEOUT_MIN: Duration = Duration::from_millis(1);
 /// So long it may take to connect, to write and to be given a receipt, however short the time-out is.
 const RECEIPT_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// How many workers are asked for at once: their rows fit into an answer, whatever their names are.
+const PAGE: u64 = 10_000;
 
 /// `WORKHALL_SOCKET`; empty is unset, as in all variables.
 pub fn environment_socket() -> Option<PathBuf> {
@@ -133,6 +135,24 @@ impl Connection {
             ClientError::Encode(error) => Failure::new(ExitCode::Refused, format!("refused: too_large: {error}")),
             other => Failure::new(ExitCode::Failed, other.to_string()),
         })
+    }
+
+    /// All workers, or only so many behind a place, as the rows of their reports.
+    pub fn workers(&mut self, after: Option<u64>, limit: Option<u64>) -> Result<Vec<serde_json::Value>, Failure> {
+        let (mut after, mut rows) = (after, Vec::new());
+        loop {
+            let wanted = limit.map_or(PAGE, |limit| (limit - rows.len() as u64).min(PAGE));
+            let page = self.report(|client| client.list_page(after, Some(wanted)))?.unwrap_or_default();
+            let serde_json::Value::Array(page) = page else {
+                return Err(Failure::new(ExitCode::Failed, "the supervisor's list is no array"));
+            };
+            after = page.last().and_then(|row| row["at"].as_u64()).or(after);
+            let last = (page.len() as u64) < wanted;
+            rows.extend(page);
+            if last || limit.is_some_and(|limit| rows.len() as u64 >= limit) {
+                return Ok(rows);
+            }
+        }
     }
 
     /// Asks for a report.

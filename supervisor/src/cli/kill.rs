@@ -133,9 +133,9 @@ impl Kill {
         if !self.workers.iter().any(is_pattern) {
             return Ok(self.workers.clone());
         }
-        let list = connection.report(|client| client.list())?.unwrap_or_default();
-        let rows = list.as_array().map(Vec::as_slice).unwrap_or_default();
-        let names: Vec<&str> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
+        let rows = connection.workers(None, None)?;
+        let mut names: Vec<&str> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
+        names.sort_unstable();
         let mut targets: Vec<WorkerArgument> = Vec::new();
         for worker in &self.workers {
             match worker {

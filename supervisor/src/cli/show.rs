@@ -20,6 +20,12 @@ pub struct Ps {
     /// Print a JSON array
     #[arg(long)]
     json: bool,
+    /// Show only so many, in the order of their places
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<u64>,
+    /// Show only those behind this place: `at` in the last row of the page before
+    #[arg(long, value_name = "PLACE")]
+    after: Option<u64>,
 }
 
 /// The arguments of `workhall info`.
@@ -43,11 +49,17 @@ pub struct Status {
 impl Ps {
     /// Lists.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let report = connect(socket, None)?.report(|client| client.list())?.unwrap_or_default();
-        if self.json {
-            return printed(print_line(report));
+        let mut rows = connect(socket, None)?.workers(self.after, self.limit)?;
+        if self.limit.is_none() {
+            let name = |row: &serde_json::Value| row["name"].as_str().map(str::to_string);
+            rows.sort_by_cached_key(|row| (name(row), row["number"].as_u64()));
         }
-        let rows: Vec<WorkerRow> = read(report)?;
+        if self.json {
+            return printed(print_line(serde_json::Value::Array(rows)));
+        }
+        let more = self.limit.is_some_and(|limit| rows.len() as u64 == limit);
+        let next = rows.last().and_then(|row| row["at"].as_u64()).filter(|_| more);
+        let rows: Vec<WorkerRow> = read(serde_json::Value::Array(rows))?;
         let mut table =
             table(&["NAME", "NUMBER", "CLASS", "STATE", "PID", "GEN", "PENDING", "RUNNING", "EXECUTED", "CRASHES"]);
         for at in [4, 5, 6, 8, 9] {
@@ -69,7 +81,11 @@ impl Ps {
                 Cell::new(count(row.crashes)),
             ]);
         }
-        printed(print_table(&table))
+        let shown = printed(print_table(&table));
+        if let Some(next) = next {
+            eprintln!("there may be more: workhall ps --limit {} --after {next}", self.limit.unwrap_or_default());
+        }
+        shown
     }
 }
 

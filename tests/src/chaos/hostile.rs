@@ -76,7 +76,7 @@ fn act(mut stream: UnixStream, rng: &mut Rng) -> std::io::Result<()> {
             while bytes.len() < FLOOD_BYTES {
                 let reference = Ref::Number(rng.bits());
                 let question = match rng.percent(50) {
-                    true => Request::List(List { reference }),
+                    true => Request::List(List { reference, after: None, limit: None }),
                     false => Request::Status(Status { reference }),
                 };
                 encode(&question, encoding, &mut bytes).expect("a question is short");

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use workhall_tests::harness::{Output, Supervisor, bin_dir, lines, lives, output, output_of, until};
+use workhall_tests::harness::{ANY_NAME, Output, Supervisor, bin_dir, lines, lives, output, output_of, until};
 
 // ---- exit statuses --------------------------------------------------------------------------
 
@@ -685,4 +685,32 @@ fn wait_and_check_speak_json_too() {
     let checked = supervisor.cli(&["check", file.to_str().unwrap(), "--json"]).ok().json();
     assert_eq!((&checked["correct"], &checked["classes"]), (&json!(true), &json!(["a", "b"])));
     assert!(checked["warnings"][0].as_str().unwrap().contains("/nowhere"), "{checked}");
+}
+
+#[test]
+fn workers_are_listed_in_pages_and_each_stands_in_one() {
+    let supervisor = Supervisor::with_config(ANY_NAME);
+    for worker in ["d", "b", "e", "a", "c"] {
+        supervisor.call(&[worker, "count"]);
+    }
+    let page = |args: &[&str]| {
+        let shown = supervisor.cli(&[&["ps", "--json"], args].concat()).ok().json();
+        shown.as_array().unwrap().clone()
+    };
+    let names = |rows: &[Value]| rows.iter().map(|row| row["name"].as_str().unwrap().to_string()).collect::<String>();
+    assert_eq!(names(&page(&[])), "abcde", "all of them are sorted by name");
+    let first = page(&["--limit", "2"]);
+    assert_eq!(names(&first), "db", "a page has the order of the places");
+    let after = first[1]["at"].to_string();
+    // Who leaves between two pages moves nobody else.
+    supervisor.cli(&["kill", "b", "--wait"]).ok();
+    let second = page(&["--limit", "2", "--after", &after]);
+    assert_eq!(names(&second), "ea");
+    let third = page(&["--limit", "2", "--after", &second[1]["at"].to_string()]);
+    assert_eq!(names(&third), "c");
+    assert!(page(&["--limit", "2", "--after", &third[0]["at"].to_string()]).is_empty());
+    assert!(page(&["--after", "99999999999"]).is_empty());
+    let shown = supervisor.cli(&["ps", "--limit", "1"]).ok();
+    assert!(shown.err.contains("workhall ps --limit 1 --after "), "{shown:?}");
+    supervisor.cli(&["ps", "--limit", "x"]).fails(2, &["--limit"]);
 }

@@ -124,7 +124,7 @@ fn one_that_asks_for_lists_without_reading_them_fills_no_memory() {
         client.call(Call::new(&*format!("w/{number:0>200}"), "count", Payload::no_args())).unwrap();
     }
     let mut stream = supervisor.raw();
-    let lists = frame(&Request::List(List { reference: Ref::Number(5) })).repeat(LISTS);
+    let lists = frame(&Request::List(List { reference: Ref::Number(5), after: None, limit: None })).repeat(LISTS);
     let written = write_until_it_is_full(&supervisor, &mut stream, &lists);
     assert!(written < lists.len(), "it was not heard to the end");
     // A slow reader gets what it has asked for.

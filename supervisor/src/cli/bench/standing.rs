@@ -26,6 +26,14 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long what was started may take to come to rest; and where it is only to be seen that it works.
 const REST: Duration = Duration::from_millis(1500);
 const REST_QUICK: Duration = Duration::from_millis(100);
+/// How many names a page of the list has, and how many pages are asked for from all over the list.
+const PAGE: u64 = 1000;
+const PAGES: u64 = 10;
+/// So many names at a time have a message: what they need while they have one stays with the allocator, and would be
+/// taken for what they need later.
+const NAMES_AT_A_TIME: u64 = 1000;
+/// How often it is looked whether these have expired.
+const SHORT_LOOK: Duration = Duration::from_millis(1);
 /// So many processes at a time are started and waited for.
 const STARTS_AT_A_TIME: usize = 50;
 
@@ -33,6 +41,7 @@ const STARTS_AT_A_TIME: usize = 50;
 pub fn memory(run: &mut Run) -> anyhow::Result<()> {
     let payload = run.options.payload[0];
     let (mut names, mut pending, mut processes, mut own) = (Rounds::new(), Rounds::new(), Rounds::new(), Rounds::new());
+    let mut pages = Rounds::new();
     for _ in 0..run.options.rounds {
         let count = run.options.names;
         let server = Server::start(&run.dir, run.options.window)?;
@@ -42,6 +51,11 @@ pub fn memory(run: &mut Run) -> anyhow::Result<()> {
         let before = private(pid)?;
         make_names(&mut client, &server, 0..count, run)?;
         names.push((private(pid)?.saturating_sub(before)) as f64 / count as f64);
+        for after in (0..PAGES).map(|page| page * count / PAGES) {
+            let asked = Instant::now();
+            report(client.list_page(Some(after), Some(PAGE))?)?;
+            pages.push(asked.elapsed().as_secs_f64() * 1000.0);
+        }
         drop((client, server));
 
         let server = Server::start(&run.dir, run.options.window)?;
@@ -72,6 +86,10 @@ pub fn memory(run: &mut Run) -> anyhow::Result<()> {
     let (count, many) = (super::super::output::count(run.options.names), run.many());
     let row = |case: String, rounds| Row::new(Work::Memory.key(), case, Unit::Bytes, rounds);
     run.row(row(format!("per name without a process, of {count}"), names).wanted(Goal::AtMost(200.0)));
+    run.row(
+        Row::new(Work::Memory.key(), format!("a page of {PAGE} of them, listed"), Unit::Millis, pages)
+            .wanted(Goal::AtMost(50.0)),
+    );
     let goal = (payload <= 64).then_some(Goal::AtMost(128.0));
     run.row(row(format!("per pending message of {payload} B, of {count}"), pending).wanted(goal));
     run.row(row(format!("per idle process, of {many}, in the supervisor"), processes));
@@ -104,22 +122,27 @@ pub fn idle(run: &mut Run) -> anyhow::Result<()> {
 
 /// Names that have no process and no message: each is made by a message that has expired when it is due.
 pub fn make_names(client: &mut Caller, server: &Server, numbers: Range<u64>, run: &Run) -> anyhow::Result<()> {
-    let count = numbers.end;
-    post(client, numbers, run, |at| Call {
-        in_ms: Some(DUE_MS),
-        expires_ms: Some(EXPIRES_MS),
-        ..Call::new(Address::Name(server.name(format_args!("n{at:07}")).into()), "take", Payload::no_args())
-    })?;
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let status = report(client.status()?)?;
-        if status["ledger"]["pending"] == 0 {
-            ensure!(status["counts"]["workers"].as_u64() >= Some(count), "there are not {count} names: {status}");
-            return Ok(());
+    let mut first = numbers.start;
+    while first < numbers.end {
+        let last = numbers.end.min(first + NAMES_AT_A_TIME);
+        post(client, first..last, run, |at| Call {
+            in_ms: Some(DUE_MS),
+            expires_ms: Some(EXPIRES_MS),
+            ..Call::new(Address::Name(server.name(format_args!("n{at:07}")).into()), "take", Payload::no_args())
+        })?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let status = report(client.status()?)?;
+            if status["ledger"]["pending"] == 0 {
+                ensure!(status["counts"]["workers"].as_u64() >= Some(last), "there are not {last} names: {status}");
+                break;
+            }
+            ensure!(Instant::now() < until, "messages have not expired: {status}");
+            std::thread::sleep(SHORT_LOOK);
         }
-        ensure!(Instant::now() < until, "messages have not expired: {status}");
-        std::thread::sleep(LOOK);
+        first = last;
     }
+    Ok(())
 }
 
 /// Posts so many, and takes all receipts.

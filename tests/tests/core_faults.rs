@@ -441,6 +441,17 @@ fn c13_a_message_for_later_enters_the_mailbox_at_its_time_behind_what_is_there()
 }
 
 #[test]
+fn c13_no_process_is_started_for_what_has_expired_when_it_is_due() {
+    let mut d = Driver::new();
+    let (after, expires) = (Some(ms(2)), Some(ms(1)));
+    d.accepted(Call { after, expires, reply: reply(1), ..post("a") });
+    d.tick(2);
+    d.did(&["t1: expired"]);
+    let view = d.view("a");
+    assert_eq!((view.state, view.generation.0, view.pending), (State::Absent, 0, 0));
+}
+
+#[test]
 fn c13_what_is_for_later_is_pending_and_a_kill_discards_it() {
     let mut d = Driver::new();
     d.accepted(Call { after: Some(ms(100)), reply: reply(1), ..post("a") });

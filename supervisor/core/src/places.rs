@@ -75,7 +75,10 @@ impl Core {
             let Some(worker) = worker.filter(|worker| worker.identity.number == number) else { continue };
             match worker.may_start() {
                 true => self.try_start(now, index),
-                false => worker.queued = false,
+                false => {
+                    worker.queued = false;
+                    self.idle.push(index);
+                }
             }
         }
     }

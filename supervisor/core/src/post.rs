@@ -260,6 +260,11 @@ impl Core {
         let worker = &mut self.workers[index as usize];
         let number = worker.identity.number;
         let Some(mut message) = worker.mailbox.take_due(due, id) else { return };
+        if message.expires <= now {
+            // No process is started for it.
+            self.expired(now, index, message);
+            return self.remove_if_drained(now, index);
+        }
         let (task, expires) = (self.take_message_id(), message.expires);
         message.task = task;
         self.workers[index as usize].mailbox.push(message);

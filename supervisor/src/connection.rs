@@ -13,7 +13,7 @@ use workhall_protocol::wire::{Decoder, Encoding, encode};
 
 use crate::access::{Account, Creds};
 use crate::accounts::Charge;
-use crate::requests::Question;
+use crate::questions::Question;
 use crate::sys::{Interest, Stream};
 
 /// How much one turn reads from one connection, in bytes: fairness, and the size of a batch.

@@ -18,6 +18,7 @@ mod launcher;
 mod listener;
 mod name_lock;
 mod process_tree;
+mod questions;
 mod reaper;
 mod report;
 mod requests;

@@ -5,35 +5,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use workhall_core::{
-    Call, CallReceipt, Event, Instant, Kill, KillMode, KillReceipt, Mark, Policy, ProcessKey, Refused, WorkerView,
-};
-use workhall_protocol::args::Payload;
+use workhall_core::{Call, CallReceipt, Event, Instant, Kill, KillMode, KillReceipt, Policy, ProcessKey, Refused};
 use workhall_protocol::ids::{MessageId, Target, WorkerName};
 use workhall_protocol::limits::PROTOCOL_VERSION;
 use workhall_protocol::messages::{self, Accepted, Receipt, ReceiptBody, Ref, Reply, Request, Welcome};
-use workhall_protocol::terms::{Ignored, Refusal};
 
 use crate::access::{Wish, is_master};
-use crate::clock::Clock;
 use crate::config::{Class, Config};
-use crate::connection::{Peer, QUESTIONS_MAX};
+use crate::connection::Peer;
 use crate::event_loop::EventLoop;
-use crate::report::{
-    AskerReport, ClassLimits, Counts, DeadTotalsReport, ExitReport, LedgerReport, LimitsReport, MailboxReport,
-    SenderReport, StatusReport, ViolationReport, WorkerInfo, WorkerRow,
-};
-
-/// How many senders `status` names, the largest.
-const SENDERS_MAX: usize = 100;
-
-/// What is asked of the supervisor as a whole, answered at the end of the turn.
-#[derive(Debug)]
-pub enum Question {
-    List(messages::List),
-    Info(Ref, messages::Address<'static>),
-    Status(Ref),
-}
+use crate::questions::Question;
 
 impl EventLoop {
     /// One message of a peer.
@@ -277,227 +258,8 @@ impl EventLoop {
         self.accounts.check_awaited(connection.peer.account(), connection.charged, connection.charge(), wait)
     }
 
-    fn list(&self, now: Instant) -> Result<Payload<'static>, String> {
-        let mut rows: Vec<WorkerRow> = self.rows(now, 0).collect();
-        rows.sort_unstable_by(|a, b| (&a.name, a.number).cmp(&(&b.name, b.number)));
-        Payload::encode(&rows).map_err(|error| error.to_string())
-    }
-
-    /// Costs what the page has, however many workers there are.
-    fn page(&self, now: Instant, after: Option<u64>, limit: Option<u64>) -> Result<Payload<'static>, String> {
-        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        let first = after.map_or(Some(0), |after| u32::try_from(after).ok()?.checked_add(1));
-        let rows: Vec<WorkerRow> = first.map(|first| self.rows(now, first).take(limit).collect()).unwrap_or_default();
-        Payload::encode(&rows).map_err(|error| error.to_string())
-    }
-
-    fn rows(&self, now: Instant, first: u32) -> impl Iterator<Item = WorkerRow> {
-        self.core.workers_from(now, first).map(|view| WorkerRow::new(&view, self.pid(&view)))
-    }
-
-    fn info(&mut self, now: Instant, index: usize, reference: Ref, target: Target<'_>) {
-        let Some(view) = self.core.worker(now, target) else {
-            return self.receipt(index, reference, ReceiptBody::Ignored { reason: Ignored::NoWorker });
-        };
-        let class = self.classes.get(view.class).cloned().or_else(|| self.config.class(view.class));
-        let others = self.core.line(&view.identity.name).filter(|number| *number != view.identity.number);
-        let info = WorkerInfo {
-            row: WorkerRow::new(&view, self.pid(&view)),
-            startup_method: view.startup_method.map(str::to_string),
-            mailbox: MailboxReport {
-                bytes: view.bytes,
-                messages_max: view.mailbox_messages,
-                bytes_max: view.mailbox_bytes,
-            },
-            oldest_age_ms: view.oldest.map(millis),
-            process_age_ms: view.process_age.map(millis),
-            last_exit: view.exits().next().map(|exit| ExitReport::new(exit, now)),
-            exits: view.exits().map(|exit| ExitReport::new(exit, now)).collect(),
-            failures_in_a_row: view.failures_in_a_row,
-            next_start_in_ms: view.next_start_in.map(millis),
-            waits_for: view.waits_for.map(|_| self.names.holder(now, &view.identity.name)),
-            queued: view.queued,
-            violations: view.violations,
-            last_violation: view.last_violations().next().map(|(_, words)| words.to_string()),
-            last_violations: view
-                .last_violations()
-                .map(|(generation, words)| ViolationReport { generation: generation.0, said: words.to_string() })
-                .collect(),
-            limits: ClassLimits::new(view.policy()),
-            exec: class.map(|class| class.exec.clone()).unwrap_or_default(),
-            line: others.map(|number| number.0).collect(),
-        };
-        self.report(index, reference, &info);
-    }
-
-    fn status(&mut self, now: Instant, index: usize, reference: Ref) {
-        let (ledger, counters) = (self.core.ledger(), self.core.counters());
-        let (limits, total_bytes_used) = self.core.limits();
-        let (processes_used, processes_queued) = self.core.places();
-        let dead = self.core.dead_totals();
-        let mut senders: Vec<SenderReport> =
-            self.core.charges().map(|(account, charge)| SenderReport::new(account, charge)).collect();
-        senders.sort_unstable_by_key(|sender| (std::cmp::Reverse(sender.bytes), sender.user, sender.worker));
-        senders.truncate(SENDERS_MAX);
-        let status = StatusReport {
-            version: env!("CARGO_PKG_VERSION").to_string(),
-            pid: std::process::id(),
-            uptime_ms: Clock::since_start(now).as_millis() as u64,
-            socket: self.socket.display().to_string(),
-            config: self.config.file.as_ref().map(|file| file.display().to_string()),
-            workers_dir: self.config.workers_dir().map(|dir| dir.display().to_string()),
-            classes: self.config.classes().iter().map(|class| class.policy.class.to_string()).collect(),
-            ledger: LedgerReport {
-                accepted: ledger.accepted,
-                done: ledger.done,
-                failed: ledger.failed,
-                discarded: ledger.discarded,
-                expired: ledger.expired,
-                dead: ledger.dead,
-                pending: ledger.pending,
-                running: ledger.running,
-            },
-            refused: counters.refused,
-            ignored: counters.ignored,
-            counts: Counts {
-                workers: self.core.worker_count() as u64,
-                processes: self.processes.len() as u64,
-                clients: self.clients as u64,
-                spawned: counters.spawned,
-                stale: counters.stale,
-                violations: counters.violations,
-            },
-            dead_letters: DeadTotalsReport { messages: dead.messages, bytes: dead.bytes, dropped: dead.dropped },
-            senders,
-            limits: LimitsReport {
-                message_bytes: limits.message_bytes,
-                total_bytes_used,
-                total_bytes: limits.total_bytes,
-                total_messages_used: ledger.pending + ledger.running,
-                total_messages: limits.total_messages,
-                sender_messages: limits.sender_messages,
-                sender_bytes: limits.sender_bytes,
-                workers: limits.workers.into(),
-                processes_used: processes_used.into(),
-                processes: limits.processes.into(),
-                processes_queued: processes_queued as u64,
-                dead_messages: limits.dead_messages,
-                dead_bytes: limits.dead_bytes,
-                connections: self.config.connections as u64,
-                connections_per_user: self.connection_limits().0 as u64,
-                unread_bytes_per_user: self.config.unread_bytes as u64,
-                unfinished_bytes_per_user: self.config.unfinished_bytes as u64,
-                descriptors: self.descriptors,
-            },
-            process_tree: self.trees.name().to_string(),
-            why_not_cgroup: self.trees.why().map(str::to_string),
-            not_enforced: self.not_enforced.clone(),
-            stopping: self.stopping,
-            asker: self.asker(index),
-        };
-        self.report(index, reference, &status);
-    }
-
-    fn asker(&self, index: usize) -> AskerReport {
-        let peer = self.connections[index].peer;
-        let may = |wish| self.config.rights.check(self.own.uid, peer.creds(), wish).is_ok();
-        AskerReport {
-            uid: peer.creds().uid,
-            gid: peer.creds().gid,
-            connections: self.accounts.connections(peer.account()) as u64,
-            may_kill: may(Wish::Kill),
-            may_administer: may(Wish::Admin),
-        }
-    }
-
-    fn ask_later(&mut self, index: usize, question: Question) {
-        let connection = &mut self.connections[index];
-        if connection.questions.len() >= QUESTIONS_MAX {
-            let detail = format!("{QUESTIONS_MAX} questions wait for their answers, which is the limit");
-            let body = ReceiptBody::Refused { reason: Refusal::MailboxFull, detail: detail.into() };
-            let reference = match question {
-                Question::List(list) => list.reference,
-                Question::Info(reference, _) | Question::Status(reference) => reference,
-            };
-            return self.receipt(index, reference, body);
-        }
-        if connection.questions.is_empty() {
-            self.asked.push(connection.key);
-        }
-        connection.awaited += 1;
-        connection.questions.push_back(question);
-    }
-
-    /// Answers the questions of this turn, once everything else that it brought is done. Each answer is
-    /// written before the next is made: what a client asks is small, what it is told may be large.
-    pub(crate) fn answer_questions(&mut self) {
-        if self.asked.is_empty() {
-            return;
-        }
-        self.learn_marks();
-        let now = self.clock.now();
-        let mut list = None;
-        for key in std::mem::take(&mut self.asked) {
-            let Some(index) = self.connection(key) else { continue };
-            while let Some(question) = self.connections[index].next_question() {
-                self.connections[index].awaited -= 1;
-                match question {
-                    Question::List(messages::List { reference, after: None, limit: None }) => {
-                        // The same for all who ask in this turn.
-                        let list = list.get_or_insert_with(|| self.list(now)).clone();
-                        self.report_payload(index, reference, list);
-                    }
-                    Question::List(messages::List { reference, after, limit }) => {
-                        let page = self.page(now, after, limit);
-                        self.report_payload(index, reference, page);
-                    }
-                    Question::Info(reference, worker) => self.info(now, index, reference, worker.target()),
-                    Question::Status(reference) => self.status(now, index, reference),
-                }
-                // An error comes again when the connection is flushed, and is answered there.
-                let _written = self.connections[index].flush(&mut self.spares);
-            }
-            if !self.connections[index].questions.is_empty() {
-                self.stall(index);
-            }
-        }
-    }
-
-    /// How far the processes have come beyond what they have said. What they wrote before they set their
-    /// marks is read after these were, and handled before they count: so a failure is not taken for done.
-    fn learn_marks(&mut self) {
-        let living = self.processes.iter().filter(|(_, process)| !process.reaped);
-        let marks: Vec<_> =
-            living.filter_map(|(_, process)| Some((process.key, process.connection?, process.page.marks()?))).collect();
-        for (process, index, (begun, finished)) in marks {
-            self.read_all(index);
-            self.core.handle(self.clock.now(), Event::Marked { process, mark: Mark { begun, finished } });
-            self.apply();
-        }
-    }
-
-    fn pid(&self, view: &WorkerView<'_>) -> Option<i32> {
-        let process = self.processes.get(view.slot? as usize)?;
-        (process.key.number == view.identity.number && !process.reaped).then_some(process.pid)
-    }
-
     fn name_of(&self, now: Instant, target: Target<'_>) -> String {
         self.core.worker(now, target).map(|view| view.identity.name.to_string()).unwrap_or_default()
-    }
-
-    pub(crate) fn report(&mut self, index: usize, reference: Ref, report: &impl serde::Serialize) {
-        self.report_payload(index, reference, Payload::encode(report).map_err(|error| error.to_string()));
-    }
-
-    fn report_payload(&mut self, index: usize, reference: Ref, report: Result<Payload<'_>, String>) {
-        match report {
-            Ok(payload) => self.receipt(index, reference, ReceiptBody::Report(payload)),
-            Err(error) => {
-                let detail = format!("the report cannot be made: {error}");
-                let error = messages::Error { reference: Some(reference), detail: detail.into() };
-                self.say(index, &Reply::Error(error));
-            }
-        }
     }
 
     pub(crate) fn receipt(&mut self, index: usize, reference: Ref, body: ReceiptBody<'_>) {
@@ -516,8 +278,4 @@ pub(crate) fn policy_of(
     let policy = class.policy.clone();
     let known = classes.entry(policy.class.clone()).or_insert(class);
     Ok(known.policy.clone())
-}
-
-fn millis(duration: Duration) -> u64 {
-    duration.as_millis() as u64
 }

@@ -19,6 +19,7 @@
 //! A method that returns an error settles its message as *failed* (rule D3), and the process goes on; a panic
 //! is a crash of the process (rule D2).
 
+mod clock;
 mod context;
 mod link;
 mod session;
@@ -143,7 +144,7 @@ impl<S> Worker<S> {
         let window = if page.is_some() { self.window } else { 1 };
         let mut supervisor = Supervisor::new();
         link.greet(window)?;
-        let (mut unsent, mut sent) = (0, Instant::now());
+        let (mut unsent, mut sent) = (0, clock::now());
         while !link.session.is_ending() {
             let Some(task) = link.session.next_task() else {
                 unsent = 0;
@@ -152,7 +153,7 @@ impl<S> Worker<S> {
                 }
                 continue;
             };
-            let (id, now) = (task.id, Instant::now());
+            let (id, now) = (task.id, clock::now());
             // What was sent ahead is not begun any more when the supervisor has died (rule D7).
             if !supervisor.lives(now) {
                 break;
@@ -219,7 +220,7 @@ struct Supervisor {
 
 impl Supervisor {
     fn new() -> Supervisor {
-        Supervisor { parent: sys::parent(), looked: Instant::now() }
+        Supervisor { parent: sys::parent(), looked: clock::now() }
     }
 
     /// Whether it lived within the last [`LOOK_AGAIN`].

@@ -393,7 +393,7 @@ fn an_unknown_binary_message_is_named_and_the_connection_goes_on() {
     };
     let error = frame(70);
     assert!(String::from_utf8_lossy(&error).contains("99"), "{error:?}");
-    stream.write_all(&[0xb1, 6, 0, 0, 2, 0, 0, 0, 0, 5]).unwrap();
+    stream.write_all(&[0xb1, 6, 0, 0, 4, 0, 0, 0, 0, 5, 0, 0]).unwrap();
     let mut header = [0; 8];
     stream.read_exact(&mut header).unwrap();
     assert_eq!((header[0], header[1]), (0xb1, 68), "its receipt");

@@ -51,11 +51,13 @@ pub fn memory(run: &mut Run) -> anyhow::Result<()> {
         let before = private(pid)?;
         make_names(&mut client, &server, 0..count, run)?;
         names.push((private(pid)?.saturating_sub(before)) as f64 / count as f64);
+        let mut took = Rounds::new();
         for after in (0..PAGES).map(|page| page * count / PAGES) {
             let asked = Instant::now();
             report(client.list_page(Some(after), Some(PAGE))?)?;
-            pages.push(asked.elapsed().as_secs_f64() * 1000.0);
+            took.push(asked.elapsed().as_secs_f64() * 1000.0);
         }
+        pages.push(median(&took));
         drop((client, server));
 
         let server = Server::start(&run.dir, run.options.window)?;

@@ -1,6 +1,6 @@
 //! The examples at work: what a new user would run, through a real supervisor.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -176,49 +176,38 @@ fn an_import_with_kills_between_its_batches_balances_to_the_cent() {
 
 #[test]
 fn an_import_whose_workers_crash_in_the_middle_balances_to_the_cent() {
-    const KILLS: usize = 12;
+    const BOOKS: [&str; 3] = ["eu", "uk", "us"];
+    const CHARGED: u64 = 9;
     let mut supervisor = Supervisor::with_config(LEDGER);
-    supervisor.call(&["ledger/eu", "accounts"]);
-    // While somebody else holds the file, a batch cannot be over before its process is killed.
-    let holder = Connection::open(supervisor.path("books/eu.sqlite")).unwrap();
-    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let mut import = import(&supervisor);
-    import.args(["--batch", "1"]).arg(entries()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut import = import.spawn().unwrap();
-    let mut killed: Vec<i32> = Vec::new();
-    while killed.len() < 3 {
-        supervisor.until("a batch is executed", |this| this.ps("ledger/eu")["running"]["method"] == "import");
-        let pid = supervisor.worker_pid("ledger/eu");
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        supervisor.until("its death is known", |this| this.ps("ledger/eu")["pid"] != pid);
-        killed.push(pid);
-    }
-    holder.execute_batch("ROLLBACK").unwrap();
-    drop(holder);
-    // The rest is hit wherever it happens to be, but not before it has settled something: a process that is killed
-    // again and again without having done anything is started later and later (D4).
-    let mut first_tasks: HashMap<i32, Value> = HashMap::new();
-    supervisor.until("the import has ended", |this| {
-        for book in ["eu", "uk", "us"] {
-            let shown = this.ps(&format!("ledger/{book}"));
-            let (pid, task) = (shown["pid"].as_i64().unwrap_or_default() as i32, &shown["running"]["message"]);
-            if pid > 0 && task.is_u64() && !killed.contains(&pid) && killed.len() < KILLS {
-                let first = first_tasks.entry(pid).or_insert_with(|| task.clone());
-                if first != task {
-                    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-                    killed.push(pid);
-                }
-            }
-        }
-        import.try_wait().unwrap().is_some()
+    // While somebody else holds a book's file, a batch cannot be over before its process is killed.
+    let holders = BOOKS.map(|book| {
+        supervisor.call(&[&format!("ledger/{book}"), "accounts"]);
+        let holder = Connection::open(supervisor.path("books").join(format!("{book}.sqlite"))).unwrap();
+        holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+        holder
     });
-    assert!(killed.len() > 3, "some were hit: {killed:?}");
+    let mut import = import(&supervisor);
+    // So few batches that a disk which needs long for each does not try the patience of the test.
+    import.args(["--batch", "4"]).arg(entries()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut import = import.spawn().unwrap();
+    // One that dies in the instant between being handed a batch and beginning it is not charged for it.
+    for worker in BOOKS.map(|book| format!("ledger/{book}")).iter().cycle() {
+        if supervisor.ledger("dead") == CHARGED {
+            break;
+        }
+        supervisor.until("a batch is executed", |this| this.ps(worker)["running"]["method"] == "import");
+        let pid = supervisor.worker_pid(worker);
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        supervisor.until("its death is known", |this| this.ps(worker)["pid"] != pid);
+    }
+    drop(holders);
+    supervisor.until("the import has ended", |_| import.try_wait().unwrap().is_some());
     let done = import.wait_with_output().unwrap();
     let shown = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success() && shown.contains("every book balances"), "{shown}");
-    assert!(!shown.contains(" 0 batches posted again"), "{shown}");
+    assert!(shown.contains(&format!(" {CHARGED} batches posted again")), "each was charged to one batch: {shown}");
     assert_the_books_are_as_the_file_says(&supervisor.path("books"));
-    supervisor.status();
+    assert_eq!(supervisor.ledger("dead"), CHARGED);
 }
 
 #[test]

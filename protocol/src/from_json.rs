@@ -208,7 +208,10 @@ fn without_doubles(out: &mut Vec<u8>, from: usize, mut entries: Vec<u32>) -> usi
         }
     }
     let count = kept.len();
-    let body: Vec<u8> = kept.into_iter().flat_map(|entry| &out[entry]).copied().collect();
+    let mut body = Vec::with_capacity(out.len() - from);
+    for entry in kept {
+        body.extend_from_slice(&out[entry]);
+    }
     out.truncate(from);
     out.extend_from_slice(&body);
     count

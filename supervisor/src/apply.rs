@@ -166,19 +166,26 @@ impl EventLoop {
             // Both: before its launcher has joined the group, it is alone in its process group.
             let _again_in_a_while = process.group.as_ref().map(Group::kill);
             self.signal(key, slot, sys::kill_group);
+            self.kill_tracer(slot as usize);
         }
     }
 
     fn begin_sweep(&mut self, key: ProcessKey, slot: u32) {
         let Some(process) = self.process(key, slot) else { return };
-        let (pid, slot, repeated) = (process.pid, slot as usize, process.sweep.is_some());
-        if !repeated {
-            let place = self.core.name(key).map(|name| self.names.place(name));
-            self.processes[slot].sweep = Some(Sweep::new(pid, key, &self.socket, place));
-        }
+        let (slot, repeated) = (slot as usize, process.sweep.is_some());
+        self.make_sweep(slot);
         match self.processes[slot].group {
             Some(_) => self.end_tree(slot, repeated),
             None => self.hunt_orphans_of(slot, repeated),
+        }
+    }
+
+    /// What is to know what a process has left behind.
+    pub(crate) fn make_sweep(&mut self, slot: usize) {
+        let process = &mut self.processes[slot];
+        if process.sweep.is_none() {
+            let place = self.core.name(process.key).map(|name| self.names.place(name));
+            process.sweep = Some(Sweep::new(process.pid, process.key, &self.socket, place));
         }
     }
 

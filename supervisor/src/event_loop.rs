@@ -36,6 +36,10 @@ const EVENTS_MAX: usize = 1024;
 /// How long the supervisor waits at its end for orphans that it has killed.
 const ORPHANS_END_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long the supervisor waits at its end for processes that it has killed: one in uninterruptible sleep, or of
+/// another user, may not end at all.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
+
 const READ: Interest = Interest { read: true, write: false };
 
 /// A process that was started and is not proved gone.
@@ -75,6 +79,8 @@ pub struct EventLoop {
     pub(crate) clients: usize,
     pub(crate) stopped: bool,
     pub(crate) stopping: bool,
+    /// When the processes are not waited for any more that cannot be ended.
+    give_up_at: Option<Instant>,
     /// Who the supervisor itself is.
     pub(crate) own: Creds,
     /// What each user and each worker has in hand.
@@ -114,6 +120,8 @@ pub struct EventLoop {
     pub(crate) hunted: BTreeMap<usize, bool>,
     /// Those that had orphans when these were last looked for.
     pub(crate) sweeping: BTreeSet<usize>,
+    /// Processes that have ended and that another process traces.
+    pub(crate) traced: BTreeSet<usize>,
     /// A child has ended that may be an adopted one.
     pub(crate) reap_adopted: bool,
     /// Held as long as the supervisor lives.
@@ -186,6 +194,8 @@ impl EventLoop {
             spares: Vec::new(),
             hunted: BTreeMap::new(),
             sweeping: BTreeSet::new(),
+            traced: BTreeSet::new(),
+            give_up_at: None,
             reap_adopted: false,
             _lock: setup.lock,
         };
@@ -203,7 +213,7 @@ impl EventLoop {
         self.apply();
         self.flush();
         while !self.stopped {
-            let wake_at = [self.core.next_deadline(), self.accept_again].into_iter().flatten().min();
+            let wake_at = [self.core.next_deadline(), self.accept_again, self.give_up_at].into_iter().flatten().min();
             let timeout = match self.has_unfinished_turns() {
                 true => Some(Default::default()),
                 false => wake_at.map(|at| at.since(self.clock.now())),
@@ -224,8 +234,24 @@ impl EventLoop {
             }
             self.flush();
             say_what_was_lost();
+            if !self.stopped && self.give_up_at.is_some_and(|at| at <= now) {
+                self.end_orphans()?;
+                return Err(self.cannot_be_ended());
+            }
         }
         self.end_orphans()
+    }
+
+    /// Who is left when nothing more can be done.
+    fn cannot_be_ended(&self) -> std::io::Error {
+        let left = self.processes.iter().map(|(_, process)| {
+            let name = self.core.name(process.key).map_or("a worker", |name| name);
+            format!("{name} (process {}{})", process.pid, if process.reaped { ", or what it has started" } else { "" })
+        });
+        let left = left.collect::<Vec<_>>().join(", ");
+        std::io::Error::other(format!(
+            "gave up: SIGKILL has not ended {left}; their names stay locked, for the next supervisor too, until they have ended"
+        ))
     }
 
     /// Whoever has escaped from its worker has become a child of ours: it ends with us, for a bounded time.
@@ -261,6 +287,8 @@ impl EventLoop {
                     // The first one asks; a second one does not wait.
                     let grace = if self.stopping { Default::default() } else { self.config.shutdown_grace };
                     self.stopping = true;
+                    let give_up_at = now.after(grace).after(GIVE_UP_AFTER);
+                    self.give_up_at = Some(self.give_up_at.map_or(give_up_at, |earlier| earlier.min(give_up_at)));
                     self.core.shutdown(now, grace);
                 }
                 self.apply();

@@ -25,7 +25,7 @@ use anyhow::{Context as _, bail};
 use siphasher::sip::SipHasher24;
 use workhall_core::Instant;
 
-use crate::sys;
+use crate::sys::{self, FileId};
 
 const KEY_BYTES: usize = 16;
 /// For how long a look at all processes of the machine serves.
@@ -47,7 +47,7 @@ pub struct NameLocks {
     dir: File,
     hasher: SipHasher24,
     /// Which processes hold which files, whether all were looked at, and when that was.
-    seen: Option<(Instant, HashMap<u64, Vec<i32>>, bool)>,
+    seen: Option<(Instant, HashMap<FileId, Vec<i32>>, bool)>,
 }
 
 impl NameLocks {
@@ -74,6 +74,8 @@ impl NameLocks {
                 sys::user()
             );
         }
+        // Whoever tidies up leaves alone what is locked (systemd-tmpfiles does).
+        let _otherwise_it_is_not_heeded = dir.try_lock_shared();
         let mut this = NameLocks { path, dir, hasher: SipHasher24::new(), seen: None };
         let key = this.key().with_context(|| format!("cannot read or make the key in {}", this.path.display()))?;
         this.hasher = SipHasher24::new_with_key(&key);
@@ -88,6 +90,17 @@ impl NameLocks {
 
     /// Takes the lock on a name; none if a process holds it. Whoever inherits the descriptor holds it too.
     pub fn take(&self, name: &str) -> io::Result<Option<OwnedFd>> {
+        self.try_take(name).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => io::Error::other(format!(
+                "the directory {} was removed while the supervisor runs: no process can be started without it; restart the \
+                 supervisor, which makes it anew",
+                self.path.display()
+            )),
+            _ => error,
+        })
+    }
+
+    fn try_take(&self, name: &str) -> io::Result<Option<OwnedFd>> {
         let path = self.at(&self.place(name).file());
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -98,6 +111,11 @@ impl NameLocks {
             other => other?,
         };
         Ok(lock(&file)?.then(|| file.into()))
+    }
+
+    /// The file of a name, by which those who hold its lock are known; none if there is none.
+    pub fn file(&self, place: Place) -> Option<FileId> {
+        sys::file_id(&self.at(&place.file())).ok()
     }
 
     /// Whether nobody holds the lock. One that cannot be looked at may be held.
@@ -129,7 +147,7 @@ impl NameLocks {
     /// Who holds a name, for people. Looks at all processes of the machine, once for all names that are asked
     /// for within a second.
     pub fn holder(&mut self, now: Instant, name: &str) -> String {
-        let place = self.place(name).0;
+        let file = self.file(self.place(name));
         let (_, holders, all) = match self.seen.take() {
             Some(seen) if now.since(seen.0) < LOOK_LASTS => self.seen.insert(seen),
             _ => {
@@ -137,7 +155,7 @@ impl NameLocks {
                 self.seen.insert((now, holders, all))
             }
         };
-        let who = match holders.get(&place).map(Vec::as_slice) {
+        let who = match file.and_then(|file| holders.get(&file)).map(Vec::as_slice) {
             None | Some([]) if *all => {
                 "a process of an earlier supervisor (which cannot be seen from here)".to_string()
             }
@@ -178,11 +196,6 @@ impl Place {
     fn file(self) -> String {
         format!("{:016x}", self.0)
     }
-
-    /// Whether a process has the descriptor that holds this lock, as far as was looked.
-    pub fn is_held_by(self, pid: i32, look: &mut Look) -> bool {
-        look.locked_by(pid).contains(&self.0)
-    }
 }
 
 /// One look at the descriptors of processes, with its bounds.
@@ -199,20 +212,19 @@ impl Look {
         Look { left: PER_LOOK_MAX, all: true }
     }
 
-    /// What stands for the names that a process has locked; none if it may not be looked at.
-    fn locked_by(&mut self, pid: i32) -> Vec<u64> {
+    /// The files of names that a process has open, and so has inherited: none of them can be opened from outside. None if
+    /// it may not be looked at.
+    pub fn opened_by(&mut self, pid: i32) -> Vec<FileId> {
         let Ok(mut descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-        let mut locked = Vec::new();
+        let mut opened = Vec::new();
         for entry in descriptors.by_ref().take(PER_PROCESS_MAX.min(self.left)).flatten() {
             self.left -= 1;
-            let Some(place) = fs::read_link(entry.path()).ok().and_then(|link| place_of(&link)) else { continue };
-            let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_string_lossy()));
-            if info.is_ok_and(|info| info.lines().any(is_lock)) {
-                locked.push(place.0);
-            }
+            // By its name first, for which no file system is asked, however the file is called elsewhere.
+            let is_name = fs::read_link(entry.path()).is_ok_and(|link| place_of(&link).is_some());
+            opened.extend(is_name.then(|| sys::file_id(&entry.path()).ok()).flatten());
         }
         self.all &= descriptors.next().is_none();
-        locked
+        opened
     }
 }
 
@@ -224,14 +236,14 @@ fn lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// The processes that hold the lock of a name, by what stands for it, and whether all were looked at.
-fn holders() -> (HashMap<u64, Vec<i32>>, bool) {
+/// The processes that hold the lock of a name, by its file, and whether all were looked at.
+fn holders() -> (HashMap<FileId, Vec<i32>>, bool) {
     let mut look = Look::new();
-    let mut holders: HashMap<u64, Vec<i32>> = HashMap::new();
+    let mut holders: HashMap<FileId, Vec<i32>> = HashMap::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
-        for place in look.locked_by(pid) {
-            holders.entry(place).or_default().push(pid);
+        for file in look.opened_by(pid) {
+            holders.entry(file).or_default().push(pid);
         }
     }
     (holders, look.all)
@@ -244,12 +256,6 @@ fn place_of(link: &Path) -> Option<Place> {
     let name = name.strip_suffix(" (deleted)").unwrap_or(name);
     let place = u64::from_str_radix(name, 16).ok().map(Place)?;
     (place.file() == name).then_some(place)
-}
-
-/// A line of fdinfo such as `lock: 1: FLOCK  ADVISORY  WRITE 77 fe:00:1001 0 EOF`.
-fn is_lock(line: &str) -> bool {
-    let words = line.strip_prefix("lock:").map(|rest| rest.split_whitespace().skip(1).take(3).collect::<Vec<_>>());
-    words.is_some_and(|words| words == ["FLOCK", "ADVISORY", "WRITE"])
 }
 
 fn program(pid: i32) -> String {
@@ -288,8 +294,9 @@ mod tests {
         assert!(locks.take("A").unwrap().is_some(), "another name");
         drop(held);
         assert!(locks.take("a").unwrap().is_none(), "the copy holds it");
-        assert!(locks.place("a").is_held_by(std::process::id() as i32, &mut Look::new()));
-        assert!(!locks.place("b").is_held_by(std::process::id() as i32, &mut Look::new()));
+        let opened = Look::new().opened_by(std::process::id() as i32);
+        assert!(opened.contains(&locks.file(locks.place("a")).unwrap()));
+        assert_eq!(locks.file(locks.place("b")), None);
         let own = format!("process {} (", std::process::id());
         assert!(locks.holder(Instant(0), "a").starts_with(&own));
         assert!(locks.holder(Instant(0), "b").contains("cannot be seen"));
@@ -368,11 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_fdinfo_are_understood() {
-        assert!(is_lock("lock:\t1: FLOCK  ADVISORY  WRITE 3 fe:00:1 0 EOF"));
-        for other in ["pos:\t0", "lock:\t1: OFDLCK ADVISORY  WRITE -1 fe:00:10011453 5 5"] {
-            assert!(!is_lock(other));
-        }
+    fn the_files_of_names_are_known_by_theirs() {
         let place = Some(Place(0x3f));
         assert_eq!(place_of(Path::new("/x/socket.names/000000000000003f")), place);
         assert_eq!(place_of(Path::new("/000000000000003f (deleted)")), place);

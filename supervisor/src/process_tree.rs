@@ -18,7 +18,7 @@ use std::path::Path;
 use workhall_core::ProcessKey;
 
 use crate::name_lock::{Look, Place};
-use crate::sys;
+use crate::sys::{self, FileId};
 
 /// How often an empty environment is read again at once: for about as long as a program takes to begin.
 const ENVIRON_READS_MAX: usize = 200;
@@ -26,21 +26,64 @@ const ENVIRON_READS_MAX: usize = 200;
 /// How much of an environment one read takes, in bytes.
 const ENVIRON_BYTES: usize = 256 << 10;
 
+/// How much is read of a longer one: the kernel executes no program with more, but a process may say of any of its
+/// memory that it is its environment.
+const ENVIRON_BYTES_MAX: u64 = 6 << 20;
+
+/// How much is read of all the longer ones, in one census: whoever has many of them holds up nobody by it.
+const LONG_ENVIRONS_BYTES_MAX: u64 = 32 << 20;
+
+/// Of the entries that say whose a process is, so many are looked at, and none that is longer: the longest names a socket.
+const MARKS_MAX: usize = 16;
+const MARK_BYTES_MAX: usize = 256;
+
+/// How often all children are gone through in one turn as long as some of them have ended: each may have left children
+/// of its own, and somebody may do nothing else than end and leave them.
+const REAPING_ROUNDS_MAX: usize = 16;
+
+/// Orphans without an environment that stayed so, with their start times: they keep no gate shut.
+#[derive(Debug, Default)]
+pub struct Foreign(HashSet<(i32, u64)>);
+
+/// All adopted children at one moment. Each is looked at once, however many sweeps ask whose it is.
+#[derive(Debug)]
+pub struct Census {
+    orphans: Vec<Orphan>,
+    /// Nothing was left out.
+    complete: bool,
+}
+
+#[derive(Debug)]
+struct Orphan {
+    pid: i32,
+    stat: Stat,
+    environ: Marks,
+    /// The files of names that it has open, once somebody has asked.
+    open: Option<Vec<FileId>>,
+}
+
+/// What an environment says of whose a process is.
+#[derive(Debug)]
+enum Marks {
+    /// The entries that may say it.
+    These(Vec<Box<[u8]>>),
+    /// There is none: the process begins to execute a program, or has cleared it.
+    Unknown,
+    /// There was no descriptor or no memory to look at it.
+    Unread,
+}
+
 /// Whose an orphan is.
 enum Owner {
     /// This life's.
     This,
     /// Another's, or nobody's.
     Other,
-    /// It has no environment: it begins to execute a program, or it has cleared it.
+    /// It has no environment.
     Unknown,
-    /// There was no descriptor or no memory to look at it.
+    /// It could not be looked at.
     Unread,
 }
-
-/// Orphans without an environment that stayed so, with their start times: they keep no gate shut.
-#[derive(Debug, Default)]
-pub struct Foreign(HashSet<(i32, u64)>);
 
 /// The sweep of one life.
 #[derive(Debug)]
@@ -56,10 +99,54 @@ pub struct Sweep {
     unknown: HashSet<(i32, u64)>,
 }
 
+impl Census {
+    /// Reaps those that have ended, and looks at the others. `is_leader` knows the processes of living workers.
+    pub fn take(is_leader: impl Fn(i32) -> bool, foreign: &mut Foreign) -> Census {
+        let mut long_environs = LONG_ENVIRONS_BYTES_MAX;
+        for _ in 0..REAPING_ROUNDS_MAX {
+            // What cannot be looked at may be something that is left.
+            let Ok(children) = own_children() else { break };
+            let (mut orphans, mut complete, mut reaped) = (Vec::new(), true, false);
+            for pid in children.iter().copied().filter(|pid| !is_leader(*pid)) {
+                if sys::reap_adopted(pid) {
+                    reaped = true;
+                    continue;
+                }
+                // Once one was reaped all are gone through again.
+                let Some(stat) = Stat::read(pid).filter(|_| !reaped) else {
+                    complete = false;
+                    continue;
+                };
+                let environ = read_marks(pid, &mut long_environs);
+                match environ {
+                    Marks::Unknown if sys::reap_adopted(pid) => reaped = true,
+                    environ => orphans.push(Orphan { pid, stat, environ, open: None }),
+                }
+            }
+            // What a reaped one left behind is ours since before it could be reaped: look again.
+            if !reaped {
+                foreign.keep(&children);
+                return Census { orphans, complete };
+            }
+        }
+        Census { orphans: Vec::new(), complete: false }
+    }
+}
+
 impl Foreign {
     /// Forgets those that are gone.
     fn keep(&mut self, children: &[i32]) {
-        self.0.retain(|(pid, _)| children.contains(pid));
+        if !self.0.is_empty() {
+            let children: HashSet<i32> = children.iter().copied().collect();
+            self.0.retain(|(pid, _)| children.contains(pid));
+        }
+    }
+}
+
+impl Orphan {
+    /// Whether it has a file open.
+    fn has_open(&mut self, file: FileId, look: &mut Look) -> bool {
+        self.open.get_or_insert_with(|| look.opened_by(self.pid)).contains(&file)
     }
 }
 
@@ -80,97 +167,64 @@ impl Sweep {
         self.place
     }
 
-    /// Kills what is left. Returns whether nothing was. `is_leader` knows the processes of living workers;
-    /// `foreign` remembers, over all sweeps, those that could not be told and were let be. `repeated`: some time
-    /// has passed since the pass before. `look` finds who holds the lock; none if nobody does.
+    /// Kills what is left. Returns whether nothing was. `foreign` remembers, over all sweeps, those that could not be told
+    /// and were let be. `repeated`: some time has passed since the pass before. `lock` is the file whose lock
+    /// somebody holds; none if nobody does.
     pub fn pass(
         &mut self,
-        is_leader: impl Fn(i32) -> bool,
+        census: &mut Census,
         foreign: &mut Foreign,
         repeated: bool,
-        mut look: Option<&mut Look>,
+        mut lock: Option<(FileId, &mut Look)>,
     ) -> bool {
-        loop {
-            let (mut left, mut reaped) = (0, 0);
-            // What cannot be looked at may be something that is left.
-            let Ok(children) = own_children() else { return false };
-            foreign.keep(&children);
-            for pid in children {
-                if is_leader(pid) {
-                    continue;
-                }
-                if sys::reap_adopted(pid) {
-                    reaped += 1;
-                    continue;
-                }
-                let Some(stat) = Stat::read(pid) else {
+        let mut left = 0;
+        for orphan in &mut census.orphans {
+            let mut owner = self.owner_by_marks(orphan);
+            if let (Owner::Other | Owner::Unknown, Some((file, look))) = (&owner, &mut lock)
+                && orphan.has_open(*file, look)
+            {
+                owner = Owner::This;
+            }
+            let known_as = (orphan.pid, orphan.stat.started);
+            match owner {
+                Owner::This => {
+                    self.doom(orphan.pid, orphan.stat.started);
+                    sys::kill_child(orphan.pid);
                     left += 1;
-                    continue;
-                };
-                match self.owner(pid, &stat, look.as_deref_mut()) {
-                    Owner::This => {
-                        self.doom(pid, stat.started);
-                        sys::kill_child(pid);
-                        left += 1;
+                }
+                Owner::Other => {}
+                Owner::Unread => left += 1,
+                Owner::Unknown => {
+                    let known = foreign.0.contains(&known_as);
+                    let seen_before = repeated && !self.unknown.insert(known_as);
+                    if !known && seen_before {
+                        foreign.0.insert(known_as);
                     }
-                    Owner::Other => {}
-                    Owner::Unread => left += 1,
-                    Owner::Unknown if sys::reap_adopted(pid) => reaped += 1,
-                    Owner::Unknown => {
-                        let known = foreign.0.contains(&(pid, stat.started));
-                        let seen_before = repeated && !self.unknown.insert((pid, stat.started));
-                        if !known && seen_before {
-                            foreign.0.insert((pid, stat.started));
-                        }
-                        left += u32::from(!known && !seen_before);
-                    }
+                    left += u32::from(!known && !seen_before);
                 }
             }
-            // What a reaped one left behind is ours since before it could be reaped: look again.
-            if reaped == 0 {
-                return left == 0;
-            }
         }
+        census.complete && left == 0
     }
 
-    fn owner(&self, pid: i32, stat: &Stat, look: Option<&mut Look>) -> Owner {
-        let owner = self.owner_by_marks(pid, stat);
-        match (&owner, self.place, look) {
-            (Owner::Other | Owner::Unknown, Some(place), Some(look)) => match place.is_held_by(pid, look) {
-                true => Owner::This,
-                false => owner,
-            },
-            _ => owner,
-        }
-    }
-
-    fn owner_by_marks(&self, pid: i32, stat: &Stat) -> Owner {
+    fn owner_by_marks(&self, orphan: &Orphan) -> Owner {
+        let stat = &orphan.stat;
         if stat.group == self.leader
             || stat.session == self.leader
-            || self.doomed.get(&pid) == Some(&stat.started)
+            || self.doomed.get(&orphan.pid) == Some(&stat.started)
             || self.led_by_doomed(stat.group)
             || self.led_by_doomed(stat.session)
         {
             return Owner::This;
         }
-        // While a process begins to execute another program it has no environment for an instant.
-        for _ in 0..ENVIRON_READS_MAX {
-            match read_environ(pid) {
-                Ok(environ) if environ.is_empty() => {
-                    if Stat::read(pid).is_some_and(|now| now.environ == Environ::Empty) {
-                        return Owner::Other;
-                    }
-                }
-                Ok(environ) => {
-                    let has = |mark: &Vec<u8>| environ.split(|byte| *byte == 0).any(|entry| entry == *mark);
-                    return if self.marks.iter().all(has) { Owner::This } else { Owner::Other };
-                }
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Owner::Other,
-                Err(error) if sys::shortage(&error).is_some() => return Owner::Unread,
-                Err(_) => return Owner::Unknown,
+        match &orphan.environ {
+            Marks::Unknown => Owner::Unknown,
+            Marks::Unread => Owner::Unread,
+            Marks::These(entries) => {
+                let has = |mark: &Vec<u8>| entries.iter().any(|entry| **entry == **mark);
+                if self.marks.iter().all(has) { Owner::This } else { Owner::Other }
             }
         }
-        Owner::Unknown
     }
 
     /// Whether the leader of this group or session is known to belong. As long as a group or session has a
@@ -217,38 +271,46 @@ pub fn kill_all_but(inherited: &Inherited) -> io::Result<usize> {
     Ok(left)
 }
 
-/// Reaps adopted children that have ended, whosever they were. Returns how many live.
-pub fn reap_adopted(is_leader: impl Fn(i32) -> bool) -> io::Result<usize> {
-    loop {
-        let (mut left, mut reaped) = (0, false);
-        for pid in own_children()?.into_iter().filter(|pid| !is_leader(*pid)) {
-            match sys::reap_adopted(pid) {
-                true => reaped = true,
-                false => left += 1,
-            }
-        }
-        // What a reaped one left behind is ours since before it could be reaped: look again.
-        if !reaped {
-            return Ok(left);
-        }
-    }
-}
-
 /// Whether the kernel tells who the children of a process are.
 pub fn check_kernel() -> io::Result<()> {
     let pid = std::process::id();
     fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).map(drop)
 }
 
-/// The environment of a process, in one read where it is not huge: one that begins to execute another program
+/// What the environment of a process says. `long` is how much may still be read of long ones.
+fn read_marks(pid: i32, long: &mut u64) -> Marks {
+    let none = || Marks::These(Vec::new());
+    // While a process begins to execute another program it has no environment for an instant.
+    for _ in 0..ENVIRON_READS_MAX {
+        match read_environ(pid, long) {
+            Ok(environ) if environ.is_empty() => {
+                if Stat::read(pid).is_some_and(|now| now.environ == Environ::Empty) {
+                    return none();
+                }
+            }
+            Ok(environ) => {
+                let entries = environ
+                    .split(|byte| *byte == 0)
+                    .filter(|entry| entry.starts_with(b"WORKHALL_") && entry.len() <= MARK_BYTES_MAX);
+                return Marks::These(entries.take(MARKS_MAX).map(Box::from).collect());
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return none(),
+            Err(error) if sys::shortage(&error).is_some() => return Marks::Unread,
+            Err(_) => return Marks::Unknown,
+        }
+    }
+    Marks::Unknown
+}
+
+/// The environment of a process, in one read where it is not long: one that begins to execute another program
 /// between two reads would show a part, which looks like another's environment.
-fn read_environ(pid: i32) -> io::Result<Vec<u8>> {
+fn read_environ(pid: i32, long: &mut u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(format!("/proc/{pid}/environ"))?;
     let mut environ = vec![0; ENVIRON_BYTES];
     let count = file.read(&mut environ)?;
     environ.truncate(count);
     if count == ENVIRON_BYTES {
-        file.read_to_end(&mut environ)?;
+        *long -= file.take((*long).min(ENVIRON_BYTES_MAX)).read_to_end(&mut environ)? as u64;
     }
     Ok(environ)
 }
@@ -296,13 +358,14 @@ enum Environ {
 
 impl Stat {
     fn read(pid: i32) -> Option<Stat> {
-        Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// The name of the program is in parentheses and may contain any character, so that the fields are
-    /// counted from the last closing one.
-    fn parse(text: &str) -> Option<Stat> {
-        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    /// The name of the program is in parentheses and may contain any bytes, so that the fields are counted from the
+    /// last closing one.
+    fn parse(line: &[u8]) -> Option<Stat> {
+        let name_ends = line.iter().rposition(|byte| *byte == b')')?;
+        let fields: Vec<&str> = str::from_utf8(&line[name_ends + 1..]).ok()?.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         // The kernel says where it begins and ends once a program is executed, and 0 before.
         let environ = match (field(50), field(51)) {
@@ -321,12 +384,14 @@ mod tests {
     fn the_stat_line_is_read_from_behind_the_name() {
         let line = "77 (a) b (c) S 1 70 60 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 0 0";
         let stat = |environ| Some(Stat { group: 70, session: 60, started: 12345, environ });
-        assert_eq!(Stat::parse(line), stat(Environ::Unknown));
+        assert_eq!(Stat::parse(line.as_bytes()), stat(Environ::Unknown));
+        let cut_name = [b"77 (gr\xc3".as_slice(), &line.as_bytes()[11..]].concat();
+        assert_eq!(Stat::parse(&cut_name), stat(Environ::Unknown), "a name need not be text");
         for (begin, end, environ) in [(0, 0, Environ::Unknown), (9, 9, Environ::Empty), (9, 12, Environ::Unknown)] {
             let line = format!("{line} {} {begin} {end} 0", ["0"; 25].join(" "));
-            assert_eq!(Stat::parse(&line), stat(environ), "{line}");
+            assert_eq!(Stat::parse(line.as_bytes()), stat(environ), "{line}");
         }
-        assert_eq!(Stat::parse("77 (a"), None);
+        assert_eq!(Stat::parse(b"77 (a"), None);
         let own = Stat::read(std::process::id() as i32).unwrap();
         assert!(own.started > 0 && own.group > 0);
     }

@@ -8,8 +8,9 @@ use workhall_protocol::ids::MessageId;
 
 use crate::event_loop::EventLoop;
 use crate::name_lock::Look;
+use crate::process_tree::Census;
 use crate::token::Token;
-use crate::{process_tree, spawner, sys};
+use crate::{spawner, sys};
 
 /// How many descriptors a sweep has open at a time, at most.
 const RESERVED: usize = 4;
@@ -61,7 +62,7 @@ impl EventLoop {
         }
         let exit = match sys::reap(&self.processes[slot].pidfd) {
             Ok(Some(exit)) => exit,
-            Ok(None) => return,
+            Ok(None) => return self.is_traced(slot),
             // Nobody else reaps our children; should it happen the status is unknown, but not the end.
             Err(_) => workhall_protocol::terms::Exit::Signal(0),
         };
@@ -85,6 +86,22 @@ impl EventLoop {
         self.start_failed(slot);
         self.core.handle(self.clock.now(), Event::Exited { process: key, exit, mark });
         self.apply();
+    }
+
+    /// It has ended, and another process that traces it keeps its exit status. Its pidfd would wake us for ever: it is
+    /// looked at again when a child has ended, perhaps that one.
+    fn is_traced(&mut self, slot: usize) {
+        let process = &self.processes[slot];
+        let _open = self.poller.remove(&process.pidfd);
+        self.traced.insert(slot);
+    }
+
+    /// The tracer may be of its own tree: all of that is killed, and then it can be reaped.
+    pub(crate) fn kill_tracer(&mut self, slot: usize) {
+        if self.traced.contains(&slot) {
+            self.make_sweep(slot);
+            self.hunt_orphans_of(slot, true);
+        }
     }
 
     /// Its launcher may have said why it never became its program.
@@ -135,6 +152,9 @@ impl EventLoop {
     /// An adopted child has ended, perhaps one that keeps a gate shut.
     pub(crate) fn children_changed(&mut self) {
         self.reap_adopted = true;
+        for slot in std::mem::take(&mut self.traced) {
+            self.process_ended(slot);
+        }
         for slot in std::mem::take(&mut self.sweeping) {
             match self.processes[slot].group {
                 Some(_) => self.end_tree(slot, false),
@@ -148,15 +168,17 @@ impl EventLoop {
     pub(crate) fn hunt(&mut self) {
         while std::mem::take(&mut self.reap_adopted) || !self.hunted.is_empty() {
             let leaders = &self.leaders;
-            let is_leader = |pid: i32| leaders.contains(&pid);
             self.reserve.release();
-            let orphans = process_tree::reap_adopted(is_leader);
+            let mut census = Census::take(|pid| leaders.contains(&pid), &mut self.foreign);
             let (mut gone, mut look) = (Vec::new(), Look::new());
             for (slot, repeated) in std::mem::take(&mut self.hunted) {
-                let Some(sweep) = &mut self.processes[slot].sweep else { continue };
+                let process = &mut self.processes[slot];
+                let Some(sweep) = &mut process.sweep else { continue };
                 // Who holds a lock is looked for only if somebody does: that takes the longest.
-                let look = sweep.place().filter(|place| !self.names.is_free(*place)).map(|_| &mut look);
-                match matches!(orphans, Ok(0)) || sweep.pass(is_leader, &mut self.foreign, repeated, look) {
+                let held = sweep.place().filter(|place| !self.names.is_free(*place));
+                let lock = held.and_then(|place| self.names.file(place)).map(|file| (file, &mut look));
+                match sweep.pass(&mut census, &mut self.foreign, repeated, lock) {
+                    _ if !process.reaped => {}
                     true => gone.push(slot),
                     false => drop(self.sweeping.insert(slot)),
                 }

@@ -28,6 +28,7 @@ use nix::sys::socket::{
     socketpair,
 };
 use nix::unistd::Pid;
+use rustix::fs::{AtFlags, StatxFlags};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use workhall_protocol::terms::Exit;
 
@@ -44,6 +45,22 @@ pub type Listener = uds_local_socket::Listener;
 
 /// The longest path of a socket, in bytes: what fits into `sockaddr_un`, with its end.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+// ---- files ----------------------------------------------------------------------------------
+
+/// Which file something is, however it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId {
+    device: (u32, u32),
+    inode: u64,
+}
+
+/// Which file is at a path. By what the kernel knows already: no file system is asked, which may be a program of
+/// somebody else's and never answer.
+pub fn file_id(path: &Path) -> io::Result<FileId> {
+    let found = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
+    Ok(FileId { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino })
+}
 
 // ---- sockets --------------------------------------------------------------------------------
 

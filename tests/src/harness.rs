@@ -600,15 +600,21 @@ pub fn python() -> &'static str {
 
 /// Whether a process lives (a zombie does not).
 pub fn lives(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+    stat(pid).is_some_and(|stat| {
         !matches!(stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes()[0]), Some(b'Z' | b'X'))
     })
 }
 
 /// Whose child a process is; 0 if it is gone.
 pub fn parent(pid: i32) -> i32 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = stat(pid).unwrap_or_default();
     stat.rsplit_once(')').and_then(|(_, rest)| rest.split(' ').nth(2)?.parse().ok()).unwrap_or(0)
+}
+
+/// The name of a program need not be text.
+fn stat(pid: i32) -> Option<String> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    Some(String::from_utf8_lossy(&stat).into_owned())
 }
 
 /// The name of the program that a process executes; empty if it is gone.

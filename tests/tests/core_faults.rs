@@ -1,6 +1,8 @@
 //! What the core decides when processes die, hang or lie, and when there is too much of something: crashes, limits of
 //! time, dead letters, quotas. With a virtual clock, like `core_rules.rs`.
 
+use std::sync::Arc;
+
 use workhall_core::{
     AccountId, Call, CallReceipt, Charge, CrashLimit, DeadTotals, Event, Kill, KillMode, Letters, Policy, State,
 };
@@ -722,4 +724,101 @@ fn an_empty_startup_method_on_a_requeue_harms_nobody() {
     let report = d.core.requeue(d.now, Letters::All, AccountId(0), |_| Ok(policy.clone()));
     assert_eq!(report, workhall_core::Requeued::default());
     assert!(matches!(d.receipt(post("a")), CallReceipt::Accepted { .. }));
+}
+
+// ---- found in reviews ---------------------------------------------------------------------------
+
+#[test]
+fn d06_a_limit_shorter_than_a_look_does_not_keep_the_core_looking() {
+    let mut d = Driver::with(|policy| policy.task_timeout = Some(std::time::Duration::from_nanos(3)));
+    d.call("a", "m");
+    d.ready(2, 1, 8);
+    d.tick(1);
+    assert_eq!(d.lines().iter().filter(|line| line.starts_with("look")).count(), 1);
+}
+
+#[test]
+fn d04_a_tree_that_lingers_makes_no_life_healthy() {
+    let mut d = Driver::new();
+    for _ in 0..3 {
+        d.call("a", "m");
+    }
+    for generation in 1..=2 {
+        d.ready(2, generation, 8);
+        d.exits(2, generation, CRASH, Some(mark(0, 0)));
+        d.tick(generation * 20_000);
+        assert_eq!(d.view("a").failures_in_a_row, generation as u16 - 1);
+        d.gone(2, generation);
+    }
+    assert_eq!(d.view("a").failures_in_a_row, 2);
+}
+
+#[test]
+fn d04_an_end_that_is_no_crash_pauses_nobody() {
+    let mut d = Driver::with(|policy| policy.crash_limit.crashes = 1);
+    d.call("a", "m");
+    d.ready(2, 1, 1);
+    d.done(2, 1, 1);
+    d.dies(2, 1, Exit::Code(0), None);
+    assert_eq!(d.view("a").crashes, 0);
+    d.effects.clear();
+    d.call("a", "m");
+    d.did(&["spawn %2.2"]);
+}
+
+#[test]
+fn d08_nothing_is_started_during_a_shutdown() {
+    let mut d = Driver::new();
+    let policy = Arc::new(d.policy.clone());
+    d.call("a", "m");
+    d.core.shutdown(d.now, ms(10));
+    d.core.start(d.now, WorkerName::new("main").unwrap(), policy, true);
+    d.take();
+    d.dies(2, 1, Exit::Code(0), None);
+    assert!(d.lines().contains(&"stopped".to_string()), "{:?}", d.lines());
+}
+
+#[test]
+fn c13_no_process_is_started_for_what_expires_at_once() {
+    let mut d = Driver::new();
+    d.accepted(Call { expires: Some(ms(0)), reply: reply(1), ..post("a") });
+    d.did(&["t1: expired"]);
+    assert_eq!(d.core.ledger().expired, 1);
+}
+
+#[test]
+fn c13_no_process_is_started_for_what_has_expired_during_a_life() {
+    let mut d = retry(3);
+    d.accepted(Call { expires: Some(ms(10)), reply: reply(1), ..post("a") });
+    d.ready(2, 1, 1);
+    d.now = d.now.after(ms(20));
+    d.effects.clear();
+    d.dies(2, 1, CRASH, Some(mark(1, 0)));
+    let lines = d.lines();
+    assert!(lines.contains(&"t1: expired, may have run".to_string()), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.starts_with("spawn")), "{lines:?}");
+}
+
+#[test]
+fn d02_a_mark_page_that_names_tasks_that_were_never_given_settles_none() {
+    for end in 0..3 {
+        let mut d = Driver::new();
+        for token in 1..=3 {
+            d.accepted(Call { reply: reply(token), ..post("a") });
+        }
+        d.ready(2, 1, 8);
+        let process = d.key(2, 1);
+        let lie = mark(1, u64::MAX);
+        d.effects.clear();
+        match end {
+            0 => d.feed(Event::Marked { process, mark: lie }),
+            1 => d.feed(Event::Asked { process, mark: Some(lie) }),
+            _ => d.dies(2, 1, CRASH, Some(lie)),
+        }
+        let done = d.lines().iter().filter(|line| line.ends_with("done")).count();
+        assert_eq!((done, d.core.ledger().done), (0, 0), "{:?}", d.lines());
+        let view = d.view("a");
+        assert_eq!(view.violations, 1);
+        assert!(view.last_violations().next().unwrap().1.contains("18446744073709551615"));
+    }
 }

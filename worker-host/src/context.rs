@@ -108,8 +108,8 @@ impl<'a> Context<'a> {
                 reference: Some(Ref::Number(reference)),
                 method: Cow::Borrowed(method),
                 existing: conditions.existing,
-                expires_ms: conditions.expires.map(|expires| expires.as_millis() as u64),
-                in_ms: conditions.after.map(|after| after.as_millis() as u64),
+                expires_ms: conditions.expires.map(|expires| millis(expires)),
+                in_ms: conditions.after.map(millis),
                 ..messages::Call::new(worker, "", args)
             })
         })
@@ -145,5 +145,27 @@ impl<'a> Context<'a> {
                 ..messages::Kill::default()
             })
         })
+    }
+}
+
+/// For the wire, rounded up: a time to live that is not zero does not become zero.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c13_times_are_rounded_up_and_do_not_wrap() {
+        for (duration, wire) in [
+            (Duration::ZERO, 0),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_micros(1500), 2),
+            (Duration::from_secs(1 << 62), u64::MAX),
+        ] {
+            assert_eq!(millis(duration), wire, "{duration:?}");
+        }
     }
 }

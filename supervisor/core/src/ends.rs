@@ -10,7 +10,7 @@ use crate::deadlines::Due;
 use crate::effect::Effect;
 use crate::event::{Mark, ProcessKey};
 use crate::ledger::Place;
-use crate::mailbox::Message;
+use crate::mailbox::{Envelope, Message};
 use crate::registry::Core;
 use crate::restart::Next;
 use crate::stop::Step;
@@ -28,6 +28,7 @@ impl Core {
             return;
         }
         let index = process.index;
+        let mark = self.heeded(process, mark);
         if let Some(mark) = mark {
             self.finish_through(now, index, mark.finished, |_| true);
         }
@@ -107,11 +108,12 @@ impl Core {
 
     fn after_life(&mut self, now: Instant, index: u32, mut life: Life) {
         let jitter = self.random();
-        let worker = &mut self.workers[index as usize];
         let exit = life.exit_of_program();
-        if worker.goal == Goal::Down || self.stopping.is_some() {
+        if self.workers[index as usize].goal == Goal::Down || self.stopping.is_some() {
             return self.remove(now, index, Some(life));
         }
+        self.bury_expired(now, index);
+        let worker = &mut self.workers[index as usize];
         if worker.goal == Goal::Drain && worker.messages() == 0 {
             return self.remove(now, index, Some(life));
         }
@@ -119,11 +121,12 @@ impl Core {
         // That it was asked to end because it had nothing to do is no failure, however it has ended.
         let crash = life.charged || !life.idled && (failure.is_some() || exit != Some(Exit::Code(0)));
         worker.crashes += u64::from(crash);
-        if life.healthy(now) || life.idled {
+        let (ended, well) = (life.ended(now), life.healthy(now) || life.idled);
+        if well {
             worker.failures.reset();
         }
         let mut unstarted = false;
-        if !life.idled || crash {
+        if crash || !well {
             let limit = worker.policy.crash_limit;
             let delay = match worker.failures.count(now, &limit, jitter) {
                 Next::After(delay) => delay,
@@ -139,7 +142,7 @@ impl Core {
         if exits.len() == KEPT_MAX {
             exits.pop_front();
         }
-        exits.push_back(LastExit { generation: worker.generation, exit, stage, failure, at: now });
+        exits.push_back(LastExit { generation: worker.generation, exit, stage, failure, at: ended });
         self.touch(index);
         if unstarted {
             self.drop_unstarted(now, index, exit);
@@ -158,6 +161,15 @@ impl Core {
             self.bury(now, index, message, Place::Pending, fate);
         }
         self.remove_if_drained(now, index);
+    }
+
+    /// Rule C13: for what has expired no process is started.
+    pub(crate) fn bury_expired(&mut self, now: Instant, index: u32) {
+        let expired = |next: &Envelope| next.expires <= now;
+        while self.workers[index as usize].mailbox.front().as_ref().is_some_and(expired) {
+            let message = self.workers[index as usize].mailbox.pop().expect("there is a front");
+            self.expired(now, index, message);
+        }
     }
 
     /// Rule C13.

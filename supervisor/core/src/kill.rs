@@ -4,12 +4,13 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use hashbrown::HashSet;
 use workhall_protocol::ids::{MessageId, Target};
 use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored};
 
 use crate::deadlines::Due;
 use crate::effect::{Effect, KillReport, Outcome};
-use crate::event::{Kill, KillMode, KillReceipt, ProcessKey};
+use crate::event::{Kill, KillMode, KillReceipt, ProcessKey, ReplyTo};
 use crate::ledger::Place;
 use crate::mailbox::Envelope;
 use crate::registry::{Core, SHUTDOWN_REPEAT};
@@ -241,6 +242,9 @@ impl Core {
 
     /// `messages` are `count`.
     pub(crate) fn discard(&mut self, index: u32, count: u64, messages: impl Iterator<Item = Envelope>) -> u64 {
+        if count == 0 {
+            return 0;
+        }
         let worker = &mut self.workers[index as usize];
         let held = worker.life.iter_mut().flat_map(|life| &mut life.held);
         for killer in worker.killers.iter_mut().chain(held) {
@@ -267,10 +271,11 @@ impl Core {
         let Some(life) = &mut worker.life else { return };
         let held = core::mem::take(&mut life.held);
         let running = life.in_flight.iter().map(|message| message.task).find(|task| *task > finished);
+        let released: HashSet<ReplyTo> = held.iter().map(|killer| killer.reply).collect();
+        for waiting in worker.killers.iter_mut().filter(|waiting| released.contains(&waiting.reply)) {
+            waiting.task = running;
+        }
         for killer in held {
-            for waiting in worker.killers.iter_mut().filter(|waiting| waiting.reply == killer.reply) {
-                waiting.task = running;
-            }
             self.effects.push_back(Effect::Killed { reply: killer.reply, discarded: killer.discarded });
         }
     }

@@ -55,7 +55,7 @@ impl Core {
             }
             Event::Undeliverable { process, id, error } => self.undeliverable(now, process, id, error),
             Event::Marked { process, mark } => {
-                if self.life(process).is_some() {
+                if let Some(mark) = self.heeded(process, Some(mark)) {
                     self.finish_through(now, process.index, mark.finished, |message| message.reply.is_none());
                     self.pump(now, process.index);
                     self.looked(now, process);
@@ -152,6 +152,7 @@ impl Core {
             life.since = now;
             self.ledger.begin();
         }
+        life.given = id;
         life.in_flight.push(message);
         self.emit(Effect::Deliver { process, slot, id });
     }
@@ -246,12 +247,22 @@ impl Core {
         }
     }
 
+    /// What a mark is worth: one that names a task as ended which the process was not given says nothing of any.
+    pub(crate) fn heeded(&mut self, process: ProcessKey, mark: Option<Mark>) -> Option<Mark> {
+        let given = self.life(process)?.given;
+        let Some(Mark { finished, .. }) = mark.filter(|mark| mark.finished > given) else { return mark };
+        let words = format!("its mark page says that task {finished} has ended, which it was not given");
+        self.violated(process.index, &words);
+        mark.map(|mark| Mark { finished: MessageId(0), ..mark })
+    }
+
     /// The answer to Ask: what has not begun will not begin. What has ended is not settled by it: the words
     /// for it, with a result or an error, may have been written and not read yet.
     fn asked(&mut self, now: Instant, process: ProcessKey, mark: Option<Mark>) {
         if self.life(process).is_none() {
             return;
         }
+        let mark = self.heeded(process, mark);
         let index = process.index;
         let finished = mark.unwrap_or_default().finished;
         let worker = &mut self.workers[index as usize];

@@ -243,6 +243,8 @@ impl Core {
                 self.touch(index);
                 self.arm_timed(index);
             }
+            // No process is started for it.
+            None if expires <= now => self.expired(now, index, posted.into_message()),
             None => {
                 worker.mailbox.post(posted);
                 if expires != Instant::NEVER {

@@ -236,7 +236,7 @@ impl Core {
     /// Creates a worker that no call creates, and starts its process: number 1 if `main` (rule W5).
     pub fn start(&mut self, now: Instant, name: WorkerName, policy: Arc<Policy>, main: bool) {
         self.now = now;
-        if self.find_name(&name).is_some() {
+        if self.stopping.is_some() || self.find_name(&name).is_some() {
             return;
         }
         let number = match main {
@@ -469,7 +469,6 @@ impl Core {
         let messages = self.ledger.pending + self.ledger.running;
         debug_assert_eq!(charges, (messages, self.total_bytes), "every charge is on one account");
         debug_assert_eq!(self.places as u64, sum(|worker| worker.place.into()), "every place has a worker");
-        debug_assert!(self.places <= self.limits.processes);
         for (index, worker) in self.workers.iter() {
             let in_flight = worker.life.iter().flat_map(|life| life.in_flight.iter()).map(Message::envelope);
             let held = worker.mailbox.envelopes().chain(in_flight);

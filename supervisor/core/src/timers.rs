@@ -62,10 +62,19 @@ impl Core {
             return self.cut_drain(now, index);
         }
         if worker.deadline() > now {
-            return self.arm(index);
+            self.arm(index);
+            // It may have nothing to do any more, and have waited for this alone.
+            return self.idle.push(index);
         }
         let process = worker.key(index);
-        let Some(life) = &worker.life else { return self.try_start(now, index) };
+        if worker.life.is_none() {
+            self.bury_expired(now, index);
+            self.remove_if_drained(now, index);
+            return if self.workers.contains(index as usize) {
+                self.try_start(now, index)
+            };
+        }
+        let Some(life) = &worker.life else { return };
         let (late_task, idle) = (worker.task_deadline(life) <= now, worker.idle_deadline(life) <= now);
         let Some(life) = &mut worker.life else { return };
         let slot = life.slot;
@@ -269,5 +278,31 @@ mod tests {
         assert_eq!(core.worker(now, Target::Name("worker 7")).map(|view| view.generation.0), Some(2));
         core.shutdown(now, Duration::ZERO);
         assert!(core.workers.is_empty() && core.worker(now, Target::Name("worker 7")).is_none());
+    }
+
+    #[test]
+    fn a_worker_whose_message_expires_during_a_delay_rests() {
+        let mut core = Core::new(Limits::default(), 1);
+        let policy = Arc::new(Policy::default());
+        let mut now = Instant(0);
+        let (method, args, account) = ("m", &b""[..], AccountId(0));
+        let (from, after, reply) = (None, None, None);
+        for n in 0..100_u32 {
+            let name = alloc::format!("worker {n}");
+            let (target, expires) = (Target::Name(&name), Some(Duration::from_millis(60)));
+            let call = Call { target, method, args, from, existing: false, expires, after, account, reply };
+            core.call(now, call, |_| Ok(policy.clone()));
+            for _ in 0..2 {
+                let process = core.workers[n as usize].key(n);
+                core.handle(now, Event::Spawned { process, slot: 0 });
+                core.handle(now, Event::Exited { process, exit: Exit::Code(1), mark: None });
+                core.handle(now, Event::TreeGone { process });
+            }
+        }
+        for _ in 0..100 {
+            now = now.after(Duration::from_secs(10));
+            core.tick(now);
+        }
+        assert_eq!((core.workers.len(), core.workers.awake()), (100, 0));
     }
 }

@@ -41,6 +41,8 @@ pub(crate) const KEPT_MAX: usize = 10;
 const SENT_AHEAD_BYTES_MAX: u64 = 256 << 10;
 /// How often one time limit of a task is looked at, where the process may have come further than it has said.
 const LOOKS: u32 = 4;
+/// No look comes sooner after another.
+const LOOK_AFTER_MIN: Duration = Duration::from_millis(1);
 
 /// What is wished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -277,7 +279,8 @@ impl Worker {
     pub fn task_deadline(&self, life: &Life) -> Instant {
         let Some(timeout) = self.policy.task_timeout.filter(|_| life.task_is_timed()) else { return Instant::NEVER };
         let ahead = life.marked && self.window(life) > 1;
-        let look = if ahead || life.looking { life.looked.after(timeout / LOOKS) } else { Instant::NEVER };
+        let again = life.looked.after((timeout / LOOKS).max(LOOK_AFTER_MIN));
+        let look = if ahead || life.looking { again } else { Instant::NEVER };
         let limit = if life.looking { Instant::NEVER } else { life.since.after(timeout) };
         limit.min(look)
     }
@@ -309,6 +312,8 @@ pub(crate) struct Life {
     pub in_flight: InFlight,
     /// When, as far as is known, the first of them was begun; without any, when the last one ended.
     pub since: Instant,
+    /// The last task that it was given.
+    pub given: MessageId,
     /// The last task that was settled.
     pub settled: MessageId,
     /// The last task that it has settled in words.
@@ -353,6 +358,7 @@ impl Life {
             marked: false,
             in_flight: InFlight::default(),
             since: now,
+            given: MessageId(0),
             settled: MessageId(0),
             told: MessageId(0),
             looked: now,
@@ -403,9 +409,14 @@ impl Life {
         }
     }
 
+    /// When its process ended; now if it has not.
+    pub fn ended(&self, now: Instant) -> Instant {
+        self.exit.map_or(now, |(_, at)| at)
+    }
+
     /// Whether it did anything that speaks against delaying its successor.
     pub fn healthy(&self, now: Instant) -> bool {
-        self.settled.0 > 0 || self.ready.is_some_and(|ready| now.since(ready) >= HEALTHY_AFTER)
+        self.settled.0 > 0 || self.ready.is_some_and(|ready| self.ended(now).since(ready) >= HEALTHY_AFTER)
     }
 
     fn deadline(&self, policy: &Policy) -> Instant {

@@ -146,9 +146,11 @@ fn claim(socket: &Path, mode: u32) -> Result<LockFile, Failure> {
         }
         let pid = std::fs::read_to_string(&lock_path).unwrap_or_default();
         let pid = pid.trim();
-        if pid.parse().is_ok_and(lives) || !patience.wait()? {
+        let alive = pid.parse().is_ok_and(lives);
+        if alive || !patience.wait()? {
+            let what = if alive { "serves" } else { "is ending and still holds" };
             let message =
-                format!("another supervisor (process {pid}) serves {shown}: stop it, or name another --socket");
+                format!("another supervisor (process {pid}) {what} {shown}: stop it, or name another --socket");
             return Err(Failure::new(ExitCode::Failed, message));
         }
     };
@@ -194,9 +196,10 @@ fn nobody_listens(socket: &Path, patience: &mut Patience) -> Result<(), Failure>
     Err(Failure::new(ExitCode::Failed, message))
 }
 
-/// How long what a dead supervisor has held is waited for, in all: a process that it was about to start has a
-/// copy of all its descriptors, until it executes its program.
-const DEAD_HOLD: Duration = Duration::from_secs(2);
+/// How long what a dead supervisor has held is waited for, in all: its memory goes before its locks do, which takes a
+/// while if it was much; and a process that it was about to start has a copy of all its descriptors, until it
+/// executes its program.
+const DEAD_HOLD: Duration = Duration::from_secs(10);
 /// How long until the next look.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -222,13 +225,45 @@ impl Patience {
     }
 }
 
-/// Whether a process lives, or may.
+/// Whether a process lives, or may. One that was killed and has not ended yet does not.
 fn lives(pid: i32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => {
-            let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
-            !state.is_some_and(|state| state.starts_with(['Z', 'X']))
-        }
+    match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => !is_ending(&stat),
         Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+    }
+}
+
+/// Whether a line of /proc/PID/stat is that of a process that has ended, or ends: of its own will, or because a signal
+/// is about to end it.
+fn is_ending(stat: &[u8]) -> bool {
+    const EXITING_DUMPING_OR_SIGNALED: u64 = 0x4 | 0x200 | 0x400;
+    const SIGKILL: u64 = 1 << 8;
+    let behind_name = stat.iter().rposition(|byte| *byte == b')').map_or(0, |at| at + 1);
+    let fields: Vec<&str> = str::from_utf8(&stat[behind_name..]).unwrap_or_default().split_whitespace().collect();
+    // The state is the third field of all.
+    let number = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let (flags, pending) = (number(9), number(31));
+    fields.first().is_some_and(|state| state.starts_with(['Z', 'X']))
+        || flags & EXITING_DUMPING_OR_SIGNALED != 0
+        || pending & SIGKILL != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_killed_is_ending_before_it_has_ended() {
+        let stat = |state: &str, flags: u64, pending: u64| {
+            let zeros = |count| ["0"; 30][..count].join(" ");
+            format!("7 (a) b) {state} {} {flags} {} {pending} 0", zeros(5), zeros(21)).into_bytes()
+        };
+        for living in [stat("S", 0x40_0000, 0), stat("R", 0x40_0100, 1 << 14)] {
+            assert!(!is_ending(&living));
+        }
+        for ending in [stat("Z", 0, 0), stat("R", 0x4, 0), stat("D", 0x400, 0), stat("S", 0, 1 << 8)] {
+            assert!(is_ending(&ending));
+        }
+        assert!(lives(std::process::id() as i32));
     }
 }

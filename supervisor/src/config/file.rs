@@ -319,8 +319,8 @@ fn maybe_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durat
 
 fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let duration = duration(deserializer)?;
-    match duration.is_zero() {
-        true => Err(de::Error::custom("0 is out of range: nothing can be done in no time")),
+    match duration < Duration::from_millis(1) {
+        true => Err(de::Error::custom("out of range: 1ms is the shortest")),
         false => Ok(duration),
     }
 }

@@ -21,12 +21,13 @@ except OSError:
     note("X", 0)
 with open("/proc/self/stat") as stat:
     note("S", stat.read().rsplit(")", 1)[1].split()[19])
-lines = connection.makefile("rw", encoding="utf-8", newline="\n")
+lines = connection.makefile("r", encoding="utf-8", newline="\n")
+out = connection.makefile("w", encoding="utf-8", newline="\n")
 
 
 def say(message):
-    lines.write(json.dumps(message) + "\n")
-    lines.flush()
+    out.write(json.dumps(message) + "\n")
+    out.flush()
 
 
 say({"ready": {"protocol": 1, "window": 1}})

@@ -60,6 +60,31 @@ fn the_demo_is_a_correct_script() {
     output(Command::new("sh").arg("-n").arg(examples().join("demo"))).ok();
 }
 
+// ---- the worker in Python of the README -------------------------------------------------------
+
+#[test]
+fn k01_the_worker_of_the_readme_hears_a_kill_that_came_with_its_task() {
+    if !is_there("python3") {
+        return;
+    }
+    let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
+    let script = readme.split_once("```python\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
+    let mut supervisor = Supervisor::with_config("[class.sum]\nexec = ['python3', '{dir}/sum.py']\n");
+    supervisor.file("sum.py", script);
+    assert_eq!(supervisor.call(&["sum", "add", "2"]), 2);
+    assert!(failure(&supervisor, &["sum", "take", "2"]).contains("there is no method take"));
+    // Both come in one read, once it goes on.
+    let pid = Pid::from_raw(supervisor.worker_pid("sum"));
+    kill(pid, Signal::SIGSTOP).unwrap();
+    supervisor.cli(&["call", "sum", "add", "3"]).ok();
+    let killer = supervisor.start_cli(&["kill", "sum", "--wait", "--json"]);
+    supervisor.until("it is being ended", |this| this.ps("sum")["state"] == "ending");
+    kill(pid, Signal::SIGCONT).unwrap();
+    let report = killer.end().ok().json();
+    assert_eq!((&report["current"], &report["ended_by"]), (&json!("finished"), &json!("ask")), "{report}");
+    assert_eq!(supervisor.call(&["sum", "add", "5"]), 5);
+}
+
 // ---- counter --------------------------------------------------------------------------------
 
 #[test]

@@ -15,6 +15,7 @@ mod kill_ladder;
 mod ledger;
 mod left_behind;
 mod lies;
+mod odd_company;
 mod one_socket;
 mod overlap;
 mod permissions;

@@ -16,10 +16,11 @@ for name in os.listdir("/proc/self/fd"):
     except OSError: pass
 given = [int(os.environ[name]) for name in os.environ if name.startswith("WORKHALL_") and name.endswith("FD")]
 connection = socket.socket(fileno=int(os.environ["WORKHALL_FD"]))
-lines = connection.makefile("rw", encoding="utf-8", newline="\n")
+lines = connection.makefile("r", encoding="utf-8", newline="\n")
+out = connection.makefile("w", encoding="utf-8", newline="\n")
 def say(message):
-    lines.write(json.dumps(message) + "\n")
-    lines.flush()
+    out.write(json.dumps(message) + "\n")
+    out.flush()
 def tell(method, args):
     if method == "me": return {"uid": os.getresuid(), "gid": os.getresgid(), "groups": sorted(os.getgroups()),
         "nice": os.getpriority(os.PRIO_PROCESS, 0), "cwd": os.getcwd(), "env": dict(os.environ), "fds": sorted(fds),

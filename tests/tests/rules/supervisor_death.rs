@@ -30,14 +30,15 @@ const CONFIG: &str = r#"
 const JSON_WORKER: &str = r#"
 import fcntl, json, os, socket, sys, time
 connection = socket.socket(fileno=int(os.environ["WORKHALL_FD"]))
-lines = connection.makefile("rw", encoding="utf-8", newline="\n")
+lines = connection.makefile("r", encoding="utf-8", newline="\n")
+out = connection.makefile("w", encoding="utf-8", newline="\n")
 base = os.path.dirname(os.environ["WORKHALL_SOCKET"]) + "/"
 alone = open(base + "json-" + os.environ["WORKHALL_WORKER"].replace("/", "%"), "w")
 try: fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except OSError: open(base + "OVERLAP", "a").write("json\n")
 def say(message):
-    lines.write(json.dumps(message) + "\n")
-    lines.flush()
+    out.write(json.dumps(message) + "\n")
+    out.flush()
 say({"ready": {"protocol": 1, "window": 1}})
 for line in lines:
     message = json.loads(line)

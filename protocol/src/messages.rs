@@ -588,7 +588,7 @@ pub enum ReceiptBody<'a> {
         /// How many messages it discarded.
         discarded: u64,
     },
-    /// The answer to a question: a map.
+    /// The answer to a question: a list or a map.
     Report(Payload<'a>),
     /// A wait was taken in; its outcome follows.
     Waiting {},

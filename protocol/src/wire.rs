@@ -228,7 +228,7 @@ impl Decoder {
         let reason = match D::Message::decode_body(kind, &self.buffer[body..body + length]) {
             Ok(Some(message)) => return Ok(Some(message)),
             Ok(None) => format!("unknown message kind {kind}"),
-            Err(reason) => format!("message kind {kind}: {reason}"),
+            Err(reason) => format!("message kind {kind}: {}", cut(reason)),
         };
         Err(DecodeError::Message { reference: None, settles: None, reason })
     }
@@ -258,7 +258,7 @@ impl Decoder {
             return D::Message::decode_json(line).map(Some).map_err(|reason| DecodeError::Message {
                 reference: loose_ref(line),
                 settles: loose_settled(line),
-                reason,
+                reason: cut(reason),
             });
         }
     }
@@ -307,6 +307,14 @@ pub(crate) fn decode_binary_body<'a, T: bincode::BorrowDecode<'a, ()>>(body: &'a
         }
         Err(other) => Err(other.to_string()),
     }
+}
+
+/// Why something is not understood may repeat it, however long it is: the beginning and the end say enough.
+fn cut(reason: String) -> String {
+    const SHOWN: usize = 200;
+    let ends = || reason.char_indices().map(|(at, _)| at);
+    let (Some(head), Some(tail)) = (ends().nth(SHOWN), ends().rev().nth(SHOWN)) else { return reason };
+    if head < tail { format!("{} … {}", &reason[..head], &reason[tail..]) } else { reason }
 }
 
 #[cfg(test)]
@@ -779,5 +787,16 @@ mod tests {
         assert_eq!(decoder.buffered(), 4);
         decoder.push(&LIST[4..]);
         assert_eq!(drain::<ToSupervisor>(&mut decoder), [LIST_HEARD]);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_not_repeated_whole() {
+        let line = format!("{{\"{}\":{{}}}}\n", "ü".repeat(1 << 20));
+        let mut decoder = Decoder::default();
+        decoder.push(line.as_bytes());
+        let Err(DecodeError::Message { reason, .. }) = decoder.next::<ToSupervisor>() else {
+            panic!("it is no message")
+        };
+        assert!(reason.len() < 1000 && reason.contains("unknown variant") && reason.contains(" … "), "{reason}");
     }
 }

@@ -108,7 +108,7 @@ impl<'a> Context<'a> {
                 reference: Some(Ref::Number(reference)),
                 method: Cow::Borrowed(method),
                 existing: conditions.existing,
-                expires_ms: conditions.expires.map(|expires| millis(expires)),
+                expires_ms: conditions.expires.map(millis),
                 in_ms: conditions.after.map(millis),
                 ..messages::Call::new(worker, "", args)
             })

@@ -14,6 +14,7 @@ use workhall_protocol::terms::{Current, EndedBy};
 use super::connect::{Connection, connect, environment_socket, refused};
 use super::output::{Out, age};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
+use crate::diagnostics::say;
 
 pub const EXAMPLES: &str = "Examples:
   workhall kill counter                       discard what is pending, end after the current task
@@ -82,15 +83,21 @@ impl Kill {
         }
         let (mut values, mut not_killed) = (Vec::new(), None);
         for (target, ticket) in tickets {
-            let value = self.answer(&mut connection, &target, ticket, &mut not_killed, out)?;
-            values.push(value);
+            match self.answer(&mut connection, &target, ticket, &mut not_killed, out) {
+                Ok(value) => values.push(value),
+                // What is known of the others is not lost with it.
+                Err(failure) => {
+                    not_killed = Some(failure);
+                    break;
+                }
+            }
         }
-        if self.json {
-            let value = match (several, values.pop()) {
-                (false, Some(only)) => only,
-                (_, last) => Value::Array(values.into_iter().chain(last).collect()),
-            };
-            out.line(value);
+        if self.json && several {
+            out.line(Value::Array(values));
+        } else if self.json
+            && let Some(only) = values.pop()
+        {
+            out.line(only);
         }
         not_killed.map_or(Ok(ExitCode::Done), Err)
     }
@@ -145,6 +152,9 @@ impl Kill {
                     let matcher = glob.compile_matcher();
                     let mut matching: Vec<&str> = names.iter().copied().filter(|name| matcher.is_match(name)).collect();
                     matching.dedup();
+                    if matching.is_empty() {
+                        say(format_args!("no worker matches `{pattern}`: nothing to do"));
+                    }
                     targets.extend(matching.into_iter().map(|name| WorkerArgument::Name(name.to_string())));
                 }
                 other => targets.push(other.clone()),

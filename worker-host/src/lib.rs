@@ -170,7 +170,7 @@ impl<S> Worker<S> {
             let outcome = self.execute(&mut link, page.as_ref(), task);
             unsent += 1;
             let at_once = awaited || outcome.is_err() || page.is_none() || unsent >= window.div_ceil(2);
-            link.settle(id, outcome)?;
+            link.settle(id, awaited, outcome)?;
             if at_once {
                 link.flush()?;
                 unsent = 0;

@@ -132,7 +132,7 @@ impl Core {
             if !expired && !worker.takes(now, &next) {
                 return;
             }
-            let message = worker.mailbox.pop().expect("there is a front");
+            let message = worker.mailbox.pop(&mut self.bodies).expect("there is a front");
             match expired {
                 true => self.expired(now, index, message),
                 false => self.deliver(now, index, message),
@@ -260,6 +260,7 @@ impl Core {
         worker.executed += 1;
         worker.note(message.task, Current::Finished);
         self.settle(index, message.envelope(), Place::Running, outcome);
+        self.bodies.keep(message);
         if another {
             self.ledger.begin();
         }

@@ -851,6 +851,11 @@ fn d02_one_word_settles_all_up_to_a_task_and_the_one_behind_them_is_charged() {
     d.did(&["t4: done"]);
     d.exits(2, 1, Exit::Signal(11), Some(mark(5, 4)));
     d.did(&["t5: crashed", "sweep %2.1"]);
+    d.gone(2, 1);
+    d.ready(2, 2, 4);
+    d.did(&["spawn %2.2", "deliver #6 to %2.2"]);
+    let ledger = d.core.ledger();
+    assert_eq!((ledger.done, ledger.dead, ledger.running, ledger.pending), (4, 1, 1, 0));
 }
 
 #[test]

@@ -121,8 +121,8 @@ for count in (3, 1):
         mark(0, task["id"])
         note("ran", task["method"])
         if task["method"] == "die": os.kill(os.getpid(), 9)
-        mark(8, task["id"])
     say("done_all", id=task["id"])
+    mark(8, task["id"])
 until("kill")
 "#,
     );
@@ -132,7 +132,7 @@ until("kill")
     supervisor.file("all", "");
     supervisor.until("the next life has executed the last", |this| this.lines("ran").len() == 5);
     assert_eq!(supervisor.lines("ran"), ["one", "two", "three", "die", "five"]);
-    assert_eq!((supervisor.ledger("done"), supervisor.ledger("dead")), (3, 1));
+    assert_eq!((supervisor.ledger("done"), supervisor.ledger("dead"), supervisor.ledger("running")), (3, 1, 1));
     assert_told(&supervisor, &[]);
     // Who waits is told that there is no result.
     supervisor.cli(&["call", "w", "six"]).ok();

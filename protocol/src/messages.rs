@@ -315,6 +315,13 @@ pub struct Done<'a> {
     pub result: Payload<'a>,
 }
 
+/// A worker settles all tasks up to one, for which nobody waits: their methods have returned.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct DoneAll {
+    /// The last of them.
+    pub id: u64,
+}
+
 /// A worker settles a task: the method reported an error (rule D3).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
 pub struct Failed<'a> {
@@ -959,6 +966,8 @@ direction! {
         /// End a worker's backoff or pause.
         #[serde(borrow)]
         14 Resume(Resume<'a>),
+        /// All tasks up to one have ended.
+        15 DoneAll(DoneAll),
     }
 }
 
@@ -1044,6 +1053,7 @@ mod tests {
         for (message, json) in [
             (Request::Ready(Ready { protocol: 1, window: 1 }), r#"{"ready":{"protocol":1,"window":1}}"#),
             (Request::Done(Done { id: 12, result: args(json!(5)) }), r#"{"done":{"id":12,"result":5}}"#),
+            (Request::DoneAll(DoneAll { id: 12 }), r#"{"done_all":{"id":12}}"#),
             (Request::Failed(Failed { id: 12, error: "text".into() }), r#"{"failed":{"id":12,"error":"text"}}"#),
             (Request::Call(call()), r#"{"call":{"worker":"mailer","method":"send","args":[1,"a"]}}"#),
             (
@@ -1212,6 +1222,7 @@ mod tests {
         for list in [
             r#"{"ready":[1,1]}"#,
             r#"{"done":[12,5]}"#,
+            r#"{"done_all":[12]}"#,
             r#"{"failed":[12,"no"]}"#,
             r#"{"call":["a","m",[]]}"#,
             r#"{"call":["a","m",[1],1,true,false,null,false]}"#,

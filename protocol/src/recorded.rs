@@ -123,7 +123,7 @@ fn every_kind_and_every_body_is_recorded() {
             Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) | Reply::Error(_) => false,
         };
     }
-    assert!(kinds.into_iter().eq((1..=14).chain(65..=70)));
+    assert!(kinds.into_iter().eq((1..=15).chain(65..=70)));
     assert!(receipts.into_iter().eq(0..=10));
     assert!(outcomes.into_iter().eq(0..=6));
 }

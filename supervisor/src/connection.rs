@@ -27,10 +27,13 @@ const OUT_TURN_BYTES: usize = 128 << 10;
 /// The most questions of one connection that wait for the end of the turn. An answer may be large: a client's
 /// further questions stay unread meanwhile, a worker's are refused.
 pub const QUESTIONS_MAX: usize = 16;
-/// An empty buffer up to this size, in bytes, serves other connections next; a larger one is given back.
-const OUT_SPARE_BYTES: usize = 256 << 10;
-/// So many empty buffers are kept for all connections together.
-const OUT_SPARES_MAX: usize = 16;
+/// So many empty buffers up to this size, in bytes, serve other connections next.
+const OUT_LARGE_SPARE_BYTES: usize = 256 << 10;
+const OUT_LARGE_SPARES_MAX: usize = 16;
+/// And more up to this size, until there are so many in all: enough for what a part of a turn writes of small
+/// messages. All others are given back.
+const OUT_SPARE_BYTES: usize = 16 << 10;
+const OUT_SPARES_MAX: usize = 128;
 /// So many written bytes are left at the front of the output at least, before the rest is moved down.
 const OUT_WRITTEN_BYTES: usize = 256 << 10;
 
@@ -250,7 +253,12 @@ impl Connection {
         let written = self.write();
         if self.out.is_empty() {
             let spare = std::mem::take(&mut self.out);
-            if (1..=OUT_SPARE_BYTES).contains(&spare.capacity()) && spares.len() < OUT_SPARES_MAX {
+            let most = match spares.len() {
+                ..OUT_LARGE_SPARES_MAX => OUT_LARGE_SPARE_BYTES,
+                ..OUT_SPARES_MAX => OUT_SPARE_BYTES,
+                _ => 0,
+            };
+            if (1..=most).contains(&spare.capacity()) {
                 spares.push(spare);
             }
         }

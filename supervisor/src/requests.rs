@@ -25,11 +25,14 @@ impl EventLoop {
             (Request::Done(done), Peer::Worker { process, .. }) => {
                 self.core.handle(now, Event::Done { process, id: MessageId(done.id), result: &done.result.0 });
             }
+            (Request::DoneAll(done), Peer::Worker { process, .. }) => {
+                self.core.handle(now, Event::DoneAll { process, id: MessageId(done.id) });
+            }
             (Request::Failed(failed), Peer::Worker { process, .. }) => {
                 self.core.handle(now, Event::Failed { process, id: MessageId(failed.id), error: &failed.error });
             }
-            (Request::Ready(_) | Request::Done(_) | Request::Failed(_), Peer::Client(_)) => {
-                let reason = "only a worker that the supervisor started says ready, done or failed";
+            (Request::Ready(_) | Request::Done(_) | Request::DoneAll(_) | Request::Failed(_), Peer::Client(_)) => {
+                let reason = "only a worker that the supervisor started says ready, done, done_all or failed";
                 self.misunderstood(now, index, None, reason);
             }
             (Request::Call(call), _) => self.call(now, index, call),

@@ -829,6 +829,52 @@ fn d02_exactly_one_message_is_charged_with_a_death() {
 }
 
 #[test]
+fn d02_one_word_settles_all_up_to_a_task_and_the_one_behind_them_is_charged() {
+    let mut d = Driver::new();
+    for token in 1..=6 {
+        d.accepted(Call { reply: reply(token), ..post("a") });
+    }
+    d.ready(2, 1, 4);
+    d.effects.clear();
+    let all_to = |d: &mut Driver, id| d.feed(Event::DoneAll { process: d.key(2, 1), id: MessageId(id) });
+    all_to(&mut d, 3);
+    d.did(&["t1: done", "t2: done", "t3: done", "deliver #5 to %2.1", "deliver #6 to %2.1"]);
+    let ledger = d.core.ledger();
+    assert_eq!((ledger.done, ledger.running, ledger.pending), (3, 1, 2));
+    // What is settled, and what it does not have, it must not settle.
+    for (id, violations) in [(3, 1), (2, 2), (7, 3)] {
+        all_to(&mut d, id);
+        d.did(&[]);
+        assert_eq!(d.core.counters().violations, violations);
+    }
+    d.done(2, 1, 4);
+    d.did(&["t4: done"]);
+    d.exits(2, 1, Exit::Signal(11), Some(mark(5, 4)));
+    d.did(&["t5: crashed", "sweep %2.1"]);
+    d.gone(2, 1);
+    d.ready(2, 2, 4);
+    d.did(&["spawn %2.2", "deliver #6 to %2.2"]);
+    let ledger = d.core.ledger();
+    assert_eq!((ledger.done, ledger.dead, ledger.running, ledger.pending), (4, 1, 1, 0));
+}
+
+#[test]
+fn d02_the_mark_page_may_be_faster_than_the_word_for_all() {
+    let mut d = Driver::new();
+    for _ in 1..=3 {
+        d.call("a", "m");
+    }
+    d.ready(2, 1, 3);
+    let process = d.key(2, 1);
+    d.feed(Event::Marked { process, mark: mark(3, 2) });
+    assert_eq!(d.core.ledger().done, 2);
+    for (id, done, violations) in [(1, 2, 0), (2, 2, 0), (2, 2, 1), (3, 3, 1)] {
+        d.feed(Event::DoneAll { process, id: MessageId(id) });
+        assert_eq!((d.core.ledger().done, d.core.counters().violations), (done, violations), "{id}");
+    }
+}
+
+#[test]
 fn d03_a_reported_error_settles_the_message_and_the_process_lives_on() {
     let mut d = busy_with_two_pending();
     d.feed(Event::Failed { process: d.key(2, 1), id: MessageId(1), error: "no" });

@@ -155,6 +155,7 @@ const COVERAGE: &[(&str, u64)] = &[
     ("event Asked", 6_000),
     ("event Disconnected", 9_000),
     ("event Done", 30_000),
+    ("event DoneAll", 4_000),
     ("event Exited", 9_000),
     ("event Failed", 2_400),
     ("event Marked", 4_800),

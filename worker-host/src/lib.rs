@@ -167,10 +167,11 @@ impl<S> Worker<S> {
                 link.flush()?;
                 (unsent, sent) = (0, now);
             }
-            let outcome = self.execute(&mut link, page.as_ref(), task);
+            let outcome = self.execute(&mut link, page.as_ref(), &task);
+            link.session.reuse(task);
             unsent += 1;
             let at_once = awaited || outcome.is_err() || page.is_none() || unsent >= window.div_ceil(2);
-            link.settle(id, outcome)?;
+            link.settle(id, awaited, outcome)?;
             if at_once {
                 link.flush()?;
                 unsent = 0;
@@ -190,9 +191,9 @@ impl<S> Worker<S> {
         &mut self,
         link: &mut Link,
         page: Option<&workhall_protocol::MarkPage>,
-        task: Task,
+        task: &Task,
     ) -> std::result::Result<Payload<'static>, String> {
-        let mut context = Context::new(link, page, &task);
+        let mut context = Context::new(link, page, task);
         let result = match self.methods.get_mut(task.method()) {
             Some(method) => method(&mut self.state, &mut context, task.args()),
             None => Err(unknown_method(task.method(), self.methods.keys()).into()),

@@ -6,7 +6,7 @@ use workhall_protocol::MarkPage;
 use workhall_protocol::args::Payload;
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::limits::PROTOCOL_VERSION;
-use workhall_protocol::messages::{Done, Failed, FromSupervisor, Ready, ReceiptBody, Request};
+use workhall_protocol::messages::{Done, DoneAll, Failed, FromSupervisor, Ready, ReceiptBody, Request};
 use workhall_protocol::wire::{DecodeError, Decoder, Encoding, encode};
 
 use crate::session::Session;
@@ -16,12 +16,17 @@ use crate::{Error, Result};
 /// Settlements are collected up to this many bytes.
 const WRITE_BYTES: usize = 32 << 10;
 const READ_BYTES: usize = 64 << 10;
+/// A result for which nobody waits is not sent. A larger one, in bytes, is all the same: it may be too large for the
+/// wire, and then its method has failed, whoever waits.
+const UNHEARD_BYTES_MAX: usize = 32 << 10;
 
 pub(crate) struct Link {
     pub session: Session,
     stream: Stream,
     decoder: Decoder,
     out: Vec<u8>,
+    /// All tasks up to this one have ended well, nobody waits for those that are not settled yet, and it is not said yet.
+    ended_well: Option<MessageId>,
     next_ref: u64,
     /// The supervisor's end is closed.
     ended: bool,
@@ -37,6 +42,7 @@ impl Link {
             stream,
             decoder: Decoder::default(),
             out: Vec::new(),
+            ended_well: None,
             next_ref: 0,
             ended: false,
         };
@@ -48,9 +54,19 @@ impl Link {
         self.flush()
     }
 
-    /// Says how a task ended; it is written with others, or by [`Link::flush`].
-    pub fn settle(&mut self, id: MessageId, outcome: std::result::Result<Payload<'static>, String>) -> Result {
+    /// Says how a task ended; it is written with others, or by [`Link::flush`]. Those for which nobody waits are settled
+    /// together, by one word.
+    pub fn settle(
+        &mut self,
+        id: MessageId,
+        awaited: bool,
+        outcome: std::result::Result<Payload<'static>, String>,
+    ) -> Result {
         let pushed = match &outcome {
+            Ok(result) if !awaited && result.0.len() <= UNHEARD_BYTES_MAX => {
+                self.ended_well = Some(id);
+                return Ok(());
+            }
             Ok(result) => self.push(&Request::Done(Done { id: id.0, result: Payload((&*result.0).into()) })),
             Err(error) => self.push(&Request::Failed(Failed { id: id.0, error: error.as_str().into() })),
         };
@@ -114,6 +130,7 @@ impl Link {
     /// Writes what was collected. If the supervisor is gone no further task is begun: its sockets are closed an
     /// instant before this process has another parent, so that alone would tell too late.
     pub fn flush(&mut self) -> Result {
+        self.say_ended_well()?;
         let mut stream = &self.stream;
         let written = stream.write_all(&self.out);
         self.out.clear();
@@ -137,11 +154,24 @@ impl Link {
         self.flush()
     }
 
+    /// Settlements come in the order of the tasks, and before what was said later.
     fn push(&mut self, request: &Request<'_>) -> Result {
-        encode(request, Encoding::Binary, &mut self.out).map_err(|error| Error::Arguments(error.to_string()))?;
+        self.say_ended_well()?;
+        self.append(request)?;
         if self.out.len() >= WRITE_BYTES {
             self.flush()?;
         }
         Ok(())
+    }
+
+    fn say_ended_well(&mut self) -> Result {
+        match self.ended_well.take() {
+            Some(MessageId(id)) => self.append(&Request::DoneAll(DoneAll { id })),
+            None => Ok(()),
+        }
+    }
+
+    fn append(&mut self, request: &Request<'_>) -> Result {
+        encode(request, Encoding::Binary, &mut self.out).map_err(|error| Error::Arguments(error.to_string()))
     }
 }

@@ -16,17 +16,26 @@ pub(crate) struct Task {
     pub from: Option<(String, u64)>,
     pub wait: bool,
     /// The method's name, and behind it the arguments: one piece of memory for both.
-    body: Box<[u8]>,
+    body: Vec<u8>,
     method_bytes: usize,
 }
 
+/// So many tasks that have ended leave their memory to those that come, if it has at most so many bytes: many come at
+/// once, and to free and allocate it for each would cost more than a short task does.
+const SPARES_MAX: usize = 256;
+const SPARE_BYTES_MAX: usize = 256;
+
 impl Task {
-    fn new(task: messages::Task<'_>) -> Task {
+    /// In memory that was another's.
+    fn new(task: messages::Task<'_>, mut body: Vec<u8>) -> Task {
+        body.reserve_exact(task.method.len() + task.args.0.len());
+        body.extend_from_slice(task.method.as_bytes());
+        body.extend_from_slice(&task.args.0);
         Task {
             id: MessageId(task.id),
             from: task.from.map(|from| (from.worker.into_owned(), from.number)),
             wait: task.wait,
-            body: [task.method.as_bytes(), &task.args.0].concat().into_boxed_slice(),
+            body,
             method_bytes: task.method.len(),
         }
     }
@@ -54,6 +63,7 @@ pub(crate) struct Identity {
 pub(crate) struct Session {
     pub identity: Identity,
     queue: VecDeque<Task>,
+    spares: Vec<Vec<u8>>,
     ending: bool,
     receipts: HashMap<u64, Result<ReceiptBody<'static>, String>>,
 }
@@ -69,7 +79,7 @@ impl Session {
                     generation: welcome.generation,
                 };
             }
-            Reply::Task(task) => self.queue.push_back(Task::new(task)),
+            Reply::Task(task) => self.queue.push_back(Task::new(task, self.spares.pop().unwrap_or_default())),
             Reply::Kill(_) => self.end(),
             Reply::Receipt(receipt) => {
                 if let Ref::Number(number) = receipt.reference {
@@ -101,6 +111,15 @@ impl Session {
     /// Whether another task has come.
     pub fn has_tasks(&self) -> bool {
         !self.queue.is_empty()
+    }
+
+    /// The task has ended.
+    pub fn reuse(&mut self, task: Task) {
+        let mut body = task.body;
+        if (1..=SPARE_BYTES_MAX).contains(&body.capacity()) && self.spares.len() < SPARES_MAX {
+            body.clear();
+            self.spares.push(body);
+        }
     }
 
     pub fn next_task(&mut self) -> Option<Task> {

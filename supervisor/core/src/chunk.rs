@@ -118,19 +118,20 @@ impl Chunk {
     }
 
     pub fn message_at(&self, at: usize) -> Message {
-        self.message(Block::read(&self.bytes[at..]))
+        self.message(Block::read(&self.bytes[at..]), Vec::new())
     }
 
-    fn message(&self, block: Block<'_>) -> Message {
+    fn message(&self, block: Block<'_>, body: Vec<u8>) -> Message {
         let Block { envelope, sender, method, args, .. } = block;
         let from = sender.map(|sender| self.senders[usize::from(sender)].clone());
-        Posted { envelope, from, method, args }.into_message()
+        Posted { envelope, from, method, args }.into_message_in(body)
     }
 
-    pub fn pop(&mut self) -> Message {
+    /// The first message, in this memory.
+    pub fn pop(&mut self, body: Vec<u8>) -> Message {
         let block = Block::read(&self.bytes[self.start..]);
         let size = block.size;
-        let message = self.message(block);
+        let message = self.message(block, body);
         self.start += size;
         message
     }

@@ -155,7 +155,7 @@ impl Core {
     /// Rule D5: what waited for a process that cannot be started.
     fn drop_unstarted(&mut self, now: Instant, index: u32, exit: Option<Exit>) {
         let mut queue = self.workers[index as usize].mailbox.take_queue();
-        while let Some(message) = queue.pop() {
+        while let Some(message) = queue.pop(&mut self.bodies) {
             let may_have_run = message.may_have_run();
             let fate = Fate { reason: DeadReason::NeverStarted, exit, may_have_run };
             self.bury(now, index, message, Place::Pending, fate);
@@ -167,7 +167,7 @@ impl Core {
     pub(crate) fn bury_expired(&mut self, now: Instant, index: u32) {
         let expired = |next: &Envelope| next.expires <= now;
         while self.workers[index as usize].mailbox.front().as_ref().is_some_and(expired) {
-            let message = self.workers[index as usize].mailbox.pop().expect("there is a front");
+            let message = self.workers[index as usize].mailbox.pop(&mut self.bodies).expect("there is a front");
             self.expired(now, index, message);
         }
     }

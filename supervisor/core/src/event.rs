@@ -153,6 +153,13 @@ pub enum Event<'a> {
         /// Who holds it, for people.
         detail: Box<str>,
     },
+    /// It has said that all tasks up to one are done: each has returned, and what is of no use to anybody.
+    DoneAll {
+        /// Which.
+        process: ProcessKey,
+        /// The last of them.
+        id: MessageId,
+    },
     /// It has said that it is ready.
     Ready {
         /// Which.

@@ -48,6 +48,7 @@ impl Core {
                     result: if wanted { result.into() } else { Box::default() },
                 });
             }
+            Event::DoneAll { process, id } => self.all_settled(now, process, id),
             Event::Failed { process, id, error } => {
                 self.settled(now, process, id, |wanted| Outcome::Failed {
                     error: if wanted { error.into() } else { Box::default() },
@@ -131,7 +132,7 @@ impl Core {
             if !expired && !worker.takes(now, &next) {
                 return;
             }
-            let message = worker.mailbox.pop().expect("there is a front");
+            let message = worker.mailbox.pop(&mut self.bodies).expect("there is a front");
             match expired {
                 true => self.expired(now, index, message),
                 false => self.deliver(now, index, message),
@@ -174,12 +175,33 @@ impl Core {
                 self.settle_front(now, process.index, outcome);
                 self.pump(now, process.index);
             }
-            // The mark page was faster than the words.
-            _ if life.marked && id <= life.settled && id > life.told => life.told = id,
-            _ => {
-                let words = unasked(life, id);
-                self.violated(process.index, &words);
+            _ => self.settled_before(process, id),
+        }
+    }
+
+    /// The same for all up to this one.
+    fn all_settled(&mut self, now: Instant, process: ProcessKey, id: MessageId) {
+        let Some(life) = self.life(process) else { return };
+        match life.in_flight.count_to(id) {
+            Some(count) => {
+                life.told = id;
+                for _ in 0..count {
+                    self.settle_front(now, process.index, Outcome::Done { result: Box::default() });
+                }
+                self.pump(now, process.index);
             }
+            None => self.settled_before(process, id),
+        }
+    }
+
+    /// It settles a task that is not to be settled now: only where the mark page was faster than the words is that right.
+    fn settled_before(&mut self, process: ProcessKey, id: MessageId) {
+        let Some(life) = self.life(process) else { return };
+        if life.marked && id <= life.settled && id > life.told {
+            life.told = id;
+        } else {
+            let words = unasked(life, id);
+            self.violated(process.index, &words);
         }
     }
 
@@ -239,6 +261,7 @@ impl Core {
         worker.executed += 1;
         worker.note(message.task, Current::Finished);
         self.settle(index, message.envelope(), Place::Running, outcome);
+        self.bodies.keep(message);
         if another {
             self.ledger.begin();
         }

@@ -49,8 +49,35 @@ pub struct Message {
     /// How many have died after it was handed to them, and had surely not begun it.
     pub(crate) returns: u8,
     #[serde(with = "serde_bytes")]
-    body: Box<[u8]>,
+    body: Vec<u8>,
     method_bytes: u16,
+}
+
+/// Memory of messages that were settled, for those that are handed over next: a process that has tasks sent ahead settles
+/// many together and is given as many, and to free and allocate each costs more than all else that is done with a small
+/// one. Bounded, and empty after a snapshot was read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bodies(Vec<Vec<u8>>);
+
+/// So many are kept at most.
+const BODIES_MAX: usize = 1024;
+/// The largest that is kept, in bytes.
+const BODY_BYTES_MAX: usize = 256;
+
+impl Bodies {
+    /// An empty one.
+    pub fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// The message is settled.
+    pub fn keep(&mut self, message: Message) {
+        let mut body = message.body;
+        if (1..=BODY_BYTES_MAX).contains(&body.capacity()) && self.0.len() < BODIES_MAX {
+            body.clear();
+            self.0.push(body);
+        }
+    }
 }
 
 /// What is to be known of a message without its content.
@@ -114,11 +141,16 @@ impl<'a> Posted<'a> {
 
     /// Copies the content.
     pub fn into_message(self) -> Message {
+        self.into_message_in(Vec::new())
+    }
+
+    /// Copies it into memory that was another's.
+    pub fn into_message_in(self, mut body: Vec<u8>) -> Message {
         let Envelope { id, task, reply, accepted, expires, account, deaths, returns, .. } = self.envelope;
-        let mut body = Vec::with_capacity(self.bytes());
+        body.reserve_exact(self.bytes());
         body.extend_from_slice(self.method);
         body.extend_from_slice(self.args);
-        let (from, body, method_bytes) = (self.from, body.into_boxed_slice(), self.method.len() as u16);
+        let (from, method_bytes) = (self.from, self.method.len() as u16);
         Message { id, task, from, reply, accepted, expires, account, deaths, returns, body, method_bytes }
     }
 }
@@ -198,8 +230,9 @@ impl Mailbox {
         self.queue.push(message);
     }
 
-    pub fn pop(&mut self) -> Option<Message> {
-        self.queue.pop()
+    /// The next, in memory that was another's.
+    pub fn pop(&mut self, bodies: &mut Bodies) -> Option<Message> {
+        self.queue.pop(bodies)
     }
 
     /// Puts back what a process was given; `messages` are older than all here.

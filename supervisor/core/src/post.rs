@@ -239,7 +239,8 @@ impl Core {
             }
             // It need not go by way of the mailbox.
             None if worker.mailbox.nothing_due() && worker.takes(now, &posted.envelope) => {
-                self.deliver(now, index, posted.into_message());
+                let message = posted.into_message_in(self.bodies.take());
+                self.deliver(now, index, message);
                 self.touch(index);
                 self.arm_timed(index);
             }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use workhall_protocol::ids::MessageId;
 
 use crate::chunk::Chunk;
-use crate::mailbox::{Envelope, Message, Posted};
+use crate::mailbox::{Bodies, Envelope, Message, Posted};
 
 /// The most memory of an empty queue that is worth keeping for what comes next, in segments.
 const SEGMENTS_KEPT_MAX: usize = 64;
@@ -97,12 +97,12 @@ impl Queue {
         self.segments.push_front(Segment::Whole(Box::new(message)));
     }
 
-    pub fn pop(&mut self) -> Option<Message> {
+    pub fn pop(&mut self, bodies: &mut Bodies) -> Option<Message> {
         if self.messages == 0 {
             return None;
         }
         let message = match self.segments.front_mut()? {
-            Segment::Packed(chunk) => chunk.pop(),
+            Segment::Packed(chunk) => chunk.pop(bodies.take()),
             Segment::Whole(_) => match self.segments.pop_front() {
                 Some(Segment::Whole(message)) => *message,
                 _ => unreachable!("was seen just before"),
@@ -360,7 +360,7 @@ mod tests {
                     }
                     9..=15 if deep > 0 || step > 1000 => {
                         for _ in 0..1 + 2 * (deep == 1) as u32 {
-                            let (one, other) = (pair.queue.pop(), pair.expected.pop_front());
+                            let (one, other) = (pair.queue.pop(&mut Bodies::default()), pair.expected.pop_front());
                             pair.same(&one, &other);
                         }
                     }
@@ -379,7 +379,7 @@ mod tests {
                     }
                     18 => {
                         // What a process gives back.
-                        let handed: Vec<_> = (0..3).filter_map(|_| pair.queue.pop()).collect();
+                        let handed: Vec<_> = (0..3).filter_map(|_| pair.queue.pop(&mut Bodies::default())).collect();
                         for mut message in handed.into_iter().rev() {
                             message.returns += 1;
                             pair.queue.push_front(message);
@@ -426,10 +426,10 @@ mod tests {
         for id in 1..=100_000 {
             queue.push(Message::new(MessageId(id), Instant(id), "count", &[0; 64]));
         }
-        while queue.pop().is_some() {}
+        while queue.pop(&mut Bodies::default()).is_some() {}
         assert!(queue.segments.capacity() <= SEGMENTS_KEPT_MAX && queue.segments.len() <= 1);
         queue.push(Message::new(MessageId(200_000), Instant(1), "m", &[0; 5000]));
-        assert_eq!(queue.pop().map(|message| message.task), Some(MessageId(200_000)));
+        assert_eq!(queue.pop(&mut Bodies::default()).map(|message| message.task), Some(MessageId(200_000)));
         assert_eq!(queue.segments.len(), 0);
     }
 }

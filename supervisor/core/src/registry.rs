@@ -21,7 +21,7 @@ use crate::deadlines::Deadlines;
 use crate::effect::Effect;
 use crate::event::{AccountId, ProcessKey};
 use crate::ledger::{Counters, Ledger};
-use crate::mailbox::{Identity, Message};
+use crate::mailbox::{Bodies, Identity, Message};
 use crate::policy::{Limits, Policy};
 use crate::time::Instant;
 use crate::view::{WorkerView, view};
@@ -83,6 +83,8 @@ pub struct Core {
     pub(crate) idle: Vec<u32>,
     #[serde(skip)]
     pub(crate) effects: VecDeque<Effect>,
+    #[serde(skip)]
+    pub(crate) bodies: Bodies,
     /// When the current step happens.
     pub(crate) now: Instant,
     /// Until when the shutdown waits.
@@ -117,6 +119,7 @@ impl Core {
             touched: Vec::new(),
             idle: Vec::new(),
             effects: VecDeque::new(),
+            bodies: Bodies::default(),
             now: Instant::default(),
             stopping: None,
             stopped: false,

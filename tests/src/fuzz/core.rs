@@ -314,10 +314,16 @@ impl<'a> World<'a> {
                 let window = [0, 1, 2, 64, u32::MAX][usize::from(self.byte() % 5)];
                 Event::Ready { process, window, marked: self.flag() }
             }
-            3..=6 => {
+            3..=5 => {
                 let id = self.id(&tasks);
                 self.settled(process, id);
                 Event::Done { process, id, result: b"result" }
+            }
+            6 => {
+                let id = self.id(&tasks);
+                let last = tasks.iter().position(|task| *task == id);
+                tasks.iter().take(last.map_or(0, |last| last + 1)).for_each(|task| self.settled(process, *task));
+                Event::DoneAll { process, id }
             }
             7..=8 => {
                 let id = self.id(&tasks);

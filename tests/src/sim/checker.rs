@@ -585,6 +585,7 @@ impl Checker {
                 process.window = *window;
             }
             Event::Done { id, .. } => self.told(key, *id, true),
+            Event::DoneAll { id, .. } => self.told_up_to(key, *id),
             Event::Failed { id, .. } => self.told(key, *id, false),
             Event::Undeliverable { id, .. } => {
                 // The shell never said it: it fails without having begun, wherever it stood.
@@ -641,6 +642,15 @@ impl Checker {
             false => self.fates.failed += 1,
         }
         self.by_task_mut(id).expect("was delivered").told = true;
+    }
+
+    /// One word for all up to a task that it has.
+    fn told_up_to(&mut self, key: ProcessKey, last: MessageId) {
+        let in_flight = &self.processes[&key].in_flight;
+        let Some(at) = in_flight.iter().position(|id| *id == last) else { return };
+        for id in in_flight[..=at].to_vec() {
+            self.told(key, id, true);
+        }
     }
 
     /// Who waits for a message is not served by a mark, unless there will be nothing else.
@@ -1086,6 +1096,7 @@ pub fn key_of(event: &Event<'_>) -> ProcessKey {
         | Event::StartFailed { process, .. }
         | Event::Ready { process, .. }
         | Event::Done { process, .. }
+        | Event::DoneAll { process, .. }
         | Event::Failed { process, .. }
         | Event::Undeliverable { process, .. }
         | Event::Marked { process, .. }

@@ -17,8 +17,9 @@ pub struct Nature {
     /// Without a page of marks the window is 1.
     pub window: u32,
     pub has_page: bool,
-    /// How many settlements it collects before it writes them.
+    /// How many settlements it collects before it writes them, and whether as one word.
     pub batch: usize,
+    pub says_all: bool,
     /// Whether it ends when it is asked, and at SIGTERM. Always it begins no more tasks.
     pub obeys_ask: bool,
     pub obeys_term: bool,
@@ -76,6 +77,7 @@ impl Nature {
             window: if has_page { rng.pick(&[1, 2, 4, 16, 64]) } else { 1 },
             has_page,
             batch: rng.between(1, 6) as usize,
+            says_all: rng.percent(50),
             obeys_ask,
             obeys_term,
             exit_takes: rng.up_to_ms(if slow_exit { ENDING_MAX.as_millis() as u64 } else { 20 }),
@@ -105,6 +107,7 @@ pub enum ToProcess {
 pub enum ToShell {
     Ready,
     Done(MessageId),
+    DoneAll(MessageId),
     Failed(MessageId),
     /// A settlement of something that it was not given.
     Lie(MessageId),
@@ -242,8 +245,10 @@ impl Process {
 
     /// Writes the settlements that were collected.
     pub fn flush(&mut self) {
-        for id in std::mem::take(&mut self.unwritten) {
-            self.write(ToShell::Done(id));
+        let collected = std::mem::take(&mut self.unwritten);
+        match collected.last() {
+            Some(last) if self.nature.says_all => self.write(ToShell::DoneAll(*last)),
+            _ => collected.into_iter().for_each(|id| self.write(ToShell::Done(id))),
         }
     }
 }

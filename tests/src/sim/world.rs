@@ -592,6 +592,7 @@ impl World {
             Event::StartFailed { .. } => "event StartFailed",
             Event::Ready { .. } => "event Ready",
             Event::Done { .. } => "event Done",
+            Event::DoneAll { .. } => "event DoneAll",
             Event::Failed { .. } => "event Failed",
             Event::Undeliverable { .. } => "event Undeliverable",
             Event::Marked { .. } => "event Marked",
@@ -752,8 +753,10 @@ impl World {
                     let Nature { window, has_page: marked, .. } = self.processes[slot].nature;
                     self.feed(Event::Ready { process: key, window, marked });
                 }
+                ToShell::Lie(id) if id.0 % 2 == 0 => self.feed(Event::DoneAll { process: key, id }),
                 ToShell::Lie(id) => self.feed(Event::Done { process: key, id, result: b"a lie" }),
                 ToShell::Done(id) => self.feed(Event::Done { process: key, id, result: &result_of(id) }),
+                ToShell::DoneAll(id) => self.feed(Event::DoneAll { process: key, id }),
                 ToShell::Failed(id) => self.feed(Event::Failed { process: key, id, error: &error_of(id) }),
                 ToShell::Post(post) => self.post(Some(key), post),
                 ToShell::Kill(wish) => self.kill(wish),

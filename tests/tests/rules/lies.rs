@@ -105,6 +105,43 @@ until("kill")
 }
 
 #[test]
+fn d02_one_word_settles_what_was_sent_ahead_and_the_death_is_charged_to_the_task_behind() {
+    let mut supervisor = with_python(
+        CONFIG,
+        r#"
+import mmap, struct
+page = mmap.mmap(int(os.environ["WORKHALL_MARK_FD"]), 4096)
+def mark(at, number): page[at:at + 8] = struct.pack("<Q", number)
+mark(16, 1)
+while generation == 1 and not os.path.exists(os.path.join(here, "all")): time.sleep(0.002)
+say("ready", protocol=1, window=64)
+for count in (3, 1):
+    for _ in range(count):
+        task = until("task")
+        mark(0, task["id"])
+        note("ran", task["method"])
+        if task["method"] == "die": os.kill(os.getpid(), 9)
+    say("done_all", id=task["id"])
+    mark(8, task["id"])
+until("kill")
+"#,
+    );
+    for method in ["one", "two", "three", "die", "five"] {
+        supervisor.cli(&["call", "w", method]).ok();
+    }
+    supervisor.file("all", "");
+    supervisor.until("the next life has executed the last", |this| this.lines("ran").len() == 5);
+    assert_eq!(supervisor.lines("ran"), ["one", "two", "three", "die", "five"]);
+    assert_eq!((supervisor.ledger("done"), supervisor.ledger("dead"), supervisor.ledger("running")), (3, 1, 1));
+    assert_told(&supervisor, &[]);
+    // Who waits is told that there is no result.
+    supervisor.cli(&["call", "w", "six"]).ok();
+    let seven = supervisor.start_cli(&["call", "w", "seven", "--wait"]);
+    assert_eq!(seven.end().ok().json(), Value::Null);
+    assert_eq!((supervisor.ledger("done"), supervisor.ledger("running")), (6, 0));
+}
+
+#[test]
 fn lies_are_kept_in_few_words_and_few_of_them_however_many_there_are() {
     let mut supervisor = with_python(
         CONFIG,

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use worker_host::Worker;
 
 use super::words::FIRST;
@@ -105,38 +105,65 @@ fn worker(window: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a script reads of a task.
+/// What a script reads of what it is told.
 #[derive(Deserialize)]
-struct Task {
+struct Told<'a> {
+    #[serde(borrow)]
+    task: Option<Task<'a>>,
+    kill: Option<IgnoredAny>,
+}
+
+/// A task.
+#[derive(Deserialize)]
+struct Task<'a> {
     id: u64,
-    method: String,
-    args: Value,
+    method: &'a str,
+    args: Vec<Value>,
+}
+
+/// What a script says.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Say {
+    Ready { protocol: u32, window: u32 },
+    Done { id: u64, result: Value },
+    Failed { id: u64, error: String },
 }
 
 /// A worker as a script is one: JSON lines, one task at a time, no library.
 fn lines() -> anyhow::Result<()> {
     let number = std::env::var("WORKHALL_FD").context("WORKHALL_FD")?.parse()?;
     let stream = sys::inherited_stream(number)?;
-    let mut out = stream.try_clone()?;
-    let mut say = |message: Value| out.write_all(format!("{message}\n").as_bytes());
-    say(json!({ "ready": { "protocol": 1, "window": 1 } }))?;
+    let (mut input, mut out) = (BufReader::new(stream.try_clone()?), stream);
+    let (mut line, mut said) = (String::new(), Vec::new());
+    let mut say = |message: Say| {
+        said.clear();
+        serde_json::to_writer(&mut said, &message)?;
+        said.push(b'\n');
+        out.write_all(&said)
+    };
+    say(Say::Ready { protocol: 1, window: 1 })?;
     let mut count = Count::default();
-    for line in BufReader::new(stream).lines() {
-        let mut message: Value = serde_json::from_str(&line?)?;
-        if message.get("kill").is_some() {
+    while input.read_line(&mut line)? > 0 {
+        let told: Told<'_> = serde_json::from_str(&line)?;
+        if told.kill.is_some() {
             break;
         }
-        let Some(task) = message.get_mut("task") else { continue };
-        let task: Task = serde_json::from_value(task.take())?;
-        let done = match &*task.method {
-            "take" | "echo" => count.take(task.args[0].as_u64().unwrap_or_default()).map(|()| task.args[1].clone()),
-            "count" => Ok(count.count().into()),
-            other => Err(format!("there is no method {other}")),
-        };
-        match done {
-            Ok(result) => say(json!({ "done": { "id": task.id, "result": result } }))?,
-            Err(error) => say(json!({ "failed": { "id": task.id, "error": error } }))?,
+        if let Some(Task { id, method, mut args }) = told.task {
+            let done = match method {
+                "take" | "echo" => {
+                    let number = args[0].as_u64().unwrap_or_default();
+                    count.take(number).map(|()| args[1].take())
+                }
+                "count" => Ok(count.count().into()),
+                other => Err(format!("there is no method {other}")),
+            };
+            say(match done {
+                Ok(result) => Say::Done { id, result },
+                Err(error) => Say::Failed { id, error },
+            })?;
         }
+        line.clear();
     }
     Ok(())
 }

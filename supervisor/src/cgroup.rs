@@ -7,7 +7,7 @@
 //!
 //! A process that was born in a group stays in it whatever it does to its session, its environment or its parent, so
 //! the whole tree of a life can be killed at once (`cgroup.kill`), and the kernel says when it is gone
-//! (`populated 0` in `cgroup.events`). The launcher joins the group before it executes the worker's program.
+//! (`populated 0` in `cgroup.events`). The process joins the group before it executes the worker's program.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};

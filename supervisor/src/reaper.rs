@@ -87,7 +87,7 @@ impl EventLoop {
         self.apply();
     }
 
-    /// Its launcher may have said why it never became its program.
+    /// It may have said why it never became its program.
     fn start_failed(&mut self, slot: usize) {
         let process = &self.processes[slot];
         let (key, Some((step, error))) = (process.key, process.page.launch_failure()) else { return };

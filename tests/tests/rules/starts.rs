@@ -1,7 +1,9 @@
 //! How a process is started makes no difference to it: between fork and exec, or by the launcher.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use workhall_tests::harness::{Supervisor, bin_dir, tree_modes};
 
@@ -23,7 +25,7 @@ const SAID: [&str; 8] = ["status", "environ", "words", "limits", "stat", "cgroup
 
 /// How nice the tests are, and so what they start.
 fn own_nice() -> i32 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
     stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap()
 }
 
@@ -102,4 +104,36 @@ fn a_limit_of_descriptors_is_the_programs_and_not_what_the_supervisor_has_open()
         let _many: Vec<UnixStream> = (0..60).map(|_| supervisor.raw()).collect();
         supervisor.call(&["a", "count"]);
     }
+}
+
+#[test]
+fn k08_nothing_of_a_life_stays_but_what_its_successor_has() {
+    for mode in tree_modes() {
+        let config = "[class.none]\nexec = ['{dir}/not there']\ncrash_limit = { crashes = 2 }";
+        let mut supervisor = Supervisor::in_mode(mode, config);
+        for round in 0..5 {
+            let end: &[&str] = if round % 2 == 0 { &["kill", "a"] } else { &["call", "a", "die"] };
+            supervisor.call(&["a", "count"]);
+            supervisor.cli(end).ok();
+        }
+        supervisor.call(&["a", "count"]);
+        assert_eq!(files(&supervisor.path("socket.names")), 2, "the key, and the lock of who lives");
+        supervisor.cli(&["call", "none", "m"]).ok();
+        supervisor.until("it has failed twice", |this| this.ps("none")["state"] == "paused");
+        supervisor.kill(&["none"]);
+        supervisor.kill(&["a"]);
+        supervisor.until("nothing is left", |this| files(&this.path("socket.names")) == 1);
+        if mode == "cgroup" {
+            let groups = supervisor.cgroups();
+            supervisor.until("no group is left", |_| directories(&groups) == 0);
+        }
+    }
+}
+
+fn files(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().count()
+}
+
+fn directories(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().flatten().filter(|entry| entry.path().is_dir()).count()
 }

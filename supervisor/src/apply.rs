@@ -163,7 +163,7 @@ impl EventLoop {
 
     fn kill_tree(&mut self, key: ProcessKey, slot: u32) {
         if let Some(process) = self.process(key, slot) {
-            // Both: before its launcher has joined the group, it is alone in its process group.
+            // Both: before a launcher has joined the group, it is alone in its process group.
             let _again_in_a_while = process.group.as_ref().map(Group::kill);
             self.signal(key, slot, sys::kill_group);
             self.kill_tracer(slot as usize);

@@ -7,12 +7,12 @@
 //!
 //! A process that was born in a group stays in it whatever it does to its session, its environment or its parent, so
 //! the whole tree of a life can be killed at once (`cgroup.kill`), and the kernel says when it is gone
-//! (`populated 0` in `cgroup.events`). The launcher joins the group before it executes the worker's program.
+//! (`populated 0` in `cgroup.events`). The process joins the group before it executes the worker's program.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use workhall_core::ProcessKey;
@@ -22,6 +22,8 @@ use crate::sys;
 
 /// The beginning of the name of a supervisor's directory; its process id follows.
 const PREFIX: &str = "workhall-";
+/// More than the kernel writes in `cgroup.events`, in bytes.
+const EVENTS_BYTES: usize = 256;
 /// The group of the supervisor itself.
 const OWN: &str = "supervisor";
 
@@ -209,8 +211,18 @@ impl Group {
         }
     }
 
-    /// Whether a process lives in it. From here on [`Group::events`] tells a change.
-    pub fn is_populated(&mut self) -> io::Result<bool> {
+    /// Kills all its processes, if there are any. Returns whether there is none. From here on [`Group::events`] tells a
+    /// change.
+    pub fn end(&mut self) -> io::Result<bool> {
+        if !self.is_populated()? {
+            return Ok(true);
+        }
+        self.kill()?;
+        Ok(!self.is_populated()?)
+    }
+
+    /// Whether a process lives in it.
+    fn is_populated(&mut self) -> io::Result<bool> {
         let file = match &mut self.events {
             Some(file) => file,
             none => match File::open(self.dir.join("cgroup.events")) {
@@ -219,10 +231,15 @@ impl Group {
                 Err(e) => return Err(e),
             },
         };
-        let mut text = String::new();
-        file.rewind()?;
-        file.read_to_string(&mut text)?;
-        Ok(!text.lines().any(|line| line == "populated 0"))
+        let mut text = [0; EVENTS_BYTES];
+        let count = file.read_at(&mut text, 0)?;
+        Ok(!text[..count].split(|byte| *byte == b'\n').any(|line| line == b"populated 0"))
+    }
+
+    /// Whose processes have all ended: nobody waits for a change any more.
+    pub fn unwatched(mut self) -> Group {
+        self.events = None;
+        self
     }
 
     /// What tells a change; none before the first look.

@@ -255,7 +255,7 @@ impl Connection {
             let spare = std::mem::take(&mut self.out);
             let most = match spares.len() {
                 ..OUT_LARGE_SPARES_MAX => OUT_LARGE_SPARE_BYTES,
-                ..OUT_SPARES_MAX => OUT_SPARE_BYTES,
+                OUT_LARGE_SPARES_MAX..OUT_SPARES_MAX => OUT_SPARE_BYTES,
                 _ => 0,
             };
             if (1..=most).contains(&spare.capacity()) {

@@ -92,7 +92,7 @@ pub struct EventLoop {
     pub(crate) listener: Listener,
     pub(crate) accepting: bool,
     pub(crate) accept_again: Option<Instant>,
-    child_signal: SignalPipe,
+    pub(crate) child_signal: SignalPipe,
     stop_signal: SignalPipe,
     reload_signal: SignalPipe,
     next_serial: u64,

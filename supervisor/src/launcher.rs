@@ -1,9 +1,11 @@
 //! What happens in a worker's process before its program.
 //!
-//! To do anything between fork and exec from inside the supervisor would need a fork that copies its memory
-//! (ARCHITECTURE.md). So it starts its own binary instead, which knows itself by its name in `argv[0]`, reads its
-//! plan from stdin, does what the plan says, and becomes the worker's program: same process, same process group, and
-//! the descriptors that the worker inherits are simply left alone.
+//! Mostly it happens between fork and exec, in a process that shares the supervisor's memory, which stands still
+//! meanwhile ([`sys::start`]). That is not for a process that becomes another user, who could get hold of what is the
+//! supervisor's, nor for one that is nicer, for which the supervisor would have to wait. For these the supervisor starts
+//! its own binary, which knows itself by its name in `argv[0]`, reads its plan from stdin, does what the plan says, and
+//! becomes the worker's program: same process, same process group, and the descriptors that the worker inherits are
+//! simply left alone.
 //!
 //! The order is forced: the control group first, so that nothing runs outside; what only root may do before the
 //! user; the directory after it, because that user must be able to enter it.
@@ -22,7 +24,7 @@ use workhall_protocol::MarkPage;
 use workhall_protocol::terms::StartStage;
 
 use crate::diagnostics::say;
-use crate::sys::{self, Limit};
+use crate::sys::{self, Image, Limit};
 
 /// By this `argv[0]` the binary knows that it is to launch a worker.
 pub const NAME: &str = "workhall-launcher";
@@ -91,7 +93,16 @@ const STEPS: [Step; 10] = [
 const LIMITS: u32 = 100;
 
 /// A step and what the kernel said.
-type Failed = (u32, io::Error);
+#[derive(Debug)]
+pub struct Failed(u32, io::Error);
+
+impl Failed {
+    /// Says it to the supervisor. Returns the exit status.
+    pub fn tell(&self, page: &MarkPage) -> u8 {
+        page.launch_failed(self.0, self.1.raw_os_error().unwrap_or(0));
+        FAILED
+    }
+}
 
 /// Launches a worker, if this process was started for that. Comes back only if it was not, or has failed.
 pub fn run_if_asked() -> Option<ExitCode> {
@@ -105,9 +116,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
             return Some(ExitCode::from(FAILED));
         }
     };
-    let (step, error) = launch();
-    page.launch_failed(step, error.raw_os_error().unwrap_or(0));
-    Some(ExitCode::from(FAILED))
+    Some(ExitCode::from(launch().tell(&page)))
 }
 
 /// The page is opened anew through its number: so this file needs nothing unsafe, and the worker's descriptor stays
@@ -121,19 +130,21 @@ fn mark_page() -> io::Result<MarkPage> {
 fn launch() -> Failed {
     let plan = match read_plan() {
         Ok(plan) => plan,
-        Err(error) => return (Step::Plan as u32, error),
+        Err(error) => return Failed(Step::Plan as u32, error),
     };
-    // Made before the limits are set, which may leave little memory to make it with.
-    let own = std::env::vars_os().chain(plan.environment.iter().cloned());
-    let environment: Vec<OsString> = own
-        .map(|(mut entry, value)| {
-            entry.push("=");
-            entry.push(value);
-            entry
-        })
-        .collect();
-    match prepare(&plan) {
-        Ok(()) => (Step::Exec as u32, sys::execute(&plan.program, &plan.words, &environment)),
+    let environment: Vec<_> = std::env::vars_os().chain(plan.environment.iter().cloned()).collect();
+    match Image::new(&plan.program, &plan.words, &environment) {
+        Ok(image) => become_program(&plan, &image),
+        Err(error) => Failed(Step::Exec as u32, error),
+    }
+}
+
+/// Does what the plan says and becomes the program: comes back only if that has failed. `image` is made before, because
+/// the limits may leave little memory, and because what is taken in the supervisor's memory ([`sys::start`]) and not
+/// given back before the program is executed would be lost.
+pub fn become_program(plan: &Plan, image: &Image) -> Failed {
+    match prepare(plan) {
+        Ok(()) => Failed(Step::Exec as u32, image.execute()),
         Err(failed) => failed,
     }
 }
@@ -145,15 +156,17 @@ fn read_plan() -> io::Result<Plan> {
 }
 
 fn prepare(plan: &Plan) -> Result<(), Failed> {
-    let at = |step: Step| move |error: io::Error| (step as u32, error);
+    let at = |step: Step| move |error: io::Error| Failed(step as u32, error);
     if let Some(cgroup) = &plan.cgroup {
         std::fs::write(Path::new(cgroup).join("cgroup.procs"), "0").map_err(at(Step::Cgroup))?;
     }
+    // The plan was its stdin. Before the limits: they may allow it no more descriptors.
+    sys::as_programs_expect().map_err(at(Step::Stdin))?;
     if let Some(nice) = plan.nice {
         sys::set_nice(nice).map_err(at(Step::Nice))?;
     }
     for (limit, value) in &plan.limits {
-        sys::set_limit(*limit, *value).map_err(|error| (LIMITS + *limit as u32, error))?;
+        sys::set_limit(*limit, *value).map_err(|error| Failed(LIMITS + *limit as u32, error))?;
     }
     if let Some(mask) = plan.umask {
         sys::set_umask(mask);
@@ -173,8 +186,7 @@ fn prepare(plan: &Plan) -> Result<(), Failed> {
     if plan.no_new_privs {
         sys::set_no_new_privs().map_err(at(Step::Privileges))?;
     }
-    // The plan was its stdin.
-    sys::as_programs_expect().map_err(at(Step::Stdin))
+    Ok(())
 }
 
 impl Plan {
@@ -197,7 +209,8 @@ impl Plan {
             Step::Exec => cannot_execute(Path::new(&self.program), &error),
         };
         let stage = if step == Step::Exec { StartStage::Exec } else { StartStage::Setup };
-        Some((stage, detail))
+        let lack = sys::shortage(&error).map(|lack| format!(" ({lack})")).unwrap_or_default();
+        Some((stage, detail + &lack))
     }
 }
 
@@ -246,6 +259,8 @@ mod tests {
         assert_eq!(limit.1, "cannot set the limit `open_files`: Operation not permitted (os error 1)");
         assert_eq!(plan.failure(LIMITS + Limit::Core as u32, 1, ""), None, "a limit that was not to be set");
         assert_eq!(plan.failure(77, 1, ""), None);
+        let (_, lack) = plan.failure(Step::Stdin as u32, 24, "").unwrap();
+        assert!(lack.contains("Too many open files") && lack.contains("ulimit -n"), "{lack}");
     }
 
     #[test]

@@ -131,6 +131,16 @@ impl Census {
         }
         Census { orphans: Vec::new(), complete: false }
     }
+
+    /// Whether nothing was left out.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Whether there is surely none.
+    pub fn found_nobody(&self) -> bool {
+        self.complete && self.orphans.is_empty()
+    }
 }
 
 impl Foreign {

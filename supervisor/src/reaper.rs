@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io;
 
-use workhall_core::{Event, Mark, ProcessKey};
+use workhall_core::{Event, Mark};
 use workhall_protocol::ids::MessageId;
 
-use crate::event_loop::EventLoop;
+use crate::cgroup::Group;
+use crate::event_loop::{EventLoop, Process};
 use crate::name_lock::Look;
-use crate::process_tree::Census;
+use crate::process_tree::{Census, Foreign};
 use crate::token::Token;
 use crate::{spawner, sys};
 
@@ -104,7 +105,7 @@ impl EventLoop {
         }
     }
 
-    /// Its launcher may have said why it never became its program.
+    /// It may have said why it never became its program.
     fn start_failed(&mut self, slot: usize) {
         let process = &self.processes[slot];
         let (key, Some((step, error))) = (process.key, process.page.launch_failure()) else { return };
@@ -121,11 +122,13 @@ impl EventLoop {
         let process = &mut self.processes[slot];
         let (true, Some(group)) = (process.reaped, &mut process.group) else { return };
         let watched = group.events().is_some();
-        self.reserve.release();
-        // Looked at in any case: the kernel tells of a change until it was.
-        let killed = group.kill();
-        let empty = group.is_populated().is_ok_and(|populated| !populated) && killed.is_ok();
-        self.reserve.fill();
+        let mut emptied = group.end();
+        if emptied.as_ref().is_err_and(|error| sys::shortage(error).is_some()) {
+            self.reserve.release();
+            emptied = group.end();
+            self.reserve.fill();
+        }
+        let empty = emptied.unwrap_or(false);
         match (empty, watched, group.events()) {
             // One who may move the supervisor's processes may have moved its own.
             (true, ..) => self.hunt_orphans_of(slot, repeated),
@@ -134,13 +137,6 @@ impl EventLoop {
                 let _else_by_the_repeated_sweep = self.poller.add_changes(events, token);
             }
             _ => {}
-        }
-    }
-
-    /// Nothing is left that holds the lock of the name.
-    fn forget_name(&self, key: ProcessKey) {
-        if let Some(name) = self.core.name(key) {
-            self.names.forget(self.names.place(name));
         }
     }
 
@@ -167,31 +163,58 @@ impl EventLoop {
     /// each look goes through all children.
     pub(crate) fn hunt(&mut self) {
         while std::mem::take(&mut self.reap_adopted) || !self.hunted.is_empty() {
+            // Who has ended until now is seen by this look, and by no other one.
+            if self.child_signal.take() > 0 {
+                self.children_changed();
+                self.reap_adopted = false;
+            }
             let leaders = &self.leaders;
-            self.reserve.release();
-            let mut census = Census::take(|pid| leaders.contains(&pid), &mut self.foreign);
+            let take = |foreign: &mut Foreign| Census::take(|pid| leaders.contains(&pid), foreign);
+            let mut census = take(&mut self.foreign);
             let (mut gone, mut look) = (Vec::new(), Look::new());
+            if !census.found_nobody() {
+                self.reserve.release();
+            }
+            if !census.is_complete() {
+                census = take(&mut self.foreign);
+            }
             for (slot, repeated) in std::mem::take(&mut self.hunted) {
                 let process = &mut self.processes[slot];
                 let Some(sweep) = &mut process.sweep else { continue };
-                // Who holds a lock is looked for only if somebody does: that takes the longest.
-                let held = sweep.place().filter(|place| !self.names.is_free(*place));
-                let lock = held.and_then(|place| self.names.file(place)).map(|file| (file, &mut look));
-                match sweep.pass(&mut census, &mut self.foreign, repeated, lock) {
+                let ended = census.found_nobody() || {
+                    // Who holds a lock is looked for only if somebody does: that takes the longest.
+                    let held = sweep.place().filter(|place| !self.names.is_free(*place));
+                    let lock = held.and_then(|place| self.names.file(place)).map(|file| (file, &mut look));
+                    sweep.pass(&mut census, &mut self.foreign, repeated, lock)
+                };
+                match ended {
                     _ if !process.reaped => {}
                     true => gone.push(slot),
                     false => drop(self.sweeping.insert(slot)),
                 }
             }
             self.reserve.fill();
-            for slot in gone {
-                self.sweeping.remove(&slot);
-                // The kernel forgets the watch of its group with the descriptor.
-                let process = self.processes.remove(slot);
-                self.forget_name(process.key);
-                self.core.handle(self.clock.now(), Event::TreeGone { process: process.key });
+            self.trees_gone(gone);
+        }
+    }
+
+    /// Nothing is left of these. What they had is tidied up behind what is started now, their successors perhaps.
+    fn trees_gone(&mut self, slots: Vec<usize>) {
+        let mut remains = Vec::with_capacity(slots.len());
+        for slot in slots {
+            self.sweeping.remove(&slot);
+            // The kernel forgets the watch of its group with the descriptor.
+            let Process { key, group, .. } = self.processes.remove(slot);
+            let place = self.core.name(key).map(|name| self.names.place(name));
+            remains.push((place, group.map(Group::unwatched)));
+            self.core.handle(self.clock.now(), Event::TreeGone { process: key });
+        }
+        self.apply();
+        for (place, group) in remains {
+            drop(group);
+            if let Some(place) = place {
+                self.names.forget(place);
             }
-            self.apply();
         }
     }
 }

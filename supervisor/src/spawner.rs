@@ -1,15 +1,14 @@
 //! Starts the process of a worker.
 //!
-//! `std::process::Command` without anything between fork and exec: that is posix_spawn, which does not
-//! copy the supervisor's memory, however many messages it holds. What must happen between is done by the
-//! [`crate::launcher`], for those that need it.
+//! Never by a fork that copies the supervisor's memory, which may hold many messages. What must happen in the process
+//! before its program, and where, is in [`crate::launcher`].
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use workhall_core::ProcessKey;
 use workhall_protocol::MarkPage;
@@ -18,7 +17,7 @@ use workhall_protocol::terms::StartStage;
 use crate::cgroup::Group;
 use crate::config::Class;
 use crate::launcher::{self, Plan, cannot_execute};
-use crate::sys::{self, Inherit, Stream};
+use crate::sys::{self, Image, Inherit, Stream};
 
 /// A process that was started.
 #[derive(Debug)]
@@ -63,23 +62,21 @@ pub fn spawn(
     let marks = Inherit::new(&page_fd).map_err(setup("cannot hand over its mark page"))?;
     let _name = Inherit::new(&lock).map_err(setup("cannot hand over the lock of its name"))?;
     let plan = plan(class, around)?;
-    let mut command = if needs_launcher(&plan) { launched(class, &plan)? } else { direct(class, &plan) };
-    command
-        .env("WORKHALL_FD", connection.number().to_string())
-        .env("WORKHALL_MARK_FD", marks.number().to_string())
-        .env("WORKHALL_WORKER", name)
-        .env("WORKHALL_NUMBER", process.number.0.to_string())
-        .env("WORKHALL_GENERATION", process.generation.to_string())
-        .env("WORKHALL_SOCKET", around.socket)
-        .process_group(0);
-    #[allow(clippy::zombie_processes, reason = "the event loop reaps it through its pidfd")]
-    let mut child = command.spawn().map_err(|error| spawn_failed(&plan, &error))?;
-    let pid = child.id() as i32;
+    let own = [
+        ("WORKHALL_FD", connection.number().to_string().into()),
+        ("WORKHALL_MARK_FD", marks.number().to_string().into()),
+        ("WORKHALL_WORKER", name.into()),
+        ("WORKHALL_NUMBER", process.number.0.to_string().into()),
+        ("WORKHALL_GENERATION", process.generation.to_string().into()),
+        ("WORKHALL_SOCKET", around.socket.into()),
+    ];
+    let own = own.map(|(name, value): (&str, OsString)| (name.into(), value));
+    let pid = if needs_launcher(&plan) { launched(class, &plan, own)? } else { started(class, &plan, own, &page)? };
     match sys::open_pidfd(pid) {
         Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page }),
         Err(error) => {
             // Nobody would notice its end: it must not live.
-            end(&mut child, around.group);
+            end(pid, around.group);
             Err((StartStage::Setup, failed(&format!("cannot watch process {pid}"), &error)))
         }
     }
@@ -113,38 +110,36 @@ fn plan(class: &Class, around: Surroundings<'_>) -> Result<Plan, Failed> {
     })
 }
 
-/// Whether it wants something that posix_spawn cannot do.
+/// Whether what it wants cannot be done in a process that shares the supervisor's memory: another user could reach it,
+/// and for who is nicer the supervisor would have to wait.
 fn needs_launcher(plan: &Plan) -> bool {
-    let of_the_user = plan.groups.is_some() || plan.group.is_some() || plan.user.is_some();
-    let of_the_process = plan.nice.is_some() || !plan.limits.is_empty() || plan.umask.is_some() || plan.no_new_privs;
-    plan.cgroup.is_some() || of_the_user || of_the_process
+    plan.groups.is_some() || plan.group.is_some() || plan.user.is_some() || plan.nice.is_some()
 }
 
-/// The program itself.
-fn direct(class: &Class, plan: &Plan) -> Command {
-    let mut command = Command::new(&plan.program);
-    let (held_back, passed) = environment(class);
-    command.arg0(&class.exec[0]).args(&class.exec[1..]).env_clear().envs(held_back).envs(passed).stdin(Stdio::null());
-    if let Some(directory) = &class.directory {
-        command.current_dir(directory);
-    }
-    command
+/// The program itself. What fails in the process before is told as the launcher tells it.
+fn started(class: &Class, plan: &Plan, own: [Variable; 6], page: &MarkPage) -> Result<i32, Failed> {
+    let environment: Vec<Variable> = class.settings.environment.iter().cloned().chain(own).collect();
+    let image = Image::new(&plan.program, &plan.words, &environment)
+        .map_err(|error| (StartStage::Exec, cannot_execute(Path::new(&plan.program), &error)))?;
+    sys::start(|| launcher::become_program(plan, &image).tell(page)).map_err(no_process)
 }
 
 /// This binary, which will become the program.
-fn launched(class: &Class, plan: &Plan) -> Result<Command, Failed> {
+fn launched(class: &Class, plan: &Plan, own: [Variable; 6]) -> Result<i32, Failed> {
     let setup = |error: io::Error| (StartStage::Setup, failed("cannot hand over what is to be done", &error));
     let text = serde_json::to_vec(plan).map_err(|error| setup(error.into()))?;
     let file = sys::memory_file(&text).map_err(setup)?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(launcher::NAME).env_clear().envs(environment(class).1).stdin(file);
-    Ok(command)
+    command.arg0(launcher::NAME).env_clear().envs(environment(class).1).envs(own).stdin(file).process_group(0);
+    #[allow(clippy::zombie_processes, reason = "the event loop reaps it through its pidfd")]
+    let child = command.spawn().map_err(no_process)?;
+    Ok(child.id() as i32)
 }
 
-type Variables = Vec<(OsString, OsString)>;
+type Variable = (OsString, OsString);
 
 /// What the class lets through to its program: what would change a launcher on the way, and the rest.
-fn environment(class: &Class) -> (Variables, Variables) {
+fn environment(class: &Class) -> (Vec<Variable>, Vec<Variable>) {
     let changes_the_launcher = |name: &OsString| {
         let name = name.as_encoded_bytes();
         name.starts_with(b"LD_") || name.starts_with(b"GLIBC_") || name.starts_with(b"MALLOC_")
@@ -152,25 +147,14 @@ fn environment(class: &Class) -> (Variables, Variables) {
     class.settings.environment.iter().cloned().partition(|(name, _)| changes_the_launcher(name))
 }
 
-fn spawn_failed(plan: &Plan, error: &io::Error) -> Failed {
-    use io::ErrorKind::{OutOfMemory, WouldBlock};
-    let no_process = needs_launcher(plan) || matches!(error.kind(), WouldBlock | OutOfMemory);
-    if no_process {
-        return (StartStage::Setup, failed("cannot start a process", error));
-    }
-    match plan.directory.as_ref().map(Path::new) {
-        // The kernel has one error for both.
-        Some(directory) if !directory.is_dir() => {
-            (StartStage::Setup, format!("cannot start in {}: {error}", directory.display()))
-        }
-        _ => (StartStage::Exec, cannot_execute(Path::new(&plan.program), error)),
-    }
+fn no_process(error: io::Error) -> Failed {
+    (StartStage::Setup, failed("cannot start a process", &error))
 }
 
 /// Ends a process that has only just been started, and all it may have started.
-fn end(child: &mut Child, group: Option<&Group>) {
-    sys::kill_group(child.id() as i32);
-    let _collected = child.wait();
+fn end(pid: i32, group: Option<&Group>) {
+    sys::kill_group(pid);
+    sys::wait_for_child(pid);
     let _killed = group.map(Group::kill);
 }
 

@@ -1,9 +1,10 @@
 //! The only place of this crate that names the operating system's interfaces: nix, rustix and interprocess. Here are
-//! sockets, waiting and children; `own.rs` is about the process itself, `people.rs` about users,
-//! `stderr.rs` about what is said. Thin: each function is one thing that the kernel does, and decides nothing.
+//! sockets, waiting and children; `own.rs` is about the process itself, `start.rs` about how one is started, `people.rs`
+//! about users, `stderr.rs` about what is said. Thin: each function is one thing that the kernel does, and decides nothing.
 
 mod own;
 mod people;
+mod start;
 mod stderr;
 
 use std::fs::{File, Permissions};
@@ -36,6 +37,7 @@ use crate::access::Creds;
 
 pub use own::*;
 pub use people::*;
+pub use start::{Image, start};
 pub use stderr::Stderr;
 
 /// A connected local socket.
@@ -309,6 +311,12 @@ pub fn wait_for_end(pidfd: impl AsFd) {
     while let Err(rustix::io::Errno::INTR) =
         rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
     {}
+}
+
+/// The same for one that has no pidfd and is not reaped yet.
+pub fn wait_for_child(pid: i32) {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
+    while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {}
 }
 
 /// Collects the exit status of an adopted child, if it has ended; says whether it had.

@@ -31,7 +31,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("Instant::now", &["clock.rs", "cli/", "tests/", "examples/"], "the daemon's clock is read in clock.rs"),
     ("SystemTime::now", &["clock.rs", "tests/", "examples/"], "the daemon's clock is read in clock.rs"),
     ("thread::sleep", &["tests/", "examples/", "cli/bench/"], "waits are deadlines in the event loop"),
-    (".pre_exec(", &[], "it forks by copying the supervisor's memory (crates.md): use the launcher"),
+    (".pre_exec(", &[], "it forks by copying the supervisor's memory (crates.md): see launcher.rs"),
     (".before_exec(", &[], "it forks by copying the supervisor's memory"),
     ("unimplemented!", &[], "no stubs"),
     ("todo!(", &[], "no stubs"),

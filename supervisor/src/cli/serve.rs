@@ -55,8 +55,8 @@ impl Serve {
         for warning in config.warnings().iter().chain(&not_enforced) {
             say(format_args!("warning: {warning}"));
         }
-        // What a parent has given up its children never have: so plain classes need no launcher for it. With one class
-        // that must be able to gain privileges it is left to the launchers of the others.
+        // What a parent has given up its children never have. With one class that must be able to gain privileges it is
+        // left to the processes of the others.
         let no_new_privs = config.no_new_privs();
         if no_new_privs {
             sys::set_no_new_privs().context("cannot give up new privileges")?;

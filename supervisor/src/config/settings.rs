@@ -1,4 +1,4 @@
-//! What a class sets for its processes: as it is written, and as the launcher needs it.
+//! What a class sets for its processes: as it is written, and as its start needs it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

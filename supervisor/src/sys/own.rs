@@ -1,11 +1,8 @@
-//! The process itself: its locks, limits and privileges, and how it becomes another program.
+//! The process itself: its locks, limits and privileges.
 
-use std::convert::Infallible;
-use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek as _, Write as _};
 use std::os::fd::{BorrowedFd, RawFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
@@ -242,22 +239,6 @@ pub fn as_programs_expect() -> io::Result<()> {
         nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl)?;
     }
     Ok(())
-}
-
-/// Becomes another program: comes back only if that fails. Unlike `Command::exec` it never takes a file that is no
-/// program for a script of the shell.
-pub fn execute(program: &OsStr, words: &[String], environment: &[OsString]) -> io::Error {
-    let become_it = || -> io::Result<Infallible> {
-        let program = CString::new(program.as_bytes())?;
-        let words = words.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>()?;
-        let environment = environment.iter().map(|entry| CString::new(entry.as_bytes()));
-        let environment = environment.collect::<Result<Vec<_>, _>>()?;
-        Ok(nix::unistd::execve(&program, &words, &environment)?)
-    };
-    match become_it() {
-        Err(error) => error,
-        Ok(never) => match never {},
-    }
 }
 
 /// A file in memory with this content, to be read from its beginning.

@@ -646,10 +646,10 @@ impl Checker {
 
     /// One word for all up to a task that it has.
     fn told_up_to(&mut self, key: ProcessKey, last: MessageId) {
-        let in_flight = &self.processes[&key].in_flight;
+        let in_flight = self.processes[&key].in_flight.clone();
         let Some(at) = in_flight.iter().position(|id| *id == last) else { return };
-        for id in in_flight[..=at].to_vec() {
-            self.told(key, id, true);
+        for id in &in_flight[..=at] {
+            self.told(key, *id, true);
         }
     }
 

@@ -25,6 +25,7 @@ mod raw_worker;
 mod same_name;
 mod settings;
 mod shutdown;
+mod starts;
 mod supervisor_death;
 mod time_limits;
 mod timeouts;

@@ -1,4 +1,4 @@
-//! What a class sets for its processes, as they see it themselves: started directly and by the launcher.
+//! What a class sets for its processes, as they see it themselves, with control groups and without.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -177,11 +177,11 @@ fn sigpipe_kills_what_is_not_written_in_rust() {
 fn the_environment_is_clean_but_for_what_is_named() {
     let config = "[class.teller]\nexec = ['{python}', '-S', '-c', '''{TELLER}''']
         environment = { COLOUR = 'blue', LD_BIND_NOW = '1' }\npass_environment = ['NAMED', 'NOT_THERE']
-        umask = '{umask}'";
-    // Without a umask the class needs no launcher where there are no groups.
-    for (mode, umask) in tree_modes().into_iter().flat_map(|mode| [(mode, true), (mode, false)]) {
+        nice = 19";
+    // Who sets `nice` goes through the launcher.
+    for (mode, launched) in tree_modes().into_iter().flat_map(|mode| [(mode, true), (mode, false)]) {
         let config = config.replace("{python}", harness::python()).replace("{TELLER}", TELLER);
-        let config = if umask { config.replace("{umask}", "022") } else { config.replace("umask = '{umask}'", "") };
+        let config = if launched { config } else { config.replace("nice = 19", "") };
         let dir = tempfile::tempdir().unwrap();
         let (file, socket) = (dir.path().join("w.toml"), dir.path().join("socket"));
         fs::write(&file, format!("supervisor.process_tree = '{mode}'\n{config}")).unwrap();

@@ -189,8 +189,8 @@ struct Run {
     descriptors: u64,
     /// The load average before.
     load: Option<f64>,
-    /// Our supervisors start processes through the launcher, which is one program more.
-    launched: bool,
+    /// Our supervisors make control groups.
+    groups: bool,
     progress: ProgressBar,
     rows: Vec<Row>,
 }
@@ -249,7 +249,7 @@ impl Bench {
             dir: Dir::make()?,
             stop,
             descriptors,
-            launched: false,
+            groups: false,
             progress,
             rows: Vec::new(),
             load: load_average(),
@@ -300,7 +300,7 @@ impl Run {
         let on_one = [Work::Post, Work::Execute, Work::OneAtATime];
         if existing.is_none() {
             let server = Server::start(&self.dir, self.options.window)?;
-            self.launched = server::report(server.client()?.status()?)?["process_tree"] == "cgroup";
+            self.groups = server::report(server.client()?.status()?)?["process_tree"] == "cgroup";
         }
         let own = |run: &Run| match existing {
             Some(_) => Ok(None),
@@ -324,9 +324,9 @@ impl Run {
         }
         if starts.iter().any(|work| self.wants(*work)) {
             let started = own(self)?;
-            let how = if self.launched { ", through the launcher" } else { "" };
+            let how = if self.groups { ", with control groups" } else { "" };
             starts::starts(self, existing.or(started.as_ref()).context("there is a supervisor")?, how)?;
-            if self.launched {
+            if self.groups {
                 // As on machines where a supervisor may make no control groups.
                 let server = Server::start_with(&self.dir, self.options.window, "subreaper")?;
                 starts::starts(self, &server, ", without control groups")?;
@@ -379,7 +379,7 @@ impl Run {
             "kernel": kernel(),
             "load_before": self.load,
             "own_supervisor": !existing,
-            "through_launcher": self.launched,
+            "control_groups": self.groups,
             "rounds": options.rounds,
             "window": options.window,
             "quick": options.quick,

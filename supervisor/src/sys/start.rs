@@ -1,0 +1,270 @@
+//! Starting a process, and becoming another program.
+//!
+//! A process is started as posix_spawn does it: it uses the supervisor's memory, none of which is copied, and the
+//! supervisor stands still until it has executed its program or ended. What posix_spawn cannot do can so be done
+//! between the two.
+
+use std::ffi::{CString, OsStr, OsString, c_char};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt as _;
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CloneFlags, clone};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::unistd::{Pid, setpgid};
+
+/// The stack of a process until it executes its program, in bytes: several times what it needs (there is a test).
+const STACK_BYTES: usize = 64 << 10;
+
+/// A program with its command line and its environment, ready to be executed without taking memory.
+#[derive(Debug)]
+pub struct Image {
+    program: CString,
+    words: Vector,
+    environment: Vector,
+}
+
+impl Image {
+    /// Fails if something in it has a NUL byte.
+    pub fn new(program: &OsStr, words: &[String], environment: &[(OsString, OsString)]) -> io::Result<Image> {
+        let words = words.iter().map(|word| CString::new(word.as_str()));
+        let environment = environment.iter().map(|(name, value)| {
+            let (name, value) = (name.as_bytes(), value.as_bytes());
+            CString::new([name, b"=", value].concat())
+        });
+        Ok(Image {
+            program: CString::new(program.as_bytes())?,
+            words: Vector::new(words.collect::<Result<_, _>>()?),
+            environment: Vector::new(environment.collect::<Result<_, _>>()?),
+        })
+    }
+
+    /// Becomes it: comes back only if that fails. Unlike `Command::exec` it never takes a file that is no program for
+    /// a script of the shell.
+    pub fn execute(&self) -> io::Error {
+        // SAFETY: all three point to strings, or to pointers to strings with a null behind them, that live as long as
+        // self and are not changed.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::execve(self.program.as_ptr(), self.words.as_ptr(), self.environment.as_ptr());
+        }
+        Errno::last().into()
+    }
+}
+
+/// Strings as the kernel wants them: pointers with a null behind them.
+#[derive(Debug)]
+struct Vector {
+    pointers: Vec<*const c_char>,
+    /// What they point to. It is on the heap: this value may be moved.
+    _strings: Vec<CString>,
+}
+
+impl Vector {
+    fn new(strings: Vec<CString>) -> Vector {
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
+        Vector { pointers, _strings: strings }
+    }
+
+    fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+}
+
+/// Starts a process, leader of a process group of its own, that does this and, if it comes back from it, ends with the
+/// status that it says. Returns its id when it has executed a program or ended.
+///
+/// It is no thread and no copy: what it changes in memory is changed, what it takes of it and does not give back is
+/// lost. All else, its descriptors and its directory among it, is its own.
+pub fn start(become_program: impl FnMut() -> u8) -> io::Result<i32> {
+    start_on(&mut vec![0; STACK_BYTES], become_program)
+}
+
+fn start_on(stack: &mut [u8], mut become_program: impl FnMut() -> u8) -> io::Result<i32> {
+    let child = || {
+        // A handler of ours would run in our memory, for a signal that was sent to another process.
+        forget_handlers();
+        let this = Pid::from_raw(0);
+        if setpgid(this, this).and_then(|()| SigSet::empty().thread_set_mask()).is_err() {
+            return isize::from(u8::MAX);
+        }
+        isize::from(become_program())
+    };
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    // SAFETY: this thread does not go on before the child has another memory, or has ended (CLONE_VFORK): so all that
+    // is borrowed outlives the child's use of it, and nobody else uses it meanwhile. The stack is the child's alone.
+    // A panic does not leave the closure: it aborts the child. No handler of a signal runs in it.
+    #[allow(unsafe_code)]
+    let started = unsafe {
+        clone(Box::new(child), stack, CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK, Some(Signal::SIGCHLD as i32))
+    };
+    let restored = before.thread_set_mask();
+    debug_assert_eq!(restored, Ok(()), "it was so before");
+    Ok(started?.as_raw())
+}
+
+/// What has a handler is as it is for a new program; what is ignored stays ignored.
+fn forget_handlers() {
+    for number in 1..=libc::SIGRTMAX() {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: the kernel writes one action to where there is room for one, and reads it from there; zeroes are an
+        // action too. The default disposition runs no code of ours.
+        #[allow(unsafe_code)]
+        unsafe {
+            if libc::sigaction(number, ptr::null(), action.as_mut_ptr()) != 0 {
+                continue;
+            }
+            let action = action.assume_init_mut();
+            if ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) {
+                action.sa_sigaction = libc::SIG_DFL;
+                action.sa_flags = 0;
+                libc::sigaction(number, action, ptr::null_mut());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launcher::{Plan, become_program};
+    use crate::sys::{Interest, Limit, Poller, reap, wait_for_child};
+    use nix::sys::signal::kill;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+    use std::time::Duration;
+    use workhall_protocol::MarkPage;
+    use workhall_protocol::terms::Exit;
+
+    /// A plan with all that is done without the launcher, to execute a script that says what it is.
+    fn plan(script: &str) -> (Plan, Image) {
+        let plan = Plan {
+            program: "/bin/sh".into(),
+            words: ["sh", "-c", script].map(String::from).to_vec(),
+            limits: vec![(Limit::OpenFiles, Some(20)), (Limit::Core, Some(0))],
+            umask: Some(0o027),
+            directory: Some("/".into()),
+            no_new_privs: true,
+            ..Plan::default()
+        };
+        let image = Image::new(&plan.program, &plan.words, &[("SAID".into(), "it".into())]).unwrap();
+        (plan, image)
+    }
+
+    /// Starts it, waits for its end, and returns its id and what it has written.
+    fn said(script: &str) -> (i32, Vec<String>) {
+        let (mut out, theirs) = io::pipe().unwrap();
+        let (plan, image) = plan(script);
+        let (page, _fd) = MarkPage::create().unwrap();
+        let pid = start(|| match nix::unistd::dup2_stdout(&theirs) {
+            Ok(()) => become_program(&plan, &image).tell(&page),
+            Err(_) => 1,
+        })
+        .unwrap();
+        drop(theirs);
+        let text = io::read_to_string(&mut out).unwrap();
+        assert_eq!((end_of(pid), page.launch_failure()), (Exit::Code(0), None));
+        (pid, text.lines().map(str::to_string).collect())
+    }
+
+    /// Waits for its end.
+    fn end_of(pid: i32) -> Exit {
+        let pidfd = crate::sys::open_pidfd(pid).unwrap();
+        let mut poller = Poller::new(1).unwrap();
+        poller.add(&pidfd, 0, Interest { read: true, write: false }).unwrap();
+        let mut ready = Vec::new();
+        while ready.is_empty() {
+            poller.wait(Some(Duration::from_secs(20)), &mut ready).unwrap();
+        }
+        reap(&pidfd).unwrap().expect("it has ended")
+    }
+
+    #[test]
+    fn a_process_has_nothing_of_ours_but_what_it_is_given() {
+        let (mut blocked, this) = (SigSet::empty(), SigSet::thread_get_mask().unwrap());
+        blocked.add(Signal::SIGUSR1);
+        blocked.thread_block().unwrap();
+        let (pid, lines) =
+            said("echo $$; cut -d' ' -f5 /proc/$$/stat; echo $SAID; umask; pwd; ulimit -n; env; cat /proc/$$/status");
+        assert_eq!(SigSet::thread_get_mask().unwrap(), blocked | this, "our mask is as it was");
+        this.thread_set_mask().unwrap();
+        let pid = pid.to_string();
+        assert_eq!(lines[..6], [&*pid, &*pid, "it", "0027", "/", "20"]);
+        let line = |key: &str| lines.iter().find_map(|line| line.strip_prefix(key)).unwrap().trim();
+        assert_eq!((line("SigBlk:"), line("NoNewPrivs:")), ("0000000000000000", "1"));
+        let ignored = u64::from_str_radix(line("SigIgn:"), 16).unwrap();
+        assert_eq!(ignored & 1 << (Signal::SIGPIPE as u32 - 1), 0);
+        assert!(lines.iter().all(|line| !line.starts_with("CARGO")), "{lines:?}");
+        assert_ne!(std::env::current_dir().unwrap(), std::path::Path::new("/"), "ours is as it was");
+    }
+
+    #[test]
+    fn a_signal_to_a_process_is_not_handled_by_us() {
+        let seen = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(Signal::SIGUSR2 as i32, seen.clone()).unwrap();
+        let pid = start(|| match kill(Pid::this(), Signal::SIGUSR2) {
+            Ok(()) => 0,
+            Err(_) => 1,
+        })
+        .unwrap();
+        assert_eq!(end_of(pid), Exit::Signal(Signal::SIGUSR2 as i32));
+        assert!(!seen.load(SeqCst));
+        nix::sys::signal::raise(Signal::SIGUSR2).unwrap();
+        assert!(seen.load(SeqCst), "our own is");
+    }
+
+    #[test]
+    fn its_memory_is_ours() {
+        let calls = AtomicU32::new(0);
+        let pid = start(|| {
+            calls.store(std::process::id(), SeqCst);
+            77
+        })
+        .unwrap();
+        assert_eq!(calls.load(SeqCst), pid as u32, "it was another process, in the same memory");
+        assert_eq!(end_of(pid), Exit::Code(77));
+    }
+
+    #[test]
+    fn d05_what_fails_in_the_process_stands_in_the_page() {
+        let mut never = plan("");
+        never.0.directory = Some("/not there".into());
+        let mut nothing = plan("");
+        nothing.1 = Image::new(OsStr::new("/not there"), &[], &[]).unwrap();
+        for ((plan, image), part) in [(never, "cannot start in /not there"), (nothing, "cannot execute /bin/sh")] {
+            let (page, _fd) = MarkPage::create().unwrap();
+            let pid = start(|| become_program(&plan, &image).tell(&page)).unwrap();
+            wait_for_child(pid);
+            let (step, error) = page.launch_failure().unwrap();
+            let (_, detail) = plan.failure(step, error, "").unwrap();
+            assert!(detail.contains(part) && error == Errno::ENOENT as i32, "{detail}");
+        }
+    }
+
+    #[test]
+    fn its_stack_is_large_enough_several_times() {
+        const UNTOUCHED: u8 = 0xa5;
+        let (mut plan, image) = plan("exit 0");
+        let long = |length: usize| "x/".repeat(length / 2);
+        // The longest paths: the steps that need most.
+        plan.directory = Some(format!("/{}..", "proc/../".repeat(500)).into());
+        let mut fails =
+            [None, Some(long(4000))].map(|cgroup| Plan { cgroup: cgroup.map(OsString::from), ..again(&plan) });
+        for plan in &mut fails {
+            let (page, _fd) = MarkPage::create().unwrap();
+            let mut stack = vec![UNTOUCHED; STACK_BYTES];
+            let pid = start_on(&mut stack, || become_program(plan, &image).tell(&page)).unwrap();
+            wait_for_child(pid);
+            assert_eq!(page.launch_failure().is_some(), plan.cgroup.is_some());
+            let free = stack.iter().take_while(|byte| **byte == UNTOUCHED).count();
+            assert!(STACK_BYTES - free < STACK_BYTES / 4, "{} bytes were used", STACK_BYTES - free);
+        }
+    }
+
+    fn again(plan: &Plan) -> Plan {
+        serde_json::from_slice(&serde_json::to_vec(plan).unwrap()).unwrap()
+    }
+}

@@ -1,0 +1,139 @@
+//! How a process is started makes no difference to it: between fork and exec, or by the launcher.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use workhall_tests::harness::{Supervisor, bin_dir, tree_modes};
+
+/// What a process says of itself before it becomes a worker; the shell changes none of it.
+const SAYS: &str = r#"
+d={dir}/$WORKHALL_WORKER
+cat /proc/$$/status | grep -E '^(Sig[BIC]|Shd|Cap|Uid|Gid|Groups|Umask|NoNewPrivs|Seccomp|NSpid)' > $d.status
+tr '\0' '\n' < /proc/$$/environ | sort > $d.environ
+tr '\0' '\n' < /proc/$$/cmdline > $d.words
+cat /proc/$$/limits /proc/$$/oom_score_adj > $d.limits
+cut -d' ' -f5,6,7,8,18,19,41 /proc/$$/stat > $d.stat
+cat /proc/$$/cgroup > $d.cgroup
+readlink /proc/$$/cwd > $d.cwd
+for fd in /proc/$$/fd/*; do echo ${fd##*/} $(readlink $fd); done > $d.descriptors
+exec {bin}/test-worker
+"#;
+
+const SAID: [&str; 8] = ["status", "environ", "words", "limits", "stat", "cgroup", "cwd", "descriptors"];
+
+/// How nice the tests are, and so what they start.
+fn own_nice() -> i32 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap()
+}
+
+/// What differs between two processes in any case is left out: ids, the numbers of descriptors, their names and lives.
+fn alike(kind: &str, line: &str, pid: i32) -> String {
+    let line = line.replace(&format!("{pid} "), "PID ").replace("launched", "plain");
+    match kind {
+        "descriptors" => {
+            let (number, what) = line.split_once(' ').unwrap();
+            let number = if number.parse::<u32>().unwrap() > 2 { "N" } else { number };
+            let what = if what.contains(".names/") { "the lock" } else { what.split('[').next().unwrap() };
+            format!("{number} {what}")
+        }
+        "environ"
+            if ["WORKHALL_NUMBER=", "WORKHALL_FD=", "WORKHALL_MARK_FD="].iter().any(|it| line.starts_with(it)) =>
+        {
+            line.split('=').next().unwrap().to_string()
+        }
+        "cgroup" => line.rsplit_once('/').map_or(line.clone(), |(parent, _)| parent.to_string()),
+        "status" if line.starts_with("NSpid") => "NSpid".to_string(),
+        _ => line,
+    }
+}
+
+#[test]
+fn a_process_is_the_same_however_it_was_started() {
+    for mode in tree_modes() {
+        let settings = "umask = '0037'\ndirectory = '{dir}'\nlimits = { open_files = 99, core = 0 }
+            environment = { COLOUR = 'blue', LD_BIND_NOW = '1' }";
+        let exec = "exec = ['/bin/sh', '{dir}/say', 'a b', '']";
+        let supervisor = Supervisor::with_config_under(
+            &format!(
+                "supervisor.process_tree = '{mode}'\n[class.plain]\n{exec}\n{settings}\n\
+                 [class.launched]\n{exec}\n{settings}\nnice = {}\n",
+                own_nice()
+            ),
+            // What a supervisor inherits goes on in the same way, too.
+            |_| ["env", "--ignore-signal=USR1", "--block-signal=USR2"].map(String::from).to_vec(),
+        );
+        let bin = bin_dir().to_str().unwrap();
+        let says = SAYS.replace("{dir}", supervisor.path("").to_str().unwrap().trim_end_matches('/'));
+        supervisor.file("say", &says.replace("{bin}", bin));
+        let mut said: Vec<BTreeMap<&str, Vec<String>>> = Vec::new();
+        for worker in ["plain", "launched"] {
+            supervisor.call(&[worker, "count"]);
+            let pid = supervisor.worker_pid(worker);
+            let of = |kind: &'static str| {
+                let lines = supervisor.lines(&format!("{worker}.{kind}"));
+                assert!(!lines.is_empty(), "{worker} has not said its {kind}");
+                let mut lines: Vec<String> = lines.iter().map(|line| alike(kind, line, pid)).collect();
+                lines.sort();
+                (kind, lines)
+            };
+            said.push(SAID.into_iter().map(of).collect());
+            supervisor.kill(&[worker]);
+        }
+        for kind in SAID {
+            assert_eq!(said[0][kind], said[1][kind], "{mode}: {kind}");
+        }
+        // The test sees what it compares.
+        assert!(said[0]["status"].iter().any(|line| line.starts_with("SigBlk") && line.ends_with("0000000000000000")));
+        assert!(said[0]["environ"].contains(&"LD_BIND_NOW=1".to_string()));
+        assert_eq!((said[0]["words"].len(), said[0]["stat"].len()), (4, 1));
+        assert!(said[0]["descriptors"].contains(&"N the lock".to_string()), "{:?}", said[0]["descriptors"]);
+        supervisor.no_overlap();
+    }
+}
+
+#[test]
+fn a_limit_of_descriptors_is_the_programs_and_not_what_the_supervisor_has_open() {
+    for mode in tree_modes() {
+        let supervisor = Supervisor::with_config(&format!(
+            "supervisor.process_tree = '{mode}'\n\
+             class.any = {{ exec = ['{{bin}}/test-worker'], names = ['**'], limits = {{ open_files = 16 }} }}"
+        ));
+        let _many: Vec<UnixStream> = (0..60).map(|_| supervisor.raw()).collect();
+        supervisor.call(&["a", "count"]);
+    }
+}
+
+#[test]
+fn k08_nothing_of_a_life_stays_but_what_its_successor_has() {
+    for mode in tree_modes() {
+        let config = "[class.none]\nexec = ['{dir}/not there']\ncrash_limit = { crashes = 2 }";
+        let mut supervisor = Supervisor::in_mode(mode, config);
+        for round in 0..5 {
+            let end: &[&str] = if round % 2 == 0 { &["kill", "a"] } else { &["call", "a", "die"] };
+            supervisor.call(&["a", "count"]);
+            supervisor.cli(end).ok();
+        }
+        supervisor.call(&["a", "count"]);
+        assert_eq!(files(&supervisor.path("socket.names")), 2, "the key, and the lock of who lives");
+        supervisor.cli(&["call", "none", "m"]).ok();
+        supervisor.until("it has failed twice", |this| this.ps("none")["state"] == "paused");
+        supervisor.kill(&["none"]);
+        supervisor.kill(&["a"]);
+        supervisor.until("nothing is left", |this| files(&this.path("socket.names")) == 1);
+        if mode == "cgroup" {
+            let groups = supervisor.cgroups();
+            supervisor.until("no group is left", |_| directories(&groups) == 0);
+        }
+    }
+}
+
+fn files(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().count()
+}
+
+fn directories(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().flatten().filter(|entry| entry.path().is_dir()).count()
+}

@@ -3,6 +3,7 @@
 //! Names of users and groups became numbers when the configuration was read: nothing here looks anything up,
 //! which could take long where users come over the network.
 
+use serde::{Deserialize, Serialize};
 use workhall_core::{AccountId, Refused};
 use workhall_protocol::ids::WorkerNumber;
 use workhall_protocol::terms::Refusal;
@@ -61,7 +62,7 @@ pub enum Owner {
 }
 
 /// A list of users and groups, as numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowed {
     /// Users that are named, and the members of the groups that are.
     pub users: Vec<u32>,

@@ -67,6 +67,11 @@ impl Accounts {
         Accounts { unread_bytes, unfinished_bytes, usage: HashMap::new() }
     }
 
+    /// Other bounds; what is there beyond them is not dropped, and grows no more.
+    pub fn set_bounds(&mut self, unread_bytes: usize, unfinished_bytes: usize) {
+        (self.unread_bytes, self.unfinished_bytes) = (unread_bytes, unfinished_bytes);
+    }
+
     /// A connection more.
     pub fn open(&mut self, account: Account) {
         self.usage.entry(account).or_default().connections += 1;

@@ -68,6 +68,15 @@ impl Trees {
         Ok(Some(group))
     }
 
+    /// Enables controllers that are wanted newly, where that can be done.
+    pub fn enable(&mut self, wanted: &[&'static str]) {
+        if let Trees::Cgroups(cgroups) = self {
+            let missing: Vec<&'static str> =
+                wanted.iter().copied().filter(|name| !cgroups.enabled.contains(name)).collect();
+            cgroups.enable(&missing);
+        }
+    }
+
     /// Why a controller does not limit the groups; none if it does.
     pub fn why_not_limited(&self, controller: &str) -> Option<String> {
         match self {
@@ -142,6 +151,7 @@ impl Cgroups {
         // Only a group without processes of its own can hand controllers on; the root can in any case.
         let own = self.base.join(OWN);
         if self.parent.join("cgroup.type").exists()
+            && !own.exists()
             && fs::create_dir(&own).and_then(|()| fs::write(own.join("cgroup.procs"), "0")).is_err()
         {
             return;

@@ -266,8 +266,9 @@ impl EventLoop {
                 self.apply();
             }
             Token::ReloadSignal => {
-                self.reload_signal.take();
-                say("SIGHUP does nothing yet: restart the supervisor for a new configuration");
+                if self.reload_signal.take() > 0 {
+                    self.reload_signalled();
+                }
             }
             Token::Connection { index, serial } => {
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);

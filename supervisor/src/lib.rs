@@ -20,6 +20,7 @@ mod name_lock;
 mod process_tree;
 mod questions;
 mod reaper;
+mod reload;
 mod report;
 mod requests;
 mod spawner;

@@ -51,6 +51,9 @@ pub struct Core {
     /// Of the configuration that is in force when the snapshot is restored.
     #[serde(skip)]
     pub(crate) limits: Limits,
+    /// How many places there were when the limits were set last: these may be lower than that.
+    #[serde(skip)]
+    pub(crate) places_at_reload: u32,
     pub(crate) workers: Workers,
     /// The newest worker of each name.
     #[serde(skip)]
@@ -98,6 +101,7 @@ impl Core {
     pub fn new(limits: Limits, seed: u64) -> Core {
         Core {
             limits,
+            places_at_reload: 0,
             workers: Workers::new(),
             by_name: HashTable::new(),
             by_number: HashTable::new(),
@@ -200,7 +204,7 @@ impl Core {
 
     /// The class of a worker that exists.
     pub fn class_of(&self, target: Target<'_>) -> Option<&str> {
-        Some(&self.workers.seat(self.find(target)? as usize)?.policy().class)
+        Some(&self.workers.seat(self.find(target)? as usize)?.newest_policy().class)
     }
 
     /// How many workers there are.
@@ -393,7 +397,11 @@ impl Core {
 
     pub(crate) fn rest_idle(&mut self) {
         while let Some(index) = self.idle.pop() {
-            self.workers.rest(self.now, index);
+            let worker = self.workers.get(index as usize);
+            match worker.is_some_and(|worker| worker.retired && worker.may_rest()) {
+                true => self.remove(self.now, index, None),
+                false => self.workers.rest(self.now, index),
+            }
         }
     }
 
@@ -469,7 +477,7 @@ impl Core {
         let messages = self.ledger.pending + self.ledger.running;
         debug_assert_eq!(charges, (messages, self.total_bytes), "every charge is on one account");
         debug_assert_eq!(self.places as u64, sum(|worker| worker.place.into()), "every place has a worker");
-        debug_assert!(self.places <= self.limits.processes);
+        debug_assert!(self.places <= self.limits.processes.max(self.places_at_reload));
         for (index, worker) in self.workers.iter() {
             let in_flight = worker.life.iter().flat_map(|life| life.in_flight.iter()).map(Message::envelope);
             let held = worker.mailbox.envelopes().chain(in_flight);

@@ -7,6 +7,7 @@ mod connect;
 mod dead;
 mod kill;
 mod output;
+mod reload;
 mod serve;
 mod show;
 mod wait;
@@ -69,6 +70,9 @@ enum Command {
     /// End the backoff or pause of a worker that crashed, so that its process starts at once
     #[command(after_help = "Example:\n  workhall resume ledger/eu")]
     Resume(dead::Resume),
+    /// Read the configuration again, all or nothing, and print what has changed
+    #[command(after_help = reload::EXAMPLES)]
+    Reload(reload::Reload),
     /// Measure this machine: a real supervisor and real workers, beside what the machine alone can do
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Bench),
@@ -108,6 +112,7 @@ pub fn run() -> ExitCode {
         Command::Wait(command) => command.run(socket),
         Command::Dead(command) => command.run(socket),
         Command::Resume(command) => command.run(socket),
+        Command::Reload(command) => command.run(socket),
         Command::Check(command) => command.run(),
         Command::Completions { shell } => {
             let mut text = Vec::new();

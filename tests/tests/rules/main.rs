@@ -21,6 +21,7 @@ mod permissions;
 mod quota;
 mod raw_client;
 mod raw_worker;
+mod reload;
 mod same_name;
 mod settings;
 mod shutdown;

@@ -9,7 +9,7 @@ use workhall_protocol::ids::WorkerNumber;
 use workhall_protocol::terms::Refusal;
 
 /// Who a process is to the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Creds {
     /// The process that connected; it may have handed the connection on.
     pub pid: i32,
@@ -21,7 +21,7 @@ pub struct Creds {
 
 /// On whose account something is: of one user, over all connections; or of one worker, whatever user its
 /// process runs as. So a flood of clients takes nothing from workers, nor the other way round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Account(u64);
 
 impl Account {

@@ -72,6 +72,21 @@ impl Accounts {
         (self.unread_bytes, self.unfinished_bytes) = (unread_bytes, unfinished_bytes);
     }
 
+    /// Of each account which connection may finish its message, and whether the log has a line on it. The rest follows
+    /// from the connections.
+    pub fn notes(&self) -> Vec<(Account, Option<u64>, bool)> {
+        self.usage.iter().map(|(account, usage)| (*account, usage.finishing, usage.told)).collect()
+    }
+
+    /// Takes up such notes again, once the connections are open.
+    pub fn take_notes(&mut self, notes: Vec<(Account, Option<u64>, bool)>) {
+        for (account, finishing, told) in notes {
+            if let Some(usage) = self.usage.get_mut(&account) {
+                (usage.finishing, usage.told) = (finishing, told);
+            }
+        }
+    }
+
     /// A connection more.
     pub fn open(&mut self, account: Account) {
         self.usage.entry(account).or_default().connections += 1;

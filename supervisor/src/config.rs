@@ -88,7 +88,7 @@ pub enum ProcessTree {
 }
 
 /// A family of names.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Class {
     /// Its policy, as the core knows it.
     pub policy: Arc<Policy>,

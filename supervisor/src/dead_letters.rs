@@ -43,6 +43,7 @@ impl EventLoop {
             Request::DeadDrop(letters) => self.dead_drop(now, index, letters),
             Request::Resume(resume) => self.resume(now, index, resume),
             Request::Reload(reload) => self.reload_asked(now, index, reload),
+            Request::Upgrade(upgrade) => self.upgrade_asked(index, upgrade),
             _ => {}
         }
     }

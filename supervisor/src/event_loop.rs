@@ -29,6 +29,7 @@ use crate::reaper::Reserve;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::token::{SERIAL_MASK, Token, next_serial};
 use crate::unix_signals::SignalPipe;
+use crate::upgrade::{Upgrade, own_binary};
 
 /// How many events one wake-up brings at most.
 const EVENTS_MAX: usize = 1024;
@@ -45,6 +46,7 @@ pub(crate) struct Process {
     pub pid: i32,
     pub pidfd: OwnedFd,
     pub page: MarkPage,
+    pub page_fd: OwnedFd,
     pub serial: u64,
     /// Its connection, while there is one.
     pub connection: Option<usize>,
@@ -85,7 +87,7 @@ pub struct EventLoop {
     child_signal: SignalPipe,
     stop_signal: SignalPipe,
     reload_signal: SignalPipe,
-    next_serial: u64,
+    pub(crate) next_serial: u64,
     /// Connections that have questions to be answered at the end of the turn.
     pub(crate) asked: Vec<NonZeroU64>,
     /// Connections that may have more messages in their decoders, for the next turn.
@@ -108,7 +110,7 @@ pub struct EventLoop {
     /// What classes set and this machine does not enforce, for people.
     pub(crate) not_enforced: Vec<String>,
     pub(crate) foreign: Foreign,
-    inherited: Inherited,
+    pub(crate) inherited: Inherited,
     pub(crate) reserve: Reserve,
     /// Processes that have ended and whose orphans are to be looked for in this turn.
     pub(crate) hunted: BTreeMap<usize, bool>,
@@ -117,7 +119,11 @@ pub struct EventLoop {
     /// A child has ended that may be an adopted one.
     pub(crate) reap_adopted: bool,
     /// Held as long as the supervisor lives.
-    _lock: LockFile,
+    pub(crate) lock: LockFile,
+    /// The file that this program was started from, or the one that an upgrade has named.
+    pub(crate) binary: PathBuf,
+    /// It is about to become another program.
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 /// What an event loop starts from.
@@ -147,7 +153,15 @@ pub struct Setup {
 impl EventLoop {
     /// Takes everything and watches it; starts the main worker, if the configuration has one.
     pub fn new(setup: Setup) -> std::io::Result<EventLoop> {
-        let mut this = EventLoop {
+        let mut this = EventLoop::bare(setup)?;
+        this.inherited = Inherited::now()?;
+        this.start_main();
+        Ok(this)
+    }
+
+    /// Takes everything and watches it, and has neither workers nor connections.
+    pub(crate) fn bare(setup: Setup) -> std::io::Result<EventLoop> {
+        let this = EventLoop {
             core: Core::new(setup.config.limits.clone(), setup.seed),
             own: sys::own_creds(),
             accounts: Accounts::new(setup.config.unread_bytes, setup.config.unfinished_bytes),
@@ -180,20 +194,21 @@ impl EventLoop {
             stalled: Vec::new(),
             scratch: vec![0; READ_BYTES + LOAN_BYTES_MAX],
             foreign: Foreign::default(),
-            inherited: Inherited::now()?,
+            inherited: Inherited::default(),
             reserve: Reserve::new()?,
             dirty: Vec::new(),
             spares: Vec::new(),
             hunted: BTreeMap::new(),
             sweeping: BTreeSet::new(),
             reap_adopted: false,
-            _lock: setup.lock,
+            lock: setup.lock,
+            binary: own_binary(),
+            upgrade: None,
         };
         this.poller.add(&this.listener, Token::Listener.pack(), READ)?;
         this.poller.add(&this.child_signal, Token::ChildSignal.pack(), READ)?;
         this.poller.add(&this.stop_signal, Token::StopSignal.pack(), READ)?;
         this.poller.add(&this.reload_signal, Token::ReloadSignal.pack(), READ)?;
-        this.start_main();
         Ok(this)
     }
 
@@ -203,7 +218,8 @@ impl EventLoop {
         self.apply();
         self.flush();
         while !self.stopped {
-            let wake_at = [self.core.next_deadline(), self.accept_again].into_iter().flatten().min();
+            let wake_at =
+                [self.core.next_deadline(), self.accept_again, self.upgrade_deadline()].into_iter().flatten().min();
             let timeout = match self.has_unfinished_turns() {
                 true => Some(Default::default()),
                 false => wake_at.map(|at| at.since(self.clock.now())),
@@ -222,8 +238,10 @@ impl EventLoop {
                 self.accept_again = None;
                 self.resume_accepting()?;
             }
+            self.end_late_check(now);
             self.flush();
             say_what_was_lost();
+            self.upgrade_if_ready()?;
         }
         self.end_orphans()
     }
@@ -255,21 +273,8 @@ impl EventLoop {
                 self.child_signal.take();
                 self.children_changed();
             }
-            Token::StopSignal => {
-                let now = self.clock.now();
-                for _ in 0..self.stop_signal.take() {
-                    // The first one asks; a second one does not wait.
-                    let grace = if self.stopping { Default::default() } else { self.config.shutdown_grace };
-                    self.stopping = true;
-                    self.core.shutdown(now, grace);
-                }
-                self.apply();
-            }
-            Token::ReloadSignal => {
-                if self.reload_signal.take() > 0 {
-                    self.reload_signalled();
-                }
-            }
+            Token::StopSignal | Token::ReloadSignal => drop(self.take_signals()),
+            Token::Check => self.check_ended(),
             Token::Connection { index, serial } => {
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);
                 if known && event.read {
@@ -292,6 +297,22 @@ impl EventLoop {
             }
         }
         Ok(())
+    }
+
+    /// Does what the signals ask for that came from outside. Returns whether there were any.
+    pub(crate) fn take_signals(&mut self) -> bool {
+        let (stops, reloads) = (self.stop_signal.take(), self.reload_signal.take());
+        for _ in 0..stops {
+            // The first one asks; a second one does not wait.
+            let grace = if self.stopping { Default::default() } else { self.config.shutdown_grace };
+            self.stopping = true;
+            self.core.shutdown(self.clock.now(), grace);
+        }
+        self.apply();
+        if reloads > 0 {
+            self.reload_signalled();
+        }
+        stops + reloads > 0
     }
 
     // ---- connections ------------------------------------------------------------------------

@@ -28,9 +28,11 @@ mod sys;
 mod token;
 mod traffic;
 mod unix_signals;
+mod upgrade;
 
 /// What `workhall` does.
 pub fn main() -> std::process::ExitCode {
-    // In a process of a worker to be, before anything else that would cost time.
-    launcher::run_if_asked().unwrap_or_else(|| cli::run().into())
+    // In a process of a worker to be, before anything else that would cost time; or after an upgrade, before anything is
+    // opened.
+    launcher::run_if_asked().or_else(upgrade::run_if_asked).unwrap_or_else(|| cli::run().into())
 }

@@ -15,6 +15,7 @@ use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use workhall_core::ProcessKey;
 
 use crate::name_lock::{Look, Place};
@@ -39,11 +40,11 @@ enum Owner {
 }
 
 /// Orphans without an environment that stayed so, with their start times: they keep no gate shut.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Foreign(HashSet<(i32, u64)>);
 
 /// The sweep of one life.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sweep {
     leader: i32,
     /// The environment entries that the whole tree inherits.
@@ -192,7 +193,7 @@ impl Sweep {
 }
 
 /// Children that the supervisor had before it was one, by whoever executed it: with their start times.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Inherited(HashSet<(i32, u64)>);
 
 impl Inherited {

@@ -31,6 +31,8 @@ pub struct Spawned {
     pub stream: Stream,
     /// What it shares with the supervisor.
     pub page: MarkPage,
+    /// Its descriptor: the next program of this supervisor maps it again.
+    pub page_fd: OwnedFd,
 }
 
 /// Why there is no process: how far it had come, and the reason for people.
@@ -75,8 +77,9 @@ pub fn spawn(
     #[allow(clippy::zombie_processes, reason = "the event loop reaps it through its pidfd")]
     let mut child = command.spawn().map_err(|error| spawn_failed(&plan, &error))?;
     let pid = child.id() as i32;
+    drop(marks);
     match sys::open_pidfd(pid) {
-        Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page }),
+        Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page, page_fd }),
         Err(error) => {
             // Nobody would notice its end: it must not live.
             end(&mut child, around.group);

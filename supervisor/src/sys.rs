@@ -2,6 +2,7 @@
 //! sockets, waiting and children; `own.rs` is about the process itself, `people.rs` about users,
 //! `stderr.rs` about what is said. Thin: each function is one thing that the kernel does, and decides nothing.
 
+mod exec;
 mod own;
 mod people;
 mod stderr;
@@ -33,6 +34,7 @@ use workhall_protocol::terms::Exit;
 
 use crate::access::Creds;
 
+pub use exec::*;
 pub use own::*;
 pub use people::*;
 pub use stderr::Stderr;

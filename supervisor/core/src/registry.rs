@@ -135,6 +135,11 @@ impl Core {
         self.effects.pop_front()
     }
 
+    /// Whether there is a next command.
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
     /// The ledger (rule L1).
     pub fn ledger(&self) -> Ledger {
         self.ledger

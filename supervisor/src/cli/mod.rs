@@ -10,6 +10,7 @@ mod output;
 mod reload;
 mod serve;
 mod show;
+mod upgrade;
 mod wait;
 
 use std::io::Write as _;
@@ -73,6 +74,12 @@ enum Command {
     /// Read the configuration again, all or nothing, and print what has changed
     #[command(after_help = reload::EXAMPLES)]
     Reload(reload::Reload),
+    /// Have the supervisor become another program, in place: no worker, message or connection is lost
+    #[command(after_help = upgrade::EXAMPLES)]
+    Upgrade(upgrade::Upgrade),
+    /// Say whether this program could go on with the state that is its stdin; asked by a supervisor before an upgrade
+    #[command(hide = true)]
+    UpgradeCheck,
     /// Measure this machine: a real supervisor and real workers, beside what the machine alone can do
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Bench),
@@ -113,6 +120,8 @@ pub fn run() -> ExitCode {
         Command::Dead(command) => command.run(socket),
         Command::Resume(command) => command.run(socket),
         Command::Reload(command) => command.run(socket),
+        Command::Upgrade(command) => command.run(socket),
+        Command::UpgradeCheck => Ok(if crate::upgrade::check() { ExitCode::Done } else { ExitCode::Failed }),
         Command::Check(command) => command.run(),
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -79,7 +79,7 @@ fn try_lock(path: &Path) -> io::Result<Option<LockFile>> {
 
 /// A lock that the kernel releases with the process.
 #[derive(Debug)]
-pub struct LockFile(Flock<File>);
+pub struct LockFile(pub(super) Flock<File>);
 
 impl LockFile {
     /// Whether the file that is locked is still the one at this path.
@@ -246,10 +246,10 @@ pub fn as_programs_expect() -> io::Result<()> {
 
 /// Becomes another program: comes back only if that fails. Unlike `Command::exec` it never takes a file that is no
 /// program for a script of the shell.
-pub fn execute(program: &OsStr, words: &[String], environment: &[OsString]) -> io::Error {
+pub fn execute(program: &OsStr, words: &[impl AsRef<OsStr>], environment: &[OsString]) -> io::Error {
     let become_it = || -> io::Result<Infallible> {
         let program = CString::new(program.as_bytes())?;
-        let words = words.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>()?;
+        let words = words.iter().map(|word| CString::new(word.as_ref().as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let environment = environment.iter().map(|entry| CString::new(entry.as_bytes()));
         let environment = environment.collect::<Result<Vec<_>, _>>()?;
         Ok(nix::unistd::execve(&program, &words, &environment)?)

@@ -31,5 +31,6 @@ mod timeouts;
 mod trees;
 mod unheard;
 mod unread;
+mod upgrade;
 mod worker;
 mod wrong_input;

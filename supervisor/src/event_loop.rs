@@ -220,7 +220,7 @@ impl EventLoop {
         while !self.stopped {
             let wake_at =
                 [self.core.next_deadline(), self.accept_again, self.upgrade_deadline()].into_iter().flatten().min();
-            let timeout = match self.has_unfinished_turns() {
+            let timeout = match self.has_unfinished_turns() || self.upgrade_waits_for_a_turn() {
                 true => Some(Default::default()),
                 false => wake_at.map(|at| at.since(self.clock.now())),
             };
@@ -273,7 +273,10 @@ impl EventLoop {
                 self.child_signal.take();
                 self.children_changed();
             }
-            Token::StopSignal | Token::ReloadSignal => drop(self.take_signals()),
+            Token::StopSignal | Token::ReloadSignal => {
+                let signals = self.take_signals();
+                self.obey(signals);
+            }
             Token::Check => self.check_ended(),
             Token::Connection { index, serial } => {
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);
@@ -299,9 +302,13 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Does what the signals ask for that came from outside. Returns whether there were any.
-    pub(crate) fn take_signals(&mut self) -> bool {
-        let (stops, reloads) = (self.stop_signal.take(), self.reload_signal.take());
+    /// The signals that came from outside: how many ask it to stop, how many to read its configuration again.
+    pub(crate) fn take_signals(&mut self) -> (usize, usize) {
+        (self.stop_signal.take(), self.reload_signal.take())
+    }
+
+    /// Does what they ask for.
+    pub(crate) fn obey(&mut self, (stops, reloads): (usize, usize)) {
         for _ in 0..stops {
             // The first one asks; a second one does not wait.
             let grace = if self.stopping { Default::default() } else { self.config.shutdown_grace };
@@ -312,7 +319,6 @@ impl EventLoop {
         if reloads > 0 {
             self.reload_signalled();
         }
-        stops + reloads > 0
     }
 
     // ---- connections ------------------------------------------------------------------------

@@ -18,6 +18,7 @@
 mod resume;
 mod state;
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io::{self, Read as _};
@@ -163,6 +164,11 @@ impl EventLoop {
         Ok((file, check))
     }
 
+    /// Whether the program that was asked is to be executed, and only this turn's end was awaited.
+    pub(crate) fn upgrade_waits_for_a_turn(&self) -> bool {
+        self.upgrade.as_ref().is_some_and(|upgrade| upgrade.check.is_none())
+    }
+
     /// When the program that is asked has taken too long.
     pub(crate) fn upgrade_deadline(&self) -> Option<Instant> {
         let check = self.upgrade.as_ref()?.check.as_ref()?;
@@ -224,16 +230,19 @@ impl EventLoop {
             self.upgrade_failed("the supervisor is stopping");
             return Ok(());
         }
+        if !self.finish_turn() {
+            return Ok(());
+        }
+        // From here on nothing may be started, which would inherit that.
         sys::block_signals()?;
-        // Those that came before are handled by this program.
-        let error = match self.take_signals() {
-            true => None,
-            false => match self.become_program(&binary, file) {
-                Ok(()) => None,
-                Err(error) => Some(error),
-            },
+        let signals = self.take_signals();
+        // Those that came before are for this program; the next turn is as good.
+        let error = match signals {
+            (0, 0) => Some(self.become_program(&binary, file)),
+            _ => None,
         };
         sys::unblock_signals()?;
+        self.obey(signals);
         if let Some(error) = error {
             self.upgrade_failed(&error);
         }
@@ -241,14 +250,18 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Comes back only with the reason why not, or if the turn has no end yet.
-    fn become_program(&mut self, binary: &Path, file: FileIdentity) -> Result<(), String> {
+    /// Comes back only if it fails, with the reason.
+    fn become_program(&self, binary: &Path, file: FileIdentity) -> String {
+        match self.try_to_become(binary, file) {
+            Err(error) => error,
+            Ok(never) => match never {},
+        }
+    }
+
+    fn try_to_become(&self, binary: &Path, file: FileIdentity) -> Result<Infallible, String> {
         let shown = binary.display();
         if FileIdentity::of(binary)? != file {
             return Err(format!("{shown} was replaced after it was asked: ask for the upgrade again"));
-        }
-        if !self.finish_turn() {
-            return Ok(());
         }
         let (state, _) = self
             .write_state(Some(binary.to_path_buf()))

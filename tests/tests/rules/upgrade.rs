@@ -172,7 +172,7 @@ fn timers_go_on() {
     let status = supervisor.status();
     assert!(status["uptime_ms"].as_u64().unwrap() >= up, "{status}");
     supervisor.until_lines("log", 2);
-    late.end().fails(6, &["timed_out"]);
+    late.end().fails(6, &["timed out"]);
     supervisor.cli(&["wait", "idles", "--gone", "--timeout", "30s"]).ok();
     assert_eq!(supervisor.ps("idles")["crashes"], 0);
 }

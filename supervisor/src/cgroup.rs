@@ -446,7 +446,10 @@ mod tests {
         fs::write(test.join("cgroup.procs"), "0").unwrap();
 
         let cgroups = Cgroups::make(&[FREE, "memory-of-nobody"]).unwrap();
-        assert_eq!((&cgroups.enabled[..], &cgroups.enabled_in_parent[..]), (&[FREE][..], &[FREE][..]));
+        assert_eq!(
+            (&cgroups.enabled[..], &cgroups.enabled_in_parent[..]),
+            (&[FREE.to_string()][..], &[FREE.to_string()][..])
+        );
         assert_eq!(own_group().unwrap(), cgroups.base.join(OWN));
         let generation = workhall_protocol::ids::Generation(3);
         let number = workhall_protocol::ids::WorkerNumber(2);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::messages::{
     Address, Call, Dead, DeadShow, Error, FromSupervisor, Info, Kill, Letters, List, Message, OutcomeBody, Receipt,
-    ReceiptBody, Ref, Reply, Request, Resume, Status, Until, Wait,
+    ReceiptBody, Ref, Reload, Reply, Request, Resume, Status, Until, Upgrade, Wait,
 };
 use crate::sys;
 use crate::wire::{DecodeError, Decoder, EncodeError, Encoding, encode};
@@ -271,6 +271,20 @@ impl<S: Read + AsFd> Client<S> {
     pub fn resume(&mut self, worker: Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
         let ticket = self.ticket();
         self.send(&Request::Resume(Resume { reference: Ref::Number(ticket.0), worker }))?;
+        self.receipt(ticket)
+    }
+
+    /// The configuration is read again; with `restart` the processes of changed classes make place for new ones.
+    pub fn reload(&mut self, restart: bool) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::Reload(Reload { reference: Ref::Number(ticket.0), restart }))?;
+        self.receipt(ticket)
+    }
+
+    /// The supervisor becomes another program: that at this absolute path, or the one that it was started from.
+    pub fn upgrade(&mut self, binary: Option<&str>) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::Upgrade(Upgrade { reference: Ref::Number(ticket.0), binary: binary.map(Cow::Borrowed) }))?;
         self.receipt(ticket)
     }
 

@@ -512,6 +512,29 @@ pub struct Resume<'a> {
     pub worker: Address<'a>,
 }
 
+/// The configuration is to be read again; answered by a receipt with a report, or `failed`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Reload {
+    /// For the receipt.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// Processes whose class has changed are asked to end after their current task, and started again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub restart: bool,
+}
+
+/// The supervisor is to replace itself by a program, in place; answered by the new one by a receipt with a report, or by
+/// the old one by `failed`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Upgrade<'a> {
+    /// For the receipt.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// The absolute path of the program; left out it is the one that the supervisor was started from.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<Cow<'a, str>>,
+}
+
 // ---- from the supervisor --------------------------------------------------------------------
 
 /// The supervisor's answer to `ready`.
@@ -617,6 +640,11 @@ pub enum ReceiptBody<'a> {
         /// How many.
         messages: u64,
     },
+    /// What was asked for cannot be done; nothing has changed.
+    Failed {
+        /// Why, for people.
+        error: Cow<'a, str>,
+    },
 }
 
 impl ReceiptBody<'_> {
@@ -639,6 +667,7 @@ impl ReceiptBody<'_> {
             ReceiptBody::Dropped { messages } => ReceiptBody::Dropped { messages },
             ReceiptBody::Resumed {} => ReceiptBody::Resumed {},
             ReceiptBody::AcceptedAll { messages } => ReceiptBody::AcceptedAll { messages },
+            ReceiptBody::Failed { error } => ReceiptBody::Failed { error: owned(error) },
         }
     }
 }
@@ -968,6 +997,11 @@ direction! {
         14 Resume(Resume<'a>),
         /// All tasks up to one have ended.
         15 DoneAll(DoneAll),
+        /// Read the configuration again.
+        16 Reload(Reload),
+        /// Become another program.
+        #[serde(borrow)]
+        17 Upgrade(Upgrade<'a>),
     }
 }
 
@@ -1091,6 +1125,16 @@ mod tests {
                 Request::Resume(Resume { reference: one.clone(), worker: 7.into() }),
                 r#"{"resume":{"ref":1,"worker":7}}"#,
             ),
+            (Request::Reload(Reload { reference: one.clone(), restart: false }), r#"{"reload":{"ref":1}}"#),
+            (
+                Request::Reload(Reload { reference: one.clone(), restart: true }),
+                r#"{"reload":{"ref":1,"restart":true}}"#,
+            ),
+            (Request::Upgrade(Upgrade { reference: one.clone(), binary: None }), r#"{"upgrade":{"ref":1}}"#),
+            (
+                Request::Upgrade(Upgrade { reference: one.clone(), binary: Some("/w".into()) }),
+                r#"{"upgrade":{"ref":1,"binary":"/w"}}"#,
+            ),
         ] {
             check(message, json, &mut Vec::new());
         }
@@ -1181,6 +1225,7 @@ mod tests {
                 receipt(ReceiptBody::AcceptedAll { messages: 64 }),
                 r#"{"receipt":{"ref":4,"accepted_all":{"messages":64}}}"#,
             ),
+            (receipt(ReceiptBody::Failed { error: "no".into() }), r#"{"receipt":{"ref":4,"failed":{"error":"no"}}}"#),
             (outcome(OutcomeBody::Done { result: nil() }), r#"{"outcome":{"ref":"w","done":{"result":null}}}"#),
             (outcome(OutcomeBody::Failed { error: "no".into() }), r#"{"outcome":{"ref":"w","failed":{"error":"no"}}}"#),
             (

@@ -110,6 +110,7 @@ fn every_kind_and_every_body_is_recorded() {
                 ReceiptBody::Dropped { .. } => 8,
                 ReceiptBody::Resumed {} => 9,
                 ReceiptBody::AcceptedAll { .. } => 10,
+                ReceiptBody::Failed { .. } => 11,
             }),
             Reply::Outcome(outcome) => outcomes.insert(match outcome.body {
                 OutcomeBody::Done { .. } => 0,
@@ -123,8 +124,8 @@ fn every_kind_and_every_body_is_recorded() {
             Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) | Reply::Error(_) => false,
         };
     }
-    assert!(kinds.into_iter().eq((1..=15).chain(65..=70)));
-    assert!(receipts.into_iter().eq(0..=10));
+    assert!(kinds.into_iter().eq((1..=17).chain(65..=70)));
+    assert!(receipts.into_iter().eq(0..=11));
     assert!(outcomes.into_iter().eq(0..=6));
 }
 

@@ -53,6 +53,11 @@ impl MarkPage {
         Ok(page)
     }
 
+    /// Supervisor: maps again the page of a process that was started before the supervisor became another program.
+    pub fn again(fd: impl AsFd) -> io::Result<MarkPage> {
+        MarkPage::map(fd)
+    }
+
     /// Launcher: maps the page of the worker that it is to become, and promises nothing in its name.
     pub fn of_launch(fd: impl AsFd) -> io::Result<MarkPage> {
         MarkPage::map(fd)
@@ -198,6 +203,8 @@ mod tests {
         assert!(worker.begin(MessageId(7)));
         worker.finish(MessageId(6));
         assert_eq!(supervisor.marks(), Some((MessageId(7), MessageId(6))));
+        drop(supervisor);
+        assert_eq!(MarkPage::again(&fd).unwrap().marks(), Some((MessageId(7), MessageId(6))));
     }
 
     #[test]

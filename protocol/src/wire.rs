@@ -115,8 +115,16 @@ impl Decoder {
         })
     }
 
-    fn unread(&self) -> &[u8] {
+    /// The bytes that wait to be decoded.
+    pub fn unread(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
+    }
+
+    /// One that goes on where another was, of which the encoding and the bytes that waited are known.
+    pub fn resumed(encoding: Option<Encoding>, waiting: &[u8]) -> Decoder {
+        let mut decoder = Decoder { encoding, ..Decoder::default() };
+        decoder.push(waiting);
+        decoder
     }
 
     /// How many bytes wait to be decoded.
@@ -765,6 +773,23 @@ mod tests {
         assert_eq!((lent.len(), drain::<ToSupervisor>(one)), (LOAN_BYTES_MAX + 100, vec![LIST_HEARD.to_string()]));
         one.give_back(&mut lent);
         assert_eq!(one.buffered(), LOAN_BYTES_MAX + 70);
+    }
+
+    #[test]
+    fn a_decoder_goes_on_where_another_was() {
+        let (frames, lines, _) = recorded::streams(true);
+        for stream in [frames, lines] {
+            let whole = heard::<ToSupervisor>(&stream);
+            for cut in (0..stream.len()).step_by(7) {
+                let mut decoder = Decoder::default();
+                decoder.push(&stream[..cut]);
+                let mut parts = drain::<ToSupervisor>(&mut decoder);
+                let mut other = Decoder::resumed(decoder.encoding(), decoder.unread());
+                other.push(&stream[cut..]);
+                parts.extend(drain::<ToSupervisor>(&mut other));
+                assert_eq!(parts, whole, "cut at byte {cut}");
+            }
+        }
     }
 
     #[test]

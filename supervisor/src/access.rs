@@ -3,12 +3,13 @@
 //! Names of users and groups became numbers when the configuration was read: nothing here looks anything up,
 //! which could take long where users come over the network.
 
+use serde::{Deserialize, Serialize};
 use workhall_core::{AccountId, Refused};
 use workhall_protocol::ids::WorkerNumber;
 use workhall_protocol::terms::Refusal;
 
 /// Who a process is to the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Creds {
     /// The process that connected; it may have handed the connection on.
     pub pid: i32,
@@ -20,7 +21,7 @@ pub struct Creds {
 
 /// On whose account something is: of one user, over all connections; or of one worker, whatever user its
 /// process runs as. So a flood of clients takes nothing from workers, nor the other way round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Account(u64);
 
 impl Account {
@@ -61,7 +62,7 @@ pub enum Owner {
 }
 
 /// A list of users and groups, as numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowed {
     /// Users that are named, and the members of the groups that are.
     pub users: Vec<u32>,

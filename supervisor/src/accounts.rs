@@ -67,6 +67,26 @@ impl Accounts {
         Accounts { unread_bytes, unfinished_bytes, usage: HashMap::new() }
     }
 
+    /// Other bounds; what is there beyond them is not dropped, and grows no more.
+    pub fn set_bounds(&mut self, unread_bytes: usize, unfinished_bytes: usize) {
+        (self.unread_bytes, self.unfinished_bytes) = (unread_bytes, unfinished_bytes);
+    }
+
+    /// Of each account which connection may finish its message, and whether the log has a line on it. The rest follows
+    /// from the connections.
+    pub fn notes(&self) -> Vec<(Account, Option<u64>, bool)> {
+        self.usage.iter().map(|(account, usage)| (*account, usage.finishing, usage.told)).collect()
+    }
+
+    /// Takes up such notes again, once the connections are open.
+    pub fn take_notes(&mut self, notes: Vec<(Account, Option<u64>, bool)>) {
+        for (account, finishing, told) in notes {
+            if let Some(usage) = self.usage.get_mut(&account) {
+                (usage.finishing, usage.told) = (finishing, told);
+            }
+        }
+    }
+
     /// A connection more.
     pub fn open(&mut self, account: Account) {
         self.usage.entry(account).or_default().connections += 1;

@@ -95,6 +95,7 @@ impl EventLoop {
             pid,
             pidfd: spawned.pidfd,
             page: spawned.page,
+            page_fd: spawned.page_fd,
             serial,
             connection: None,
             unwritten_task: None,

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use workhall_core::ProcessKey;
 
 use crate::config::Settings;
@@ -63,21 +64,61 @@ impl Trees {
         for (file, controller, limit) in
             [("memory.max", "memory", settings.memory), ("pids.max", "pids", settings.processes)]
         {
-            if let Some(limit) = limit.filter(|_| cgroups.enabled.contains(&controller)) {
+            if let Some(limit) = limit.filter(|_| cgroups.limits(controller)) {
                 fs::write(group.dir.join(file), limit.to_string())?;
             }
         }
         Ok(Some(group))
     }
 
+    /// Enables controllers that are wanted newly, where that can be done.
+    pub fn enable(&mut self, wanted: &[&'static str]) {
+        if let Trees::Cgroups(cgroups) = self {
+            let missing: Vec<&'static str> = wanted.iter().copied().filter(|name| !cgroups.limits(name)).collect();
+            cgroups.enable(&missing);
+        }
+    }
+
     /// Why a controller does not limit the groups; none if it does.
     pub fn why_not_limited(&self, controller: &str) -> Option<String> {
         match self {
-            Trees::Cgroups(cgroups) if cgroups.enabled.contains(&controller) => None,
+            Trees::Cgroups(cgroups) if cgroups.limits(controller) => None,
             Trees::Cgroups(cgroups) => {
                 Some(format!("the controller {controller} cannot be enabled in {}", cgroups.parent.display()))
             }
             Trees::Subreaper { why } => Some(format!("there are no control groups: {why}")),
+        }
+    }
+}
+
+/// The same as plain values, which do nothing when they go: for the next program of this supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum CarriedTrees {
+    Cgroups { parent: PathBuf, base: PathBuf, enabled: Vec<String>, enabled_in_parent: Vec<String> },
+    Subreaper { why: String },
+}
+
+impl Trees {
+    /// As plain values.
+    pub fn carried(&self) -> CarriedTrees {
+        match self {
+            Trees::Subreaper { why } => CarriedTrees::Subreaper { why: why.clone() },
+            Trees::Cgroups(Cgroups { parent, base, enabled, enabled_in_parent }) => CarriedTrees::Cgroups {
+                parent: parent.clone(),
+                base: base.clone(),
+                enabled: enabled.clone(),
+                enabled_in_parent: enabled_in_parent.clone(),
+            },
+        }
+    }
+
+    /// From plain values: from here on they are this program's.
+    pub fn again(carried: CarriedTrees) -> Trees {
+        match carried {
+            CarriedTrees::Subreaper { why } => Trees::Subreaper { why },
+            CarriedTrees::Cgroups { parent, base, enabled, enabled_in_parent } => {
+                Trees::Cgroups(Cgroups { parent, base, enabled, enabled_in_parent })
+            }
         }
     }
 }
@@ -89,9 +130,9 @@ pub struct Cgroups {
     parent: PathBuf,
     base: PathBuf,
     /// Controllers that limit the groups.
-    enabled: Vec<&'static str>,
+    enabled: Vec<String>,
     /// Of these, those that were not enabled in the parent before.
-    enabled_in_parent: Vec<&'static str>,
+    enabled_in_parent: Vec<String>,
 }
 
 impl Cgroups {
@@ -144,6 +185,7 @@ impl Cgroups {
         // Only a group without processes of its own can hand controllers on; the root can in any case.
         let own = self.base.join(OWN);
         if self.parent.join("cgroup.type").exists()
+            && !own.exists()
             && fs::create_dir(&own).and_then(|()| fs::write(own.join("cgroup.procs"), "0")).is_err()
         {
             return;
@@ -154,13 +196,17 @@ impl Cgroups {
             let enabled = |dir: &Path| fs::write(dir.join("cgroup.subtree_control"), format!("+{name}")).is_ok();
             if !new || enabled(&self.parent) {
                 if new {
-                    self.enabled_in_parent.push(name);
+                    self.enabled_in_parent.push(name.to_string());
                 }
                 if enabled(&self.base) {
-                    self.enabled.push(name);
+                    self.enabled.push(name.to_string());
                 }
             }
         }
+    }
+
+    fn limits(&self, controller: &str) -> bool {
+        self.enabled.iter().any(|name| name == controller)
     }
 
     fn group(&self, process: ProcessKey) -> io::Result<Group> {
@@ -198,6 +244,11 @@ pub struct Group {
 }
 
 impl Group {
+    /// One that was made by the program before.
+    pub fn again(dir: PathBuf) -> Group {
+        Group { dir, events: None }
+    }
+
     /// Where it is.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -412,7 +463,10 @@ mod tests {
         fs::write(test.join("cgroup.procs"), "0").unwrap();
 
         let cgroups = Cgroups::make(&[FREE, "memory-of-nobody"]).unwrap();
-        assert_eq!((&cgroups.enabled[..], &cgroups.enabled_in_parent[..]), (&[FREE][..], &[FREE][..]));
+        assert_eq!(
+            (&cgroups.enabled[..], &cgroups.enabled_in_parent[..]),
+            (&[FREE.to_string()][..], &[FREE.to_string()][..])
+        );
         assert_eq!(own_group().unwrap(), cgroups.base.join(OWN));
         let generation = workhall_protocol::ids::Generation(3);
         let number = workhall_protocol::ids::WorkerNumber(2);

@@ -4,21 +4,29 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use workhall_core::Instant;
 
-/// The monotonic clock, from the start of the supervisor.
-#[derive(Debug)]
+use crate::sys;
+
+/// The monotonic clock, from the start of the supervisor, also over the programs that it becomes.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Clock {
-    start: std::time::Instant,
+    /// On the kernel's clock, which all programs share.
+    start: Duration,
 }
 
 impl Clock {
     /// Starts at zero.
     pub fn start() -> Clock {
-        Clock { start: std::time::Instant::now() }
+        Clock { start: sys::monotonic() }
     }
 
     /// The time since the start.
     pub fn now(&self) -> Instant {
-        Instant::default().after(self.start.elapsed())
+        Instant::default().after(sys::monotonic().saturating_sub(self.start))
+    }
+
+    /// The time on the kernel's clock, which the next program of this process shares.
+    pub fn on_the_kernels(&self) -> Duration {
+        sys::monotonic()
     }
 
     /// How long the supervisor had run at an instant of this clock.

@@ -3,6 +3,8 @@
 //! A file is taken whole or not at all: an unknown key, a wrong type or a value out of range is an error
 //! that names file, line, column and what was expected.
 
+mod again;
+mod difference;
 mod file;
 mod patterns;
 mod people;
@@ -18,10 +20,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 use workhall_core::{Limits, Policy, Refused};
 use workhall_protocol::ids::WorkerName;
 use workhall_protocol::terms::Refusal;
 
+pub use difference::{Difference, difference};
 use file::{ClassFile, File, OnCrash, SupervisorFile};
 pub use file::{UNREAD_BYTES_DEFAULT, parse_bytes, parse_duration};
 use patterns::{Pattern, PatternKind, glob};
@@ -38,6 +42,8 @@ pub const DEFAULT_FILE: &str = "/etc/workhall/workhall.toml";
 pub struct Config {
     /// Where it came from; none without a file.
     pub file: Option<PathBuf>,
+    /// What stood there.
+    pub text: String,
     /// `socket` in `[supervisor]`.
     pub socket: Option<PathBuf>,
     /// `shutdown_grace` in `[supervisor]`.
@@ -65,10 +71,12 @@ pub struct Config {
     patterns: Vec<Pattern>,
     /// Executables that are classes by their own name (rule W9).
     workers_dir: Option<PathBuf>,
+    /// The directory comes from the command line, and so before one that the file names.
+    workers_dir_is_named: bool,
 }
 
 /// `process_tree` in `[supervisor]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessTree {
     /// By control groups where that is possible.
@@ -80,7 +88,7 @@ pub enum ProcessTree {
 }
 
 /// A family of names.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Class {
     /// Its policy, as the core knows it.
     pub policy: Arc<Policy>,
@@ -127,10 +135,11 @@ impl Config {
         let at = |span, message: &str| anyhow::anyhow!("{}", at(file, text, span, message));
         let parsed: File = toml::from_str(text).map_err(|error| at(error.span(), error.message()))?;
         let base = std::path::absolute(file)?.parent().map(Path::to_path_buf).unwrap_or_default();
-        parsed.check(&base, Some(file)).map_err(|error| match error.downcast::<Placed>() {
+        let checked = parsed.check(&base, Some(file)).map_err(|error| match error.downcast::<Placed>() {
             Ok(Placed { span, message }) => at(Some(span), &message),
             Err(error) => error.context(file.display().to_string()),
-        })
+        })?;
+        Ok(Config { text: text.to_string(), ..checked })
     }
 
     /// The defaults, for a supervisor without a file.
@@ -175,10 +184,15 @@ impl Config {
         self.workers_dir.as_deref()
     }
 
+    /// The class of the file that has this name in its patterns.
+    pub fn class_by_pattern(&self, name: &str) -> Option<&Arc<Class>> {
+        self.patterns.iter().find(|pattern| pattern.matches(name)).map(|pattern| &pattern.class)
+    }
+
     /// The class of a name (rule W9), or the refusal that says which classes there are.
     pub fn class_of(&self, name: &str) -> Result<Arc<Class>, Refused> {
-        if let Some(pattern) = self.patterns.iter().find(|pattern| pattern.matches(name)) {
-            return Ok(pattern.class.clone());
+        if let Some(class) = self.class_by_pattern(name) {
+            return Ok(class.clone());
         }
         let Some(dir) = &self.workers_dir else {
             return Err(Refused::new(Refusal::NoClass, self.no_class(name)));
@@ -278,7 +292,7 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// The part of a name before its first slash.
-fn first_part(name: &str) -> &str {
+pub fn first_part(name: &str) -> &str {
     name.split('/').next().unwrap_or(name)
 }
 
@@ -358,6 +372,7 @@ impl File {
         let supervisor = self.supervisor;
         let mut config = Config {
             file: file.map(Path::to_path_buf),
+            text: String::new(),
             socket: supervisor.socket.as_ref().map(|socket| base.join(socket)),
             shutdown_grace: supervisor.shutdown_grace,
             limits: Limits {
@@ -382,6 +397,7 @@ impl File {
             classes,
             patterns,
             workers_dir: None,
+            workers_dir_is_named: false,
         };
         if let Some(dir) = supervisor.workers {
             config.set_workers_dir(&base.join(dir)).context("`workers` in [supervisor]")?;

@@ -1,9 +1,12 @@
 //! One connection: bytes to messages and back, with bounded buffers.
 
+mod carried;
+
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::num::NonZeroU64;
 
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 use workhall_core::{ProcessKey, ReplyTo};
 use workhall_protocol::ids::MessageId;
@@ -15,6 +18,8 @@ use crate::access::{Account, Creds};
 use crate::accounts::Charge;
 use crate::questions::Question;
 use crate::sys::{Interest, Stream};
+
+pub use carried::Carried;
 
 /// How much one turn reads from one connection, in bytes: fairness, and the size of a batch.
 pub const READ_BYTES: usize = 64 << 10;
@@ -38,7 +43,7 @@ const OUT_SPARES_MAX: usize = 128;
 const OUT_WRITTEN_BYTES: usize = 256 << 10;
 
 /// Who is at the other end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Peer {
     /// Somebody who connected to the socket; the kernel says who.
     Client(Creds),

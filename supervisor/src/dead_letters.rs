@@ -27,6 +27,8 @@ impl EventLoop {
             Request::DeadShow(show) => &show.reference,
             Request::Requeue(letters) | Request::DeadDrop(letters) => &letters.reference,
             Request::Resume(resume) => &resume.reference,
+            Request::Reload(reload) => &reload.reference,
+            Request::Upgrade(upgrade) => &upgrade.reference,
             _ => return,
         };
         if let Err(refused) = self.check_admin(index) {
@@ -40,6 +42,8 @@ impl EventLoop {
             Request::Requeue(letters) => self.requeue(now, index, letters),
             Request::DeadDrop(letters) => self.dead_drop(now, index, letters),
             Request::Resume(resume) => self.resume(now, index, resume),
+            Request::Reload(reload) => self.reload_asked(now, index, reload),
+            Request::Upgrade(upgrade) => self.upgrade_asked(index, upgrade),
             _ => {}
         }
     }

@@ -34,6 +34,16 @@ pub fn say_what_was_lost() {
     });
 }
 
+/// What is not said yet: the rest of a line, and how many lines were lost.
+pub fn unsaid() -> (Vec<u8>, u64) {
+    UNWAITING.with_borrow(|unwaiting| unwaiting.as_ref().map(|it| (it.rest.clone(), it.lost)).unwrap_or_default())
+}
+
+/// Goes on with what another program has left unsaid.
+pub fn go_on((rest, lost): (Vec<u8>, u64)) {
+    UNWAITING.set(Some(Unwaiting { stderr: Stderr::find(), lost, rest }));
+}
+
 struct Unwaiting {
     stderr: Stderr,
     lost: u64,

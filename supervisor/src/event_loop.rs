@@ -29,6 +29,7 @@ use crate::reaper::Reserve;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::token::{SERIAL_MASK, Token, next_serial};
 use crate::unix_signals::SignalPipe;
+use crate::upgrade::{Upgrade, own_binary};
 
 /// How many events one wake-up brings at most.
 const EVENTS_MAX: usize = 1024;
@@ -53,6 +54,7 @@ pub(crate) struct Process {
     pub pid: i32,
     pub pidfd: OwnedFd,
     pub page: MarkPage,
+    pub page_fd: OwnedFd,
     pub serial: u64,
     /// Its connection, while there is one.
     pub connection: Option<usize>,
@@ -95,7 +97,7 @@ pub struct EventLoop {
     pub(crate) child_signal: SignalPipe,
     stop_signal: SignalPipe,
     reload_signal: SignalPipe,
-    next_serial: u64,
+    pub(crate) next_serial: u64,
     /// Connections that have questions to be answered at the end of the turn.
     pub(crate) asked: Vec<NonZeroU64>,
     /// Connections that may have more messages in their decoders, for the next turn.
@@ -118,7 +120,7 @@ pub struct EventLoop {
     /// What classes set and this machine does not enforce, for people.
     pub(crate) not_enforced: Vec<String>,
     pub(crate) foreign: Foreign,
-    inherited: Inherited,
+    pub(crate) inherited: Inherited,
     pub(crate) reserve: Reserve,
     /// Processes that have ended and whose orphans are to be looked for in this turn.
     pub(crate) hunted: BTreeMap<usize, bool>,
@@ -129,7 +131,11 @@ pub struct EventLoop {
     /// A child has ended that may be an adopted one.
     pub(crate) reap_adopted: bool,
     /// Held as long as the supervisor lives.
-    _lock: LockFile,
+    pub(crate) lock: LockFile,
+    /// The file that this program was started from, or the one that an upgrade has named.
+    pub(crate) binary: PathBuf,
+    /// It is about to become another program.
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 /// What an event loop starts from.
@@ -159,7 +165,15 @@ pub struct Setup {
 impl EventLoop {
     /// Takes everything and watches it; starts the main worker, if the configuration has one.
     pub fn new(setup: Setup) -> std::io::Result<EventLoop> {
-        let mut this = EventLoop {
+        let mut this = EventLoop::bare(setup)?;
+        this.inherited = Inherited::now()?;
+        this.start_main();
+        Ok(this)
+    }
+
+    /// Takes everything and watches it, and has neither workers nor connections.
+    pub(crate) fn bare(setup: Setup) -> std::io::Result<EventLoop> {
+        let this = EventLoop {
             core: Core::new(setup.config.limits.clone(), setup.seed),
             own: sys::own_creds(),
             accounts: Accounts::new(setup.config.unread_bytes, setup.config.unfinished_bytes),
@@ -192,7 +206,7 @@ impl EventLoop {
             stalled: Vec::new(),
             scratch: vec![0; READ_BYTES + LOAN_BYTES_MAX],
             foreign: Foreign::default(),
-            inherited: Inherited::now()?,
+            inherited: Inherited::default(),
             reserve: Reserve::new()?,
             dirty: Vec::new(),
             spares: Vec::new(),
@@ -201,13 +215,14 @@ impl EventLoop {
             traced: BTreeSet::new(),
             give_up_at: None,
             reap_adopted: false,
-            _lock: setup.lock,
+            lock: setup.lock,
+            binary: own_binary(),
+            upgrade: None,
         };
         this.poller.add(&this.listener, Token::Listener.pack(), READ)?;
         this.poller.add(&this.child_signal, Token::ChildSignal.pack(), READ)?;
         this.poller.add(&this.stop_signal, Token::StopSignal.pack(), READ)?;
         this.poller.add(&this.reload_signal, Token::ReloadSignal.pack(), READ)?;
-        this.start_main();
         Ok(this)
     }
 
@@ -217,8 +232,9 @@ impl EventLoop {
         self.apply();
         self.flush();
         while !self.stopped {
-            let wake_at = [self.core.next_deadline(), self.accept_again, self.give_up_at].into_iter().flatten().min();
-            let timeout = match self.has_unfinished_turns() {
+            let wake_at = [self.core.next_deadline(), self.accept_again, self.give_up_at, self.upgrade_deadline()];
+            let wake_at = wake_at.into_iter().flatten().min();
+            let timeout = match self.has_unfinished_turns() || self.upgrade_waits_for_a_turn() {
                 true => Some(Default::default()),
                 false => wake_at.map(|at| at.since(self.clock.now())),
             };
@@ -239,12 +255,14 @@ impl EventLoop {
                 self.accept_again = None;
                 self.resume_accepting()?;
             }
+            self.end_late_check(now);
             self.flush();
             say_what_was_lost();
             if !self.stopped && self.give_up_at.is_some_and(|at| at <= now) {
                 self.end_orphans()?;
                 return Err(self.cannot_be_ended());
             }
+            self.upgrade_if_ready()?;
         }
         self.end_orphans()
     }
@@ -288,22 +306,11 @@ impl EventLoop {
                 self.child_signal.take();
                 self.children_changed();
             }
-            Token::StopSignal => {
-                let now = self.clock.now();
-                for _ in 0..self.stop_signal.take() {
-                    // The first one asks; a second one does not wait.
-                    let grace = if self.stopping { Default::default() } else { self.config.shutdown_grace };
-                    self.stopping = true;
-                    let give_up_at = now.after(grace).after(GIVE_UP_AFTER);
-                    self.give_up_at = Some(self.give_up_at.map_or(give_up_at, |earlier| earlier.min(give_up_at)));
-                    self.core.shutdown(now, grace);
-                }
-                self.apply();
+            Token::StopSignal | Token::ReloadSignal => {
+                let signals = self.take_signals();
+                self.obey(signals);
             }
-            Token::ReloadSignal => {
-                self.reload_signal.take();
-                say("SIGHUP does nothing yet: restart the supervisor for a new configuration");
-            }
+            Token::Check => self.check_ended(),
             Token::Connection { index, serial } => {
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);
                 if known && event.read {
@@ -326,6 +333,28 @@ impl EventLoop {
             }
         }
         Ok(())
+    }
+
+    /// The signals that came from outside: how many ask it to stop, how many to read its configuration again.
+    pub(crate) fn take_signals(&mut self) -> (usize, usize) {
+        (self.stop_signal.take(), self.reload_signal.take())
+    }
+
+    /// Does what they ask for.
+    pub(crate) fn obey(&mut self, (stops, reloads): (usize, usize)) {
+        for _ in 0..stops {
+            // The first one asks; a second one does not wait.
+            let grace = if self.stopping { Default::default() } else { self.config.shutdown_grace };
+            self.stopping = true;
+            let now = self.clock.now();
+            let give_up_at = now.after(grace).after(GIVE_UP_AFTER);
+            self.give_up_at = Some(self.give_up_at.map_or(give_up_at, |earlier| earlier.min(give_up_at)));
+            self.core.shutdown(now, grace);
+        }
+        self.apply();
+        if reloads > 0 {
+            self.reload_signalled();
+        }
     }
 
     // ---- connections ------------------------------------------------------------------------

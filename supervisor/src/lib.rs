@@ -20,6 +20,7 @@ mod name_lock;
 mod process_tree;
 mod questions;
 mod reaper;
+mod reload;
 mod report;
 mod requests;
 mod spawner;
@@ -27,9 +28,11 @@ mod sys;
 mod token;
 mod traffic;
 mod unix_signals;
+mod upgrade;
 
 /// What `workhall` does.
 pub fn main() -> std::process::ExitCode {
-    // In a process of a worker to be, before anything else that would cost time.
-    launcher::run_if_asked().unwrap_or_else(|| cli::run().into())
+    // In a process of a worker to be, before anything else that would cost time; or after an upgrade, before anything is
+    // opened.
+    launcher::run_if_asked().or_else(upgrade::run_if_asked).unwrap_or_else(|| cli::run().into())
 }

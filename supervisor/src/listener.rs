@@ -99,7 +99,7 @@ impl EventLoop {
         }
     }
 
-    fn accept_later(&mut self) {
+    pub(crate) fn accept_later(&mut self) {
         self.accept_again = Some(self.clock.now().after(ACCEPT_REST));
     }
 

@@ -36,7 +36,7 @@ const PER_PROCESS_MAX: usize = 4096;
 const PER_LOOK_MAX: usize = 65_536;
 
 /// What stands for a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Place(u64);
 
 /// The locks of one socket's names.
@@ -81,6 +81,19 @@ impl NameLocks {
         this.hasher = SipHasher24::new_with_key(&key);
         this.remove_free_ones().with_context(|| format!("cannot look through {}", this.path.display()))?;
         Ok(this)
+    }
+
+    /// The same directory again, for the next program of this supervisor: the locks are its own processes'.
+    pub fn again(path: PathBuf, dir: File) -> anyhow::Result<NameLocks> {
+        let mut this = NameLocks { path, dir, hasher: SipHasher24::new(), seen: None };
+        let key = this.key().with_context(|| format!("cannot read the key in {}", this.path.display()))?;
+        this.hasher = SipHasher24::new_with_key(&key);
+        Ok(this)
+    }
+
+    /// Where it is, and the descriptor by which its files are opened.
+    pub fn dir(&self) -> (&Path, &File) {
+        (&self.path, &self.dir)
     }
 
     /// What stands for a name.

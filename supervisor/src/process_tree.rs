@@ -15,6 +15,7 @@ use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use workhall_core::ProcessKey;
 
 use crate::name_lock::{Look, Place};
@@ -42,7 +43,7 @@ const MARK_BYTES_MAX: usize = 256;
 const REAPING_ROUNDS_MAX: usize = 16;
 
 /// Orphans without an environment that stayed so, with their start times: they keep no gate shut.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Foreign(HashSet<(i32, u64)>);
 
 /// All adopted children at one moment. Each is looked at once, however many sweeps ask whose it is.
@@ -86,7 +87,7 @@ enum Owner {
 }
 
 /// The sweep of one life.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sweep {
     leader: i32,
     /// The environment entries that the whole tree inherits.
@@ -256,7 +257,7 @@ impl Sweep {
 }
 
 /// Children that the supervisor had before it was one, by whoever executed it: with their start times.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Inherited(HashSet<(i32, u64)>);
 
 impl Inherited {

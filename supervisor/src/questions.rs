@@ -78,6 +78,8 @@ impl EventLoop {
             limits: ClassLimits::new(view.policy()),
             exec: class.map(|class| class.exec.clone()).unwrap_or_default(),
             line: others.map(|number| number.0).collect(),
+            outdated: view.outdated,
+            retired: view.retired,
         };
         self.report(index, reference, &info);
     }

@@ -7,6 +7,10 @@ use workhall_protocol::terms::{DeadReason, Exit, StartStage};
 
 use crate::access::{Account, Owner};
 
+mod changes;
+
+pub use changes::{Change, ReloadReport, UpgradeReport, WorkersReport};
+
 /// One row of `workhall ps`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerRow {
@@ -88,6 +92,12 @@ pub struct WorkerInfo {
     pub exec: Vec<String>,
     /// Workers of the same name that wait behind this one or end before it, by number.
     pub line: Vec<u64>,
+    /// Its process was started under an older configuration of its class.
+    #[serde(default)]
+    pub outdated: bool,
+    /// No class has its name since the configuration was changed: it takes nothing new.
+    #[serde(default)]
+    pub retired: bool,
 }
 
 /// Bytes of messages, and the limits of a mailbox.

@@ -278,7 +278,10 @@ pub(crate) fn policy_of(
     name: &str,
 ) -> Result<Arc<Policy>, Refused> {
     let class = config.class_of(name)?;
-    let policy = class.policy.clone();
-    let known = classes.entry(policy.class.clone()).or_insert(class);
+    let known = classes.entry(class.policy.class.clone()).or_insert_with(|| class.clone());
+    // One that was kept for workers that go on after a reload is not that of a new one.
+    if !Arc::ptr_eq(known, &class) && !known.is_same_as(&class) {
+        *known = class;
+    }
     Ok(known.policy.clone())
 }

@@ -30,6 +30,8 @@ pub struct Spawned {
     pub stream: Stream,
     /// What it shares with the supervisor.
     pub page: MarkPage,
+    /// Its descriptor: the next program of this supervisor maps it again.
+    pub page_fd: OwnedFd,
 }
 
 /// Why there is no process: how far it had come, and the reason for people.
@@ -72,8 +74,9 @@ pub fn spawn(
     ];
     let own = own.map(|(name, value): (&str, OsString)| (name.into(), value));
     let pid = if needs_launcher(&plan) { launched(class, &plan, own)? } else { started(class, &plan, own, &page)? };
+    drop(marks);
     match sys::open_pidfd(pid) {
-        Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page }),
+        Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page, page_fd }),
         Err(error) => {
             // Nobody would notice its end: it must not live.
             end(pid, around.group);

@@ -2,6 +2,7 @@
 //! sockets, waiting and children; `own.rs` is about the process itself, `start.rs` about how one is started, `people.rs`
 //! about users, `stderr.rs` about what is said. Thin: each function is one thing that the kernel does, and decides nothing.
 
+mod exec;
 mod own;
 mod people;
 mod start;
@@ -35,6 +36,7 @@ use workhall_protocol::terms::Exit;
 
 use crate::access::Creds;
 
+pub use exec::*;
 pub use own::*;
 pub use people::*;
 pub use start::{Image, start};

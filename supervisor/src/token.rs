@@ -9,6 +9,8 @@ pub(crate) enum Token {
     ChildSignal,
     StopSignal,
     ReloadSignal,
+    /// The program that is asked whether it can go on.
+    Check,
     Connection {
         index: usize,
         serial: u64,
@@ -41,6 +43,7 @@ impl Token {
             Token::ChildSignal => 1,
             Token::StopSignal => 2,
             Token::ReloadSignal => 3,
+            Token::Check => 4,
             Token::Connection { index, serial } => place(1, index, serial),
             Token::Process { slot, serial } => place(2, slot, serial),
             Token::Tree { slot, serial } => place(3, slot, serial),
@@ -56,7 +59,8 @@ impl Token {
             (_, 0) => Token::Listener,
             (_, 1) => Token::ChildSignal,
             (_, 2) => Token::StopSignal,
-            _ => Token::ReloadSignal,
+            (_, 3) => Token::ReloadSignal,
+            _ => Token::Check,
         }
     }
 }
@@ -83,6 +87,7 @@ mod tests {
             Token::ChildSignal,
             Token::StopSignal,
             Token::ReloadSignal,
+            Token::Check,
             Token::Connection { index: 0, serial: 1 },
             large,
             Token::Process { slot: 7, serial: 9 },

@@ -254,7 +254,7 @@ impl EventLoop {
     }
 
     /// Charges what a connection holds now to its account. Returns whether that has too much unread.
-    fn charge(&mut self, index: usize) -> bool {
+    pub(crate) fn charge(&mut self, index: usize) -> bool {
         let connection = &mut self.connections[index];
         let (account, now) = (connection.peer.account(), connection.charge());
         if now.unfinished < connection.charged.unfinished {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use workhall_core::{
-    AccountId, Call, CallReceipt, Effect, Event, Kill, KillMode, KillReceipt, MESSAGE_OVERHEAD_BYTES, Outcome, Refused,
-    State,
+    AccountId, Call, CallReceipt, Effect, Event, Kill, KillMode, KillReceipt, Limits, MESSAGE_OVERHEAD_BYTES, Outcome,
+    Policy, Refused, Reloaded, Renewal, State,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{Current, EndedBy, Exit, Ignored, Refusal, StartStage, Until};
@@ -1121,4 +1121,115 @@ fn a_wait_for_the_end_of_a_name_outlasts_kill_and_successor() {
     d.kill_with(Kill { reply: None, ..kill("a", KillMode::Now) });
     d.dies(3, 1, Exit::Signal(9), None);
     assert_eq!(d.lines().last().unwrap(), "t9: reached");
+}
+
+// ---- a new configuration ----------------------------------------------------------------------
+
+/// A class with another grace, for all workers or none.
+fn reload(d: &mut Driver, restart: bool, exit_grace_ms: Option<u64>) -> Reloaded {
+    let limits = d.core.limits().0.clone();
+    let new = exit_grace_ms.map(|grace| Arc::new(Policy { exit_grace: ms(grace), ..d.policy.clone() }));
+    let done = d.core.reload(d.now, limits, restart, |_, policy| match &new {
+        None => Renewal::Gone,
+        Some(new) if **new == *policy => Renewal::Same(new.clone()),
+        Some(new) => Renewal::Changed(new.clone()),
+    });
+    d.take();
+    done
+}
+
+#[test]
+fn a_process_keeps_its_class_to_its_end_and_a_restart_knows_which_it_is() {
+    let mut d = Driver::new();
+    d.call("a", "m");
+    d.ready(2, 1, 1);
+    d.done(2, 1, 1);
+    d.lines();
+    assert_eq!(reload(&mut d, false, Some(1)), Reloaded { kept: 1, ..Reloaded::default() });
+    assert!(d.view("a").outdated);
+    assert_eq!(d.view("a").policy().exit_grace, ms(EXIT_GRACE_MS));
+    // The same file once more, but now the process is to go.
+    assert_eq!(reload(&mut d, true, Some(1)), Reloaded { restarted: 1, ..Reloaded::default() });
+    d.did(&["ask %2.1"]);
+    d.call("a", "m");
+    d.did(&[]);
+    d.dies(2, 1, Exit::Code(0), None);
+    d.did(&["sweep %2.1", "spawn %2.2"]);
+    assert_eq!((d.view("a").outdated, d.view("a").crashes), (false, 0));
+    assert_eq!(d.view("a").policy().exit_grace, ms(1));
+    assert_eq!(reload(&mut d, true, Some(1)), Reloaded::default());
+}
+
+#[test]
+fn what_was_sent_ahead_to_a_process_that_makes_place_waits_for_the_next() {
+    let mut d = Driver::new();
+    for _ in 0..3 {
+        d.call("a", "m");
+    }
+    d.ready(2, 1, 4);
+    d.did(&["spawn %2.1", "deliver #1 to %2.1", "deliver #2 to %2.1", "deliver #3 to %2.1"]);
+    d.mark = Some(mark(1, 0));
+    reload(&mut d, true, Some(1));
+    d.did(&["ask %2.1"]);
+    assert_eq!((d.core.ledger().running, d.core.ledger().pending), (1, 2));
+    d.done(2, 1, 1);
+    d.dies(2, 1, Exit::Code(0), Some(mark(1, 1)));
+    d.ready(2, 2, 4);
+    let lines = d.lines();
+    assert!(lines.iter().any(|line| line == "deliver #2 to %2.2"), "{lines:?}");
+    assert!(lines.iter().any(|line| line == "deliver #3 to %2.2"), "{lines:?}");
+}
+
+#[test]
+fn a_process_that_is_being_started_is_replaced_when_it_is_ready() {
+    let mut d = Driver::new();
+    d.call("a", "m");
+    reload(&mut d, true, Some(1));
+    d.did(&["spawn %2.1"]);
+    d.ready(2, 1, 1);
+    d.did(&["ask %2.1"]);
+    d.dies(2, 1, Exit::Code(0), None);
+    d.ready(2, 2, 1);
+    d.did(&["sweep %2.1", "spawn %2.2", "deliver #1 to %2.2"]);
+}
+
+#[test]
+fn a_worker_without_a_class_takes_nothing_new_and_leaves_when_it_has_nothing() {
+    let mut d = Driver::new();
+    for name in ["a", "rests"] {
+        d.call(name, "m");
+    }
+    d.ready(3, 1, 1);
+    d.done(3, 1, 2);
+    d.kill("rests", KillMode::Ladder);
+    d.dies(3, 1, Exit::Code(0), None);
+    d.call("rests", "m");
+    d.ready(4, 1, 1);
+    d.done(4, 1, 3);
+    d.dies(4, 1, Exit::Code(0), None);
+    assert_eq!(reload(&mut d, false, None), Reloaded { retired: 1, removed: 1, ..Reloaded::default() });
+    assert_eq!(d.refusal(post("a")), Refusal::NoClass);
+    assert!(d.view("a").retired && d.core.worker(d.now, Target::Name("rests")).is_none());
+    d.ready(2, 1, 1);
+    d.done(2, 1, 1);
+    d.dies(2, 1, Exit::Code(0), None);
+    assert_eq!(d.core.worker_count(), 0);
+}
+
+#[test]
+fn a_limit_below_what_is_in_use_drops_nothing() {
+    let mut d = Driver::new();
+    for name in ["a", "b", "c"] {
+        d.call(name, "m");
+    }
+    let limits = Limits { processes: 1, workers: 1, total_messages: 1, ..d.core.limits().0.clone() };
+    let same = |_: &str, policy: &Policy| Renewal::Same(Arc::new(policy.clone()));
+    d.core.reload(d.now, limits, false, same);
+    assert_eq!(d.refusal(post("a")), Refusal::MailboxFull);
+    for (number, message) in [(2, 1), (3, 2), (4, 3)] {
+        d.ready(number, 1, 1);
+        d.done(number, 1, message);
+    }
+    assert_eq!(d.core.ledger().done, 3);
+    assert_eq!(d.core.places().0, 3);
 }

@@ -29,6 +29,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("rustix::", &["sys.rs", "src/sys/"], "the operating system is named in sys.rs"),
     ("interprocess::", &["sys.rs", "src/sys/"], "the operating system is named in sys.rs"),
     ("Instant::now", &["clock.rs", "cli/", "tests/", "examples/"], "the daemon's clock is read in clock.rs"),
+    ("sys::monotonic", &["clock.rs"], "the daemon's clock is read in clock.rs"),
     ("SystemTime::now", &["clock.rs", "tests/", "examples/"], "the daemon's clock is read in clock.rs"),
     ("thread::sleep", &["tests/", "examples/", "cli/bench/"], "waits are deadlines in the event loop"),
     (".pre_exec(", &[], "it forks by copying the supervisor's memory (crates.md): see launcher.rs"),

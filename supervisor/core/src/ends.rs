@@ -101,9 +101,9 @@ impl Core {
 
     /// Both facts are in: the exit, and the end of the tree. Or there never was a process.
     pub(crate) fn end_life(&mut self, now: Instant, index: u32) {
-        let life = self.workers[index as usize].life.take().expect("the caller has seen it");
+        let life = self.workers[index as usize].end_life().expect("the caller has seen it");
         debug_assert!(life.in_flight.is_empty(), "the exit has decided on all");
-        self.after_life(now, index, *life);
+        self.after_life(now, index, life);
     }
 
     fn after_life(&mut self, now: Instant, index: u32, mut life: Life) {
@@ -118,10 +118,11 @@ impl Core {
             return self.remove(now, index, Some(life));
         }
         let (stage, failure) = (life.failed_stage, worker.told_failure(&mut life));
-        // That it was asked to end because it had nothing to do is no failure, however it has ended.
-        let crash = life.charged || !life.idled && (failure.is_some() || exit != Some(Exit::Code(0)));
+        // That it was asked to end because it had nothing to do, or to make place, is no failure, however it has ended.
+        let meant = life.idled || life.replaced;
+        let crash = life.charged || !meant && (failure.is_some() || exit != Some(Exit::Code(0)));
         worker.crashes += u64::from(crash);
-        let (ended, well) = (life.ended(now), life.healthy(now) || life.idled);
+        let (ended, well) = (life.ended(now), life.healthy(now) || meant);
         if well {
             worker.failures.reset();
         }

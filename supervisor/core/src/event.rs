@@ -11,7 +11,7 @@ use workhall_protocol::terms::{Exit, Ignored, StartStage};
 use crate::registry::Refused;
 
 /// One life of one worker. Facts carry it, so that what comes late from an old life is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessKey {
     /// The worker's place in the registry; meaningful together with the number only.
     pub index: u32,

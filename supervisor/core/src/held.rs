@@ -47,7 +47,7 @@ impl Core {
         debug_assert!(life.slot == u32::MAX && life.in_flight.is_empty(), "it was never started");
         let index = process.index;
         let worker = &mut self.workers[index as usize];
-        worker.life = None;
+        worker.end_life();
         worker.generation.0 -= 1;
         self.counters.spawned -= 1;
         let drained = worker.goal == Goal::Drain && worker.messages() == 0;

@@ -149,7 +149,7 @@ impl Core {
         self.touch(index);
         #[cfg(feature = "canary")]
         if self.gate_broken && self.workers[index as usize].life.as_ref().is_some_and(|l| l.in_flight.is_empty()) {
-            let life = self.workers[index as usize].life.take().map(|life| *life);
+            let life = self.workers[index as usize].end_life();
             self.remove(now, index, life);
         }
     }

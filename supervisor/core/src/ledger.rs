@@ -2,6 +2,9 @@
 //! `accepted = done + failed + discarded + expired + dead + pending + running`.
 
 use crate::effect::Outcome;
+use crate::mailbox::Message;
+use crate::registry::Core;
+use crate::worker::Worker;
 use serde::{Deserialize, Serialize};
 
 /// How many messages have which fate.
@@ -81,6 +84,31 @@ impl Ledger {
             Outcome::Discarded { .. } => self.discarded += 1,
             Outcome::Expired { .. } => self.expired += 1,
             Outcome::Dead { .. } => self.dead += 1,
+        }
+    }
+}
+
+impl Core {
+    /// In debug builds: the terms are what mailboxes and processes really hold, every charge is on one worker and on one
+    /// account, and who is behind the gate has no process.
+    pub(crate) fn prove_ledger(&self) {
+        let sum = |count: fn(&Worker) -> u64| self.workers.iter().map(|(_, worker)| count(worker)).sum::<u64>();
+        let running = sum(Worker::running);
+        debug_assert_eq!(self.ledger.running, running, "running is what living processes execute");
+        debug_assert_eq!(self.ledger.pending, sum(Worker::messages) - running, "pending is what waits");
+        debug_assert_eq!(self.total_bytes, sum(|worker| worker.charged), "every charge is on one worker");
+        let charges = self.accounts.iter().fold((0, 0), |sum, (_, of)| (sum.0 + of.messages, sum.1 + of.bytes));
+        let messages = self.ledger.pending + self.ledger.running;
+        debug_assert_eq!(charges, (messages, self.total_bytes), "every charge is on one account");
+        debug_assert_eq!(self.places as u64, sum(|worker| worker.place.into()), "every place has a worker");
+        debug_assert!(self.places <= self.limits.processes.max(self.places_at_reload));
+        for (index, worker) in self.workers.iter() {
+            let in_flight = worker.life.iter().flat_map(|life| life.in_flight.iter()).map(Message::envelope);
+            let held = worker.mailbox.envelopes().chain(in_flight);
+            debug_assert_eq!(worker.charged, held.map(|message| message.charge()).sum::<u64>());
+            debug_assert!(worker.life.is_none() || worker.older.is_none(), "worker {index} is behind the gate");
+            let needed = worker.life.is_some() || worker.may_start() && !worker.queued && self.stopping.is_none();
+            debug_assert_eq!(worker.place, needed, "worker {index} has a place while it needs one");
         }
     }
 }

@@ -104,9 +104,13 @@ impl Core {
         life.since = now;
         life.marked = marked;
         life.window = window.clamp(1, WINDOW_MAX);
+        let life_makes_place = life.replaced && life.stop.is_none();
         if core::mem::take(&mut life.ask_pending) {
             let slot = life.slot;
             self.emit(Effect::Ask { process, slot });
+        }
+        if life_makes_place {
+            self.ask_to_make_place(now, process.index);
         }
         self.pump(now, process.index);
         self.arm(process.index);
@@ -291,6 +295,7 @@ impl Core {
         let worker = &mut self.workers[index as usize];
         let killed = worker.goal == Goal::Down;
         let life = worker.life.as_mut().expect("was there above");
+        let replaced = life.replaced && !killed && life.stop.as_ref().is_some_and(|stop| stop.step() == Step::Ask);
         let mut discarded = VecDeque::new();
         if let (true, Some(mark)) = (killed, mark) {
             let begun = life.in_flight.partition_point(|message| message.task <= mark.begun);
@@ -299,12 +304,16 @@ impl Core {
                 self.ledger.unbegin();
             }
         }
+        if let (true, Some(mark)) = (replaced, mark) {
+            self.take_back(index, mark);
+        }
+        let Some(life) = &mut self.workers[index as usize].life else { return };
         let idle = life.in_flight.back().is_none_or(|last| last.task <= finished);
         if idle && let Some(stop) = &mut life.stop {
             stop.idle_since.get_or_insert(now);
         }
         life.ask_again = Instant::NEVER;
-        if killed && mark.is_some() && !idle {
+        if (killed || replaced) && mark.is_some() && !idle {
             life.ask_again = now.after(life.ask_again_after);
         }
         self.discard(index, discarded.len() as u64, discarded.iter().map(Message::envelope));

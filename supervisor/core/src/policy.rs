@@ -5,8 +5,8 @@ use alloc::sync::Arc;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
-/// What the configuration says of a class. A worker keeps the policy it was created with.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What the configuration says of a class. A process keeps the policy it was started with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// The name of the class.
     pub class: Box<str>,
@@ -84,7 +84,7 @@ impl Default for CrashLimit {
 }
 
 /// The bounds of the whole supervisor.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The most bytes of method and arguments of one message.
     pub message_bytes: u64,

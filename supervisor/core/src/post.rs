@@ -170,6 +170,14 @@ impl Core {
         match (found, call.target) {
             (Some(index), _) => {
                 let worker = &self.workers[index as usize];
+                if worker.retired {
+                    let target = call.target;
+                    let detail = format!(
+                        "no class matches `{target}` since the configuration was changed: it executes what it has, and \
+                         takes nothing new"
+                    );
+                    return Err(Refused::new(Refusal::NoClass, detail));
+                }
                 if call.method.is_empty() && worker.startup.is_none() {
                     return Ok(Admission::Ignored(Ignored::NoStartupMethod));
                 }
@@ -183,7 +191,13 @@ impl Core {
                     return Err(Refused::new(Refusal::CrashLoop, detail));
                 }
                 let method = method_or(call.method, worker.startup.as_deref());
-                self.check_room(worker.messages() - worker.running(), worker.charged, &worker.policy, method, call)?;
+                self.check_room(
+                    worker.messages() - worker.running(),
+                    worker.charged,
+                    worker.newest_policy(),
+                    method,
+                    call,
+                )?;
                 self.check_places(worker.older.is_none() && !worker.place, call)?;
                 Ok(Admission::By(index))
             }

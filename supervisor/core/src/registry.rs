@@ -51,6 +51,9 @@ pub struct Core {
     /// Of the configuration that is in force when the snapshot is restored.
     #[serde(skip)]
     pub(crate) limits: Limits,
+    /// How many places there were when the limits were set last: these may be lower than that.
+    #[serde(skip)]
+    pub(crate) places_at_reload: u32,
     pub(crate) workers: Workers,
     /// The newest worker of each name.
     #[serde(skip)]
@@ -100,6 +103,7 @@ impl Core {
     pub fn new(limits: Limits, seed: u64) -> Core {
         Core {
             limits,
+            places_at_reload: 0,
             workers: Workers::new(),
             by_name: HashTable::new(),
             by_number: HashTable::new(),
@@ -132,6 +136,11 @@ impl Core {
     /// The next command. The shell takes and applies all of them after each request and fact.
     pub fn next_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
+    }
+
+    /// Whether there is a next command.
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
     }
 
     /// The ledger (rule L1).
@@ -203,7 +212,7 @@ impl Core {
 
     /// The class of a worker that exists.
     pub fn class_of(&self, target: Target<'_>) -> Option<&str> {
-        Some(&self.workers.seat(self.find(target)? as usize)?.policy().class)
+        Some(&self.workers.seat(self.find(target)? as usize)?.newest_policy().class)
     }
 
     /// How many workers there are.
@@ -396,7 +405,11 @@ impl Core {
 
     pub(crate) fn rest_idle(&mut self) {
         while let Some(index) = self.idle.pop() {
-            self.workers.rest(self.now, index);
+            let worker = self.workers.get(index as usize);
+            match worker.is_some_and(|worker| worker.retired && worker.may_rest()) {
+                true => self.remove(self.now, index, None),
+                false => self.workers.rest(self.now, index),
+            }
         }
     }
 
@@ -459,26 +472,6 @@ impl Core {
         // With many workers or messages the full count would dominate; the simulator has few.
         if cfg!(debug_assertions) && self.workers.len() <= 32 && self.ledger.pending <= 256 {
             self.prove_ledger();
-        }
-    }
-
-    pub(crate) fn prove_ledger(&self) {
-        let sum = |count: fn(&Worker) -> u64| self.workers.iter().map(|(_, worker)| count(worker)).sum::<u64>();
-        let running = sum(Worker::running);
-        debug_assert_eq!(self.ledger.running, running, "running is what living processes execute");
-        debug_assert_eq!(self.ledger.pending, sum(Worker::messages) - running, "pending is what waits");
-        debug_assert_eq!(self.total_bytes, sum(|worker| worker.charged), "every charge is on one worker");
-        let charges = self.accounts.iter().fold((0, 0), |sum, (_, of)| (sum.0 + of.messages, sum.1 + of.bytes));
-        let messages = self.ledger.pending + self.ledger.running;
-        debug_assert_eq!(charges, (messages, self.total_bytes), "every charge is on one account");
-        debug_assert_eq!(self.places as u64, sum(|worker| worker.place.into()), "every place has a worker");
-        for (index, worker) in self.workers.iter() {
-            let in_flight = worker.life.iter().flat_map(|life| life.in_flight.iter()).map(Message::envelope);
-            let held = worker.mailbox.envelopes().chain(in_flight);
-            debug_assert_eq!(worker.charged, held.map(|message| message.charge()).sum::<u64>());
-            debug_assert!(worker.life.is_none() || worker.older.is_none(), "worker {index} is behind the gate");
-            let needed = worker.life.is_some() || worker.may_start() && !worker.queued && self.stopping.is_none();
-            debug_assert_eq!(worker.place, needed, "worker {index} has a place while it needs one");
         }
     }
 }

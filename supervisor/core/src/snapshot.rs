@@ -21,6 +21,8 @@ const VERSION: u32 = 1;
 struct Written<'a> {
     version: u32,
     policies: Vec<PolicyOf<&'a Policy>>,
+    /// Those of the next lives, where they differ.
+    renewed: Vec<PolicyOf<&'a Policy>>,
     core: &'a Core,
 }
 
@@ -28,6 +30,8 @@ struct Written<'a> {
 struct Read {
     version: u32,
     policies: Vec<PolicyOf<Policy>>,
+    #[serde(default)]
+    renewed: Vec<PolicyOf<Policy>>,
     core: Core,
 }
 
@@ -45,22 +49,15 @@ impl Core {
             self.effects.is_empty() && self.touched.is_empty() && self.idle.is_empty(),
             "between two steps nothing is on its way"
         );
-        let mut policies = BTreeMap::<*const Policy, PolicyOf<&Policy>>::new();
-        for (index, worker) in self.workers.seats() {
-            let policy = worker.policy();
-            let shared = policies.entry(Arc::as_ptr(policy));
-            let of = shared.or_insert_with(|| PolicyOf { policy: &**policy, workers: Vec::new() });
-            of.workers.push(index);
-        }
-        let mut policies: Vec<_> = policies.into_values().collect();
-        policies.sort_unstable_by_key(|of| of.workers[0]);
-        Written { version: VERSION, policies, core: self }.serialize(serializer)
+        let policies = shared(self.workers.seats().map(|(index, worker)| (index, worker.policy())));
+        let renewed = self.workers.iter().filter_map(|(index, worker)| Some((index as u32, worker.renewed.as_ref()?)));
+        Written { version: VERSION, policies, renewed: shared(renewed), core: self }.serialize(serializer)
     }
 
     /// Reads what [`Core::snapshot`] has written. Fails if it is of another version, or not whole.
     pub fn restore<'de, D: Deserializer<'de>>(deserializer: D, limits: Limits) -> Result<Core, D::Error> {
         let fault = |what| Err(serde::de::Error::custom(what));
-        let Read { version, policies, mut core } = Read::deserialize(deserializer)?;
+        let Read { version, policies, renewed, mut core } = Read::deserialize(deserializer)?;
         if version != VERSION {
             return fault("the snapshot is of another version");
         }
@@ -74,12 +71,31 @@ impl Core {
                 left = left.wrapping_sub(1);
             }
         }
+        for PolicyOf { policy, workers } in renewed {
+            let policy = Arc::new(policy);
+            if !workers.into_iter().all(|index| core.workers.set_renewed(index, policy.clone())) {
+                return fault("a policy of the next life belongs to no worker");
+            }
+        }
         if left != 0 || !core.ledger.balances() {
             return fault("the snapshot is not whole");
         }
-        core.limits = limits;
+        core.set_limits(limits);
         core.index_all();
         core.accounts.index_all();
         Ok(core)
     }
+}
+
+/// Each policy once, with the places of those who have it, in the order of the first of these.
+fn shared<'a>(all: impl Iterator<Item = (u32, &'a Arc<Policy>)>) -> Vec<PolicyOf<&'a Policy>> {
+    let mut policies = BTreeMap::<*const Policy, PolicyOf<&Policy>>::new();
+    for (index, policy) in all {
+        let shared = policies.entry(Arc::as_ptr(policy));
+        let of = shared.or_insert_with(|| PolicyOf { policy: &**policy, workers: Vec::new() });
+        of.workers.push(index);
+    }
+    let mut policies: Vec<_> = policies.into_values().collect();
+    policies.sort_unstable_by_key(|of| of.workers[0]);
+    policies
 }

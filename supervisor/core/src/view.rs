@@ -101,6 +101,10 @@ pub struct WorkerView<'a> {
     pub queued: bool,
     /// Who keeps the next process from starting, for people (rule D7).
     pub waits_for: Option<&'a str>,
+    /// Its process was started under an older configuration of its class.
+    pub outdated: bool,
+    /// No class has its name any more: it takes nothing new.
+    pub retired: bool,
     /// Things its processes said that they must not say.
     pub violations: u64,
     /// The oldest message that waits is this old.
@@ -185,6 +189,8 @@ fn view_resting(place: u32, resting: &Resting, now: Instant) -> WorkerView<'_> {
         next_start_in: is_paused.then(|| facts.backoff_until.since(now)),
         queued: false,
         waits_for: None,
+        outdated: false,
+        retired: false,
         violations: 0,
         oldest: None,
         startup_method,
@@ -222,8 +228,8 @@ fn view_awake(place: u32, worker: &Worker, now: Instant) -> WorkerView<'_> {
         slot: life.map(|life| life.slot).filter(|slot| *slot != UNSPAWNED),
         pending: worker.messages() - worker.running(),
         bytes: worker.charged,
-        mailbox_messages: worker.policy.mailbox_messages,
-        mailbox_bytes: worker.policy.mailbox_bytes,
+        mailbox_messages: worker.newest_policy().mailbox_messages,
+        mailbox_bytes: worker.newest_policy().mailbox_bytes,
         running,
         executed: worker.executed,
         crashes: worker.crashes,
@@ -235,6 +241,8 @@ fn view_awake(place: u32, worker: &Worker, now: Instant) -> WorkerView<'_> {
         next_start_in: (worker.is_paused(now) || waits_for_start && now < worker.backoff_until)
             .then(|| worker.backoff_until.since(now)),
         queued: worker.queued,
+        outdated: worker.renewed.is_some(),
+        retired: worker.retired,
         violations: worker.violations.as_ref().map_or(0, |violations| violations.count),
         oldest: worker.mailbox.envelopes().map(|message| now.since(message.accepted)).next(),
         waits_for: worker.held.as_ref().filter(|_| waits_for_start).map(|held| held.detail()),

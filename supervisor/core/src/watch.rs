@@ -133,8 +133,8 @@ impl Core {
             Until::Room => {
                 let (own, limits) = (self.accounts.of(watch.account), &self.limits);
                 worker.goal != Goal::Up
-                    || worker.messages() <= worker.policy.mailbox_messages / 2
-                        && worker.charged <= worker.policy.mailbox_bytes / 2
+                    || worker.messages() <= worker.newest_policy().mailbox_messages / 2
+                        && worker.charged <= worker.newest_policy().mailbox_bytes / 2
                         && own.messages <= limits.sender_messages / 2
                         && own.bytes <= limits.sender_bytes / 2
                         && self.ledger.pending + self.ledger.running <= limits.total_messages / 2

@@ -2,7 +2,7 @@
 //!
 //! | goal \ life | none | starting | ready | stopping | exited, tree not gone |
 //! | --- | --- | --- | --- | --- | --- |
-//! | up | waits for a message, its turn in the line, the end of a backoff or pause, or a free place among the processes | waits for ready, under a deadline | executes | is ended for a fault, a task that took too long, or because it had nothing to do: what comes waits for the next life | waits for the tree |
+//! | up | waits for a message, its turn in the line, the end of a backoff or pause, or a free place among the processes | waits for ready, under a deadline | executes | is ended for a fault, a task that took too long, because it had nothing to do, or for a new class: what comes waits for the next life | waits for the tree |
 //! | drain | the same; without messages it is removed | the same | executes; without messages Ask | Ask was sent, nothing is left to execute | waits for the tree |
 //! | down | cannot be: it is removed | the ladder runs; Ask is sent once it is ready | cannot be: Ask is sent at the kill | the ladder runs | waits for the tree |
 //!
@@ -61,6 +61,12 @@ pub(crate) struct Worker {
     /// Restored from the table of policies, of which many workers share one.
     #[serde(skip)]
     pub policy: Arc<Policy>,
+    /// The policy of the next life, where a newer configuration says something else than when this one began.
+    #[serde(skip)]
+    pub renewed: Option<Arc<Policy>>,
+    /// No class has its name any more: it takes nothing new.
+    #[serde(default)]
+    pub retired: bool,
     pub goal: Goal,
     /// Created by the supervisor and not by a call: a process is wished for without messages too,
     /// and a kill only empties the mailbox (rule K10).
@@ -133,6 +139,8 @@ impl Worker {
         Worker {
             identity: Arc::new(identity),
             policy,
+            renewed: None,
+            retired: false,
             goal: Goal::Up,
             kept: false,
             watched: false,
@@ -326,6 +334,9 @@ pub(crate) struct Life {
     pub timed_out: Option<MessageId>,
     /// It was asked to end because it had nothing to do: its end is no failure.
     pub idled: bool,
+    /// It is to end so that one of a newer class takes its place: its end is no failure.
+    #[serde(default)]
+    pub replaced: bool,
     pub connected: bool,
     pub stop: Option<Stop>,
     /// Receipts of kills that wait for the answer to Ask.
@@ -365,6 +376,7 @@ impl Life {
             looking: false,
             timed_out: None,
             idled: false,
+            replaced: false,
             connected: true,
             stop: None,
             held: Vec::new(),

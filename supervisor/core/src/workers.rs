@@ -178,6 +178,15 @@ impl Workers {
         true
     }
 
+    /// The same for the policy of its next life.
+    pub fn set_renewed(&mut self, index: u32, policy: Arc<Policy>) -> bool {
+        match self.get_mut(index as usize) {
+            Some(worker) => worker.renewed = Some(policy),
+            None => return false,
+        }
+        true
+    }
+
     /// The place becomes that of a worker at rest.
     fn put_to_rest(&mut self, index: u32, resting: Resting) {
         let slot = core::mem::replace(&mut self.slots[index as usize], Slot::Resting(resting));
@@ -245,6 +254,14 @@ impl<'a> Seat<'a> {
         match self {
             Seat::Resting(resting) => &resting.policy,
             Seat::Awake(worker) => &worker.policy,
+        }
+    }
+
+    /// That of its next process, should the configuration have changed since this one was started.
+    pub fn newest_policy(self) -> &'a Arc<Policy> {
+        match self {
+            Seat::Resting(resting) => &resting.policy,
+            Seat::Awake(worker) => worker.newest_policy(),
         }
     }
 }

@@ -7,8 +7,10 @@ mod connect;
 mod dead;
 mod kill;
 mod output;
+mod reload;
 mod serve;
 mod show;
+mod upgrade;
 mod wait;
 
 use std::io::Write as _;
@@ -69,6 +71,15 @@ enum Command {
     /// End the backoff or pause of a worker that crashed, so that its process starts at once
     #[command(after_help = "Example:\n  workhall resume ledger/eu")]
     Resume(dead::Resume),
+    /// Read the configuration again, all or nothing, and print what has changed
+    #[command(after_help = reload::EXAMPLES)]
+    Reload(reload::Reload),
+    /// Have the supervisor become another program, in place: no worker, message or connection is lost
+    #[command(after_help = upgrade::EXAMPLES)]
+    Upgrade(upgrade::Upgrade),
+    /// Say whether this program could go on with the state that is its stdin; asked by a supervisor before an upgrade
+    #[command(hide = true)]
+    UpgradeCheck,
     /// Measure this machine: a real supervisor and real workers, beside what the machine alone can do
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Bench),
@@ -108,6 +119,9 @@ pub fn run() -> ExitCode {
         Command::Wait(command) => command.run(socket),
         Command::Dead(command) => command.run(socket),
         Command::Resume(command) => command.run(socket),
+        Command::Reload(command) => command.run(socket),
+        Command::Upgrade(command) => command.run(socket),
+        Command::UpgradeCheck => Ok(if crate::upgrade::check() { ExitCode::Done } else { ExitCode::Failed }),
         Command::Check(command) => command.run(),
         Command::Completions { shell } => {
             let mut text = Vec::new();

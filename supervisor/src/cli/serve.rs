@@ -41,12 +41,7 @@ impl Serve {
         sys::become_subreaper().context("cannot become the reaper of orphans")?;
         let descriptors = sys::raise_descriptor_limit().context("cannot raise the limit of descriptors")?;
         crate::process_tree::check_kernel().context("cannot watch process trees")?;
-        // A worker takes two descriptors, its connection and its pidfd: clients leave it half of them.
-        let for_clients = usize::try_from(descriptors.saturating_sub(64) / 2).unwrap_or(usize::MAX).max(16);
-        config.connections = config.connections.min(for_clients);
-        // Its start takes as many again, for a moment.
-        let for_processes = u32::try_from(descriptors.saturating_sub(64) / 2 / 4).unwrap_or(u32::MAX).max(4);
-        config.limits.processes = config.limits.processes.min(for_processes);
+        config.fit(descriptors);
         let access = config.socket_access;
         let lock = claim(&socket, access.mode)?;
         let names = NameLocks::open(&socket)?;
@@ -97,7 +92,7 @@ impl Serve {
             None => Config::without_file(),
         };
         if let Some(dir) = &self.workers {
-            config.set_workers_dir(dir).map_err(usage)?;
+            config.name_workers_dir(dir).map_err(usage)?;
         }
         if !config.has_classes() {
             let hint = "name a configuration with --config FILE, or a directory of executables with --workers DIR";

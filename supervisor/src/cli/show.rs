@@ -130,6 +130,13 @@ fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
         ("worker", format!("{} (%{}), class {}", safe(&row.name), row.number, safe(&row.class))),
         ("state", row.state.clone() + if row.closed { ", closed: newer calls go to a successor" } else { "" }),
     ];
+    if info.retired {
+        lines
+            .push(("class", "gone from the configuration: it executes what it has, and takes nothing new".to_string()));
+    }
+    if info.outdated {
+        lines.push(("class", "changed since its process was started: the next one has the new class".to_string()));
+    }
     let age_of_process = info.process_age_ms.map(|millis| format!(", for {}", age(millis))).unwrap_or_default();
     lines.push(match row.pid {
         Some(pid) => ("process", format!("{pid}, generation {}{age_of_process}", row.generation)),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize};
 
 use super::file::{parse_bytes, parse_duration};
 use crate::sys::{self, Limit};
@@ -18,7 +18,7 @@ const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 const RESERVED: &str = "WORKHALL_";
 
 /// What is set for a process. Plain values: names were looked up when the configuration was read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// The user to become, and what it is called.
     pub user: Option<u32>,

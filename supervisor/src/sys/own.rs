@@ -76,7 +76,7 @@ fn try_lock(path: &Path) -> io::Result<Option<LockFile>> {
 
 /// A lock that the kernel releases with the process.
 #[derive(Debug)]
-pub struct LockFile(Flock<File>);
+pub struct LockFile(pub(super) Flock<File>);
 
 impl LockFile {
     /// Whether the file that is locked is still the one at this path.

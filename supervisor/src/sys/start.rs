@@ -29,8 +29,12 @@ pub struct Image {
 
 impl Image {
     /// Fails if something in it has a NUL byte.
-    pub fn new(program: &OsStr, words: &[String], environment: &[(OsString, OsString)]) -> io::Result<Image> {
-        let words = words.iter().map(|word| CString::new(word.as_str()));
+    pub fn new(
+        program: &OsStr,
+        words: &[impl AsRef<OsStr>],
+        environment: &[(OsString, OsString)],
+    ) -> io::Result<Image> {
+        let words = words.iter().map(|word| CString::new(word.as_ref().as_bytes()));
         let environment = environment.iter().map(|(name, value)| {
             let (name, value) = (name.as_bytes(), value.as_bytes());
             CString::new([name, b"=", value].concat())
@@ -233,7 +237,7 @@ mod tests {
         let mut never = plan("");
         never.0.directory = Some("/not there".into());
         let mut nothing = plan("");
-        nothing.1 = Image::new(OsStr::new("/not there"), &[], &[]).unwrap();
+        nothing.1 = Image::new(OsStr::new("/not there"), &[""; 0], &[]).unwrap();
         for ((plan, image), part) in [(never, "cannot start in /not there"), (nothing, "cannot execute /bin/sh")] {
             let (page, _fd) = MarkPage::create().unwrap();
             let pid = start(|| become_program(&plan, &image).tell(&page)).unwrap();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use workhall_core::{
     AccountId, Call, CallReceipt, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode, KillReceipt, Letters,
-    Limits, Mark, Policy, ProcessKey, Refused, ReplyTo,
+    Limits, Mark, Policy, ProcessKey, Refused, Renewal, ReplyTo,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{Exit, Refusal, StartStage, Until};
@@ -148,6 +148,7 @@ impl<'a> World<'a> {
                     self.core.resume(self.now, target);
                 }
                 144..=159 => self.restore(),
+                160..=191 => self.reload(),
                 _ => self.late(),
             },
             _ => self.process_acts(),
@@ -248,6 +249,23 @@ impl<'a> World<'a> {
                 self.core.requeue(self.now, which, AccountId(0), |name| class_of(name, policy.clone()));
             }
         }
+    }
+
+    /// Another configuration: with fewer or more places, another policy, and without the class of `a` perhaps.
+    fn reload(&mut self) {
+        let (flags, time) = (self.byte(), self.duration());
+        let bit = |bit: u8| flags & (1 << bit) != 0;
+        let limits = Limits { processes: 1 + u32::from(flags >> 6), ..self.core.limits().0.clone() };
+        if bit(0) {
+            let idle_timeout = bit(1).then(|| time.max(Duration::from_millis(1)));
+            self.policy = Arc::new(Policy { exit_grace: time, idle_timeout, ..Policy::clone(&self.policy) });
+        }
+        let policy = &self.policy;
+        self.core.reload(self.now, limits, bit(2), |name, was| match () {
+            () if bit(3) && name == "a" => Renewal::Gone,
+            () if **policy == *was => Renewal::Same(policy.clone()),
+            () => Renewal::Changed(policy.clone()),
+        });
     }
 
     /// The core that goes on is the one that its snapshot says.

@@ -23,7 +23,7 @@ use workhall_protocol::ids::WorkerName;
 use workhall_protocol::terms::Refusal;
 
 use file::{ClassFile, File, OnCrash, SupervisorFile};
-pub use file::{UNREAD_BYTES_DEFAULT, parse_bytes, parse_duration};
+pub use file::{SOCKET_MODE_DEFAULT, UNREAD_BYTES_DEFAULT, parse_bytes, parse_duration};
 use patterns::{Pattern, PatternKind, glob};
 pub use settings::Settings;
 

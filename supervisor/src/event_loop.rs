@@ -24,6 +24,7 @@ use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer, READ_BYTES};
 use crate::diagnostics::{say, say_what_was_lost};
 use crate::name_lock::NameLocks;
+use crate::notify::{Figures, Notifier};
 use crate::process_tree::{self, Foreign, Inherited, Sweep};
 use crate::reaper::Reserve;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
@@ -116,6 +117,8 @@ pub struct EventLoop {
     pub(crate) sweeping: BTreeSet<usize>,
     /// A child has ended that may be an adopted one.
     pub(crate) reap_adopted: bool,
+    /// What the service manager is told.
+    notifier: Notifier,
     /// Held as long as the supervisor lives.
     _lock: LockFile,
 }
@@ -140,6 +143,8 @@ pub struct Setup {
     pub no_new_privs: bool,
     /// What classes set and this machine does not enforce, for people.
     pub not_enforced: Vec<String>,
+    /// What the service manager is told.
+    pub notifier: Notifier,
     /// For the jitter of delays.
     pub seed: u64,
 }
@@ -187,6 +192,7 @@ impl EventLoop {
             hunted: BTreeMap::new(),
             sweeping: BTreeSet::new(),
             reap_adopted: false,
+            notifier: setup.notifier,
             _lock: setup.lock,
         };
         this.poller.add(&this.listener, Token::Listener.pack(), READ)?;
@@ -202,8 +208,10 @@ impl EventLoop {
         let mut ready = Vec::with_capacity(EVENTS_MAX);
         self.apply();
         self.flush();
+        self.notifier.ready(self.clock.now(), self.figures());
         while !self.stopped {
-            let wake_at = [self.core.next_deadline(), self.accept_again].into_iter().flatten().min();
+            let deadlines = [self.core.next_deadline(), self.accept_again, self.notifier.deadline()];
+            let wake_at = deadlines.into_iter().flatten().min();
             let timeout = match self.has_unfinished_turns() {
                 true => Some(Default::default()),
                 false => wake_at.map(|at| at.since(self.clock.now())),
@@ -223,6 +231,7 @@ impl EventLoop {
                 self.resume_accepting()?;
             }
             self.flush();
+            self.notifier.turned(now, self.figures());
             say_what_was_lost();
         }
         self.end_orphans()
@@ -248,6 +257,15 @@ impl EventLoop {
         }
     }
 
+    fn figures(&self) -> Figures {
+        Figures {
+            workers: self.core.worker_count(),
+            processes: self.processes.len(),
+            pending: self.core.ledger().pending,
+            stopping: self.stopping,
+        }
+    }
+
     fn event(&mut self, event: Ready) -> std::io::Result<()> {
         match Token::unpack(event.token) {
             Token::Listener => return self.accept(),
@@ -262,12 +280,15 @@ impl EventLoop {
                     let grace = if self.stopping { Default::default() } else { self.config.shutdown_grace };
                     self.stopping = true;
                     self.core.shutdown(now, grace);
+                    self.notifier.stopping(now, grace, self.figures());
                 }
                 self.apply();
             }
             Token::ReloadSignal => {
                 self.reload_signal.take();
+                self.notifier.reloading(self.clock.now(), Clock::monotonic_usec());
                 say("SIGHUP does nothing yet: restart the supervisor for a new configuration");
+                self.notifier.ready(self.clock.now(), self.figures());
             }
             Token::Connection { index, serial } => {
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);

@@ -4,9 +4,9 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::ops::Range;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -108,6 +108,7 @@ pub struct Supervisor {
     args: Vec<String>,
     redirections: &'static str,
     under: Vec<String>,
+    listener: Option<UnixListener>,
     holds: u32,
 }
 
@@ -163,19 +164,43 @@ impl Supervisor {
     pub fn with_config_under(config: &str, under: impl FnOnce(&Path) -> Vec<String>) -> Supervisor {
         let mut this = Supervisor::prepare();
         this.under = under(this.dir.path());
+        this.run_config(config)
+    }
+
+    fn run_config(self, config: &str) -> Supervisor {
         let config =
-            config.replace("{bin}", bin_dir().to_str().unwrap()).replace("{dir}", this.dir.path().to_str().unwrap());
-        let file = this.path("workhall.toml");
+            config.replace("{bin}", bin_dir().to_str().unwrap()).replace("{dir}", self.dir.path().to_str().unwrap());
+        let file = self.path("workhall.toml");
         fs::write(&file, config).unwrap();
         let file = file.to_str().unwrap().to_string();
-        this.run(vec!["--config".into(), file])
+        self.run(vec!["--config".into(), file])
+    }
+
+    /// The same, with a socket that is handed over and stays open while no supervisor is there, as a service manager
+    /// does it. `before` comes between the two.
+    pub fn activated(config: &str, before: impl FnOnce(&Supervisor)) -> Supervisor {
+        const HAND_OVER: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=w exec \"$0\" \"$@\"";
+        let mut this = Supervisor::prepare();
+        this.listener = Some(UnixListener::bind(&this.socket).unwrap());
+        this.under = ["sh", "-c", HAND_OVER].map(str::to_string).to_vec();
+        before(&this);
+        this.run_config(config)
     }
 
     fn prepare() -> Supervisor {
         bin_dir();
         let dir = tempfile::Builder::new().prefix("workhall-").tempdir().unwrap();
         let socket = dir.path().join("socket");
-        Supervisor { child: None, dir, socket, args: Vec::new(), redirections: "", under: Vec::new(), holds: 0 }
+        Supervisor {
+            child: None,
+            dir,
+            socket,
+            args: Vec::new(),
+            redirections: "",
+            under: Vec::new(),
+            listener: None,
+            holds: 0,
+        }
     }
 
     fn run(mut self, args: Vec<String>) -> Supervisor {
@@ -204,7 +229,7 @@ impl Supervisor {
             .arg("--socket")
             .arg(&self.socket)
             .env_remove("WORKHALL_SOCKET")
-            .stdin(Stdio::null())
+            .stdin(self.listener.as_ref().map_or(Stdio::null(), |it| OwnedFd::from(it.try_clone().unwrap()).into()))
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()

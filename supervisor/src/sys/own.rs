@@ -8,6 +8,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
@@ -17,6 +18,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Gid, Pid, Uid};
 
 /// The most that stands in a lock file, in bytes: a process id and a newline.
@@ -99,6 +101,11 @@ pub fn open_directory(path: &Path) -> io::Result<File> {
 /// Adopts the orphans of the processes below (PR_SET_CHILD_SUBREAPER).
 pub fn become_subreaper() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// What the kernel's monotonic clock shows. For `clock.rs` alone: std has no number for it.
+pub fn monotonic() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
 }
 
 /// Raises the soft limit of open descriptors to the hard one; returns it.

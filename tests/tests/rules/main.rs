@@ -22,6 +22,7 @@ mod quota;
 mod raw_client;
 mod raw_worker;
 mod same_name;
+mod service;
 mod settings;
 mod shutdown;
 mod supervisor_death;

@@ -13,7 +13,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use workhall_protocol::Client;
 use workhall_protocol::messages::{Call, OutcomeBody};
-use workhall_tests::harness::{ANY_NAME, Output, Supervisor, bin_dir, output, payload, until};
+use workhall_tests::harness::{
+    ANY_NAME, Output, Supervisor, bin_dir, is_root, output, own_cgroup, payload, tree_modes, until, workspace,
+};
 
 /// A service manager, as far as it listens.
 struct Manager {
@@ -344,4 +346,62 @@ fn systemd_socket_activate_starts_it_at_the_first_call() {
     let (_, outcome) = first.unwrap().join().unwrap();
     assert!(matches!(outcome, Some(OutcomeBody::Done { .. })), "{outcome:?}");
     assert_eq!(supervisor.call(&["a", "count"]), 2);
+}
+
+// ---- units ----------------------------------------------------------------------------------
+
+/// What systemd before 254 does not know, and leaves out with a warning.
+const NOT_KNOWN_BEFORE_254: [&str; 4] =
+    ["notify-reload", "'RestartSteps'", "'RestartMaxDelaySec'", "'DelegateSubgroup'"];
+
+#[test]
+fn the_units_are_what_systemd_expects() {
+    let version = Command::new("systemd-analyze").arg("--version").output();
+    let Ok(version) = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()) else {
+        println!("skipped: there is no systemd-analyze (Debian package systemd)");
+        return;
+    };
+    let version: u32 = version.split(' ').nth(1).unwrap().parse().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no"]);
+    for name in ["workhall.service", "workhall.socket"] {
+        let unit = fs::read_to_string(workspace().join("packaging").join(name)).unwrap();
+        // The program is not installed here.
+        let unit = unit.replace("/usr/bin/workhall", bin_dir().join("workhall").to_str().unwrap());
+        let file = dir.path().join(name);
+        fs::write(&file, unit).unwrap();
+        verify.arg(file);
+    }
+    let output = output(&mut verify);
+    let complaints =
+        output.err.lines().filter(|line| line.contains(dir.path().to_str().unwrap()) || line.contains("workhall"));
+    let complaints: Vec<&str> = complaints.collect();
+    let expected = if version < 254 { &NOT_KNOWN_BEFORE_254[..] } else { &[] };
+    let unexpected = complaints.iter().filter(|line| !expected.iter().any(|word| line.contains(word))).count();
+    assert_eq!((output.code, complaints.len(), unexpected), (0, expected.len(), 0), "{output:?}");
+}
+
+/// As systemd does it with `DelegateSubgroup=supervisor`.
+#[test]
+fn a_supervisor_in_a_part_of_its_services_group_makes_the_others_beside_it() {
+    if !is_root() || !tree_modes().contains(&"cgroup") {
+        println!("skipped: there are no control groups for the tests here");
+        return;
+    }
+    let service = own_cgroup().join(format!("workhall-test-{}.service", std::process::id()));
+    fs::create_dir_all(service.join("supervisor")).unwrap();
+    let script = format!("echo $$ > {}/supervisor/cgroup.procs && exec \"$0\" \"$@\"", service.display());
+    let mut supervisor = Supervisor::with_config_under(ANY_NAME, |_| vec!["sh".into(), "-c".into(), script]);
+    assert_eq!(supervisor.status()["process_tree"], "cgroup");
+    supervisor.call(&["a", "count"]);
+    let (pid, worker) = (supervisor.pid(), supervisor.worker_pid("a"));
+    let members = |group: String| fs::read_to_string(service.join(group).join("cgroup.procs")).unwrap_or_default();
+    assert_eq!(members("supervisor".into()), format!("{pid}\n"));
+    assert_eq!(members(format!("workhall-{pid}/2.1")), format!("{worker}\n"));
+    supervisor.signal(Signal::SIGTERM);
+    supervisor.ended();
+    assert!(!service.join(format!("workhall-{pid}")).exists());
+    fs::remove_dir(service.join("supervisor")).unwrap();
+    fs::remove_dir(service).unwrap();
 }

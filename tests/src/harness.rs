@@ -2,7 +2,7 @@
 //! process outlives it.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,6 +24,9 @@ use workhall_protocol::args::Payload;
 
 /// How long a condition may take before a test gives up, on a machine that does other things too.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// No environment of a test's process is larger.
+const ENVIRON_BYTES: u64 = 4 << 20;
 
 /// Where the executables of this workspace are. Builds them first: Cargo does not build the binaries of
 /// other packages for a test.
@@ -387,8 +390,11 @@ impl Supervisor {
         let pids =
             fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.filter(|pid: &i32| {
-            fs::read(format!("/proc/{pid}/environ"))
-                .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+            // Not all of one that belongs to others: it may be as large as memory is.
+            let mut environ = Vec::new();
+            let read = |file: File| file.take(ENVIRON_BYTES).read_to_end(&mut environ);
+            File::open(format!("/proc/{pid}/environ")).and_then(read).is_ok()
+                && environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
         })
         .collect()
     }

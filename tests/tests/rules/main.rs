@@ -7,6 +7,7 @@ mod command_line;
 mod crash;
 mod dead_letters;
 mod death;
+mod elsewhere;
 mod examples;
 mod exhaustion;
 mod hostile;

@@ -42,6 +42,7 @@ pub(super) struct File {
 pub(super) struct SupervisorFile {
     pub socket: Option<PathBuf>,
     pub workers: Option<PathBuf>,
+    pub include: Option<Spanned<String>>,
     #[serde(deserialize_with = "duration")]
     pub shutdown_grace: Duration,
     #[serde(deserialize_with = "message_bytes")]
@@ -84,6 +85,7 @@ impl Default for SupervisorFile {
         SupervisorFile {
             socket: None,
             workers: None,
+            include: None,
             shutdown_grace: Duration::from_secs(10),
             message_bytes: limits.message_bytes,
             total_bytes: limits.total_bytes,

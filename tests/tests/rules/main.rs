@@ -11,6 +11,7 @@ mod elsewhere;
 mod examples;
 mod exhaustion;
 mod hostile;
+mod include;
 mod kill;
 mod kill_ladder;
 mod ledger;

@@ -4,6 +4,7 @@ mod bench;
 mod broken_output;
 mod call;
 mod command_line;
+mod completions;
 mod crash;
 mod dead_letters;
 mod death;

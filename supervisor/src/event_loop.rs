@@ -82,6 +82,8 @@ pub struct EventLoop {
     pub(crate) accounts: Accounts,
     pub(crate) listener: Listener,
     pub(crate) accepting: bool,
+    /// The listener is the service manager's: who comes while we stop is for the next supervisor.
+    pub(crate) adopted: bool,
     pub(crate) accept_again: Option<Instant>,
     child_signal: SignalPipe,
     stop_signal: SignalPipe,
@@ -131,6 +133,8 @@ pub struct Setup {
     pub socket: PathBuf,
     /// Bound to the socket.
     pub listener: Listener,
+    /// The listener was handed over, and stays open without us.
+    pub adopted: bool,
     /// The right to serve this socket.
     pub lock: LockFile,
     /// The locks of this socket's names.
@@ -170,6 +174,7 @@ impl EventLoop {
             stopping: false,
             listener: setup.listener,
             accepting: true,
+            adopted: setup.adopted,
             accept_again: None,
             child_signal: SignalPipe::child()?,
             stop_signal: SignalPipe::stop()?,
@@ -283,6 +288,9 @@ impl EventLoop {
                     self.notifier.stopping(now, grace, self.figures());
                 }
                 self.apply();
+                if self.stopping && self.adopted {
+                    self.pause_accepting()?;
+                }
             }
             Token::ReloadSignal => {
                 self.reload_signal.take();

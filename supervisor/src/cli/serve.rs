@@ -63,6 +63,7 @@ impl Serve {
         if no_new_privs {
             sys::set_no_new_privs().context("cannot give up new privileges")?;
         }
+        let is_adopted = adopted.is_some();
         let listener = match adopted {
             Some(adopted) => adopted.listener,
             None => sys::listen(&socket, access).with_context(|| format!("cannot listen at {}", socket.display()))?,
@@ -78,6 +79,7 @@ impl Serve {
             config,
             socket: socket.clone(),
             listener,
+            adopted: is_adopted,
             lock,
             names,
             descriptors,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use workhall_protocol::Client;
-use workhall_protocol::messages::{Call, OutcomeBody};
+use workhall_protocol::messages::{Call, OutcomeBody, ReceiptBody};
 use workhall_tests::harness::{
     ANY_NAME, Output, Supervisor, bin_dir, is_root, output, own_cgroup, payload, tree_modes, until, workspace,
 };
@@ -241,6 +241,30 @@ fn what_is_posted_before_the_start_waits_in_the_socket() {
         assert!(matches!(client.outcome(ticket), Ok(OutcomeBody::Done { .. })));
     }
     supervisor.no_overlap();
+}
+
+/// From the moment of the stop on: none is refused, which a restart would make of every call for a whole grace.
+#[test]
+fn what_is_posted_while_the_supervisor_stops_is_for_the_next_one() {
+    let mut supervisor = Supervisor::activated(ANY_NAME, |_| {});
+    let held = supervisor.hold("a");
+    let mut asked = supervisor.client();
+    supervisor.signal(Signal::SIGTERM);
+    // Who was there before can still ask.
+    supervisor.until("it stops", |_| {
+        let ReceiptBody::Report(report) = asked.status().unwrap() else { panic!("a status is a report") };
+        report.to_json().unwrap()["stopping"] == true
+    });
+    let mut client = supervisor.client();
+    let ticket = client.submit(Call { wait: true, ..Call::new("b", "count", payload(&())) }).unwrap();
+    client.flush().unwrap();
+    // A client that leaves gives room for another: not in this supervisor.
+    drop(asked);
+    held.release();
+    assert_eq!(supervisor.ended().code(), Some(0));
+    supervisor.restart();
+    assert!(matches!(client.outcome(ticket), Ok(OutcomeBody::Done { .. })));
+    assert_eq!(supervisor.ledger("accepted"), 1);
 }
 
 #[test]

@@ -5,6 +5,10 @@
 //!                                                /<number>.<generation>
 //! ```
 //!
+//! Where systemd has put the supervisor into `NAME.service/supervisor` (`DelegateSubgroup=supervisor`), its own group is
+//! `NAME.service`: nothing else may be in there, so that controllers can be enabled in it, also by the next supervisor,
+//! which systemd could not start there while processes of the last one live below.
+//!
 //! A process that was born in a group stays in it whatever it does to its session, its environment or its parent, so
 //! the whole tree of a life can be killed at once (`cgroup.kill`), and the kernel says when it is gone
 //! (`populated 0` in `cgroup.events`). The process joins the group before it executes the worker's program.
@@ -94,8 +98,17 @@ impl Trees {
 /// The same as plain values, which do nothing when they go: for the next program of this supervisor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum CarriedTrees {
-    Cgroups { parent: PathBuf, base: PathBuf, enabled: Vec<String>, enabled_in_parent: Vec<String> },
-    Subreaper { why: String },
+    Cgroups {
+        parent: PathBuf,
+        #[serde(default)]
+        apart: bool,
+        base: PathBuf,
+        enabled: Vec<String>,
+        enabled_in_parent: Vec<String>,
+    },
+    Subreaper {
+        why: String,
+    },
 }
 
 impl Trees {
@@ -103,7 +116,8 @@ impl Trees {
     pub fn carried(&self) -> CarriedTrees {
         match self {
             Trees::Subreaper { why } => CarriedTrees::Subreaper { why: why.clone() },
-            Trees::Cgroups(Cgroups { parent, base, enabled, enabled_in_parent }) => CarriedTrees::Cgroups {
+            Trees::Cgroups(Cgroups { parent, apart, base, enabled, enabled_in_parent }) => CarriedTrees::Cgroups {
+                apart: *apart,
                 parent: parent.clone(),
                 base: base.clone(),
                 enabled: enabled.clone(),
@@ -116,8 +130,8 @@ impl Trees {
     pub fn again(carried: CarriedTrees) -> Trees {
         match carried {
             CarriedTrees::Subreaper { why } => Trees::Subreaper { why },
-            CarriedTrees::Cgroups { parent, base, enabled, enabled_in_parent } => {
-                Trees::Cgroups(Cgroups { parent, base, enabled, enabled_in_parent })
+            CarriedTrees::Cgroups { parent, apart, base, enabled, enabled_in_parent } => {
+                Trees::Cgroups(Cgroups { parent, apart, base, enabled, enabled_in_parent })
             }
         }
     }
@@ -126,8 +140,10 @@ impl Trees {
 /// The supervisor's directory of groups. It goes with the supervisor.
 #[derive(Debug)]
 pub struct Cgroups {
-    /// The group in which the supervisor was started.
+    /// The group in which the supervisor was started, or of which it was given a part of its own.
     parent: PathBuf,
+    /// It has such a part, and need not leave the parent.
+    apart: bool,
     base: PathBuf,
     /// Controllers that limit the groups.
     enabled: Vec<String>,
@@ -139,14 +155,14 @@ impl Cgroups {
     /// Makes the directory, and sees that groups in it can do what is needed. The error says in one sentence why
     /// not. `wanted` controllers are enabled where that can be done.
     pub fn make(wanted: &[&'static str]) -> Result<Cgroups, String> {
-        let parent = own_group()?;
+        let (parent, apart) = parent_for(own_group()?);
         remove_leftovers(&parent);
         let pid = std::process::id();
         // Another supervisor of the same number may have left processes: then its directory cannot be ours.
         let names = std::iter::once(format!("{PREFIX}{pid}")).chain((1..).map(|n| format!("{PREFIX}{pid}.{n}")));
         for base in names.map(|name| parent.join(name)) {
             match fs::create_dir(&base) {
-                Ok(()) => return Cgroups::check(parent, base, wanted),
+                Ok(()) => return Cgroups::check(parent, apart, base, wanted),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(format!("cannot make {}: {e}", base.display())),
             }
@@ -154,8 +170,8 @@ impl Cgroups {
         unreachable!("there is no end of names")
     }
 
-    fn check(parent: PathBuf, base: PathBuf, wanted: &[&'static str]) -> Result<Cgroups, String> {
-        let mut this = Cgroups { parent, base, enabled: Vec::new(), enabled_in_parent: Vec::new() };
+    fn check(parent: PathBuf, apart: bool, base: PathBuf, wanted: &[&'static str]) -> Result<Cgroups, String> {
+        let mut this = Cgroups { parent, apart, base, enabled: Vec::new(), enabled_in_parent: Vec::new() };
         let base = this.base.display();
         if !this.base.join("cgroup.kill").exists() {
             return Err(format!("{base} has no cgroup.kill: the kernel is older than 5.14"));
@@ -184,7 +200,8 @@ impl Cgroups {
         }
         // Only a group without processes of its own can hand controllers on; the root can in any case.
         let own = self.base.join(OWN);
-        if self.parent.join("cgroup.type").exists()
+        if !self.apart
+            && self.parent.join("cgroup.type").exists()
             && !own.exists()
             && fs::create_dir(&own).and_then(|()| fs::write(own.join("cgroup.procs"), "0")).is_err()
         {
@@ -342,6 +359,16 @@ fn remove_leftovers(parent: &Path) {
     }
 }
 
+/// The group in which the supervisor makes its directory, when it is in `own`; and whether it is in a part of that.
+fn parent_for(own: PathBuf) -> (PathBuf, bool) {
+    match own.parent() {
+        Some(service) if own.ends_with(OWN) && service.extension().is_some_and(|kind| kind == "service") => {
+            (service.to_path_buf(), true)
+        }
+        _ => (own, false),
+    }
+}
+
 /// The directory of the group in which this process is.
 fn own_group() -> Result<PathBuf, String> {
     let read = |file: &str| fs::read_to_string(file).map_err(|e| format!("cannot read {file}: {e}"));
@@ -430,6 +457,19 @@ mod tests {
     const MOUNTS: &str = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
                           36 31 0:33 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids\n\
                           41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:4 - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn groups_are_made_beside_the_part_of_a_service_that_is_the_supervisors() {
+        for (own, parent, apart) in [
+            ("/c/system.slice/w.service/supervisor", "/c/system.slice/w.service", true),
+            ("/c/system.slice/w.service", "/c/system.slice/w.service", false),
+            ("/c/w.service/workhall-7/supervisor", "/c/w.service/workhall-7/supervisor", false),
+            ("/c/supervisor", "/c/supervisor", false),
+            ("/c/w.service/x", "/c/w.service/x", false),
+        ] {
+            assert_eq!(parent_for(PathBuf::from(own)), (PathBuf::from(parent), apart), "{own}");
+        }
+    }
 
     #[test]
     fn the_own_group_is_found_below_the_mount() {

@@ -34,6 +34,11 @@ impl Clock {
         now.since(Instant::default())
     }
 
+    /// The kernel's monotonic clock, in microseconds: what the service manager compares with.
+    pub fn monotonic_usec() -> u64 {
+        sys::monotonic().as_micros() as u64
+    }
+
     /// A number that differs from start to start, for the jitter of delays.
     pub fn seed() -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64

@@ -6,11 +6,13 @@
 mod again;
 mod difference;
 mod file;
+mod include;
 mod patterns;
 mod people;
 mod settings;
 mod warnings;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::ops::Range;
@@ -27,7 +29,8 @@ use workhall_protocol::terms::Refusal;
 
 pub use difference::{Difference, difference};
 use file::{ClassFile, File, OnCrash, SupervisorFile};
-pub use file::{UNREAD_BYTES_DEFAULT, parse_bytes, parse_duration};
+pub use file::{SOCKET_MODE_DEFAULT, UNREAD_BYTES_DEFAULT, parse_bytes, parse_duration};
+use include::{Source, include};
 use patterns::{Pattern, PatternKind, glob};
 pub use settings::Settings;
 
@@ -42,8 +45,8 @@ pub const DEFAULT_FILE: &str = "/etc/workhall/workhall.toml";
 pub struct Config {
     /// Where it came from; none without a file.
     pub file: Option<PathBuf>,
-    /// What stood there.
-    pub text: String,
+    /// The files that it was read from, the main one first, and their texts.
+    pub texts: Vec<(PathBuf, String)>,
     /// `socket` in `[supervisor]`.
     pub socket: Option<PathBuf>,
     /// `shutdown_grace` in `[supervisor]`.
@@ -73,6 +76,8 @@ pub struct Config {
     workers_dir: Option<PathBuf>,
     /// The directory comes from the command line, and so before one that the file names.
     workers_dir_is_named: bool,
+    /// More classes may come by files that are added.
+    includes: bool,
 }
 
 /// `process_tree` in `[supervisor]`.
@@ -130,21 +135,35 @@ impl Config {
         Config::parse(&text, file)
     }
 
-    /// Reads the text of a file.
+    /// Reads the text of a file, and the files that it includes.
     pub fn parse(text: &str, file: &Path) -> anyhow::Result<Config> {
-        let at = |span, message: &str| anyhow::anyhow!("{}", at(file, text, span, message));
-        let parsed: File = toml::from_str(text).map_err(|error| at(error.span(), error.message()))?;
-        let base = std::path::absolute(file)?.parent().map(Path::to_path_buf).unwrap_or_default();
-        let checked = parsed.check(&base, Some(file)).map_err(|error| match error.downcast::<Placed>() {
-            Ok(Placed { span, message }) => at(Some(span), &message),
-            Err(error) => error.context(file.display().to_string()),
-        })?;
-        Ok(Config { text: text.to_string(), ..checked })
+        Config::parse_with(Source::new(file, text.to_string())?, None)
+    }
+
+    /// The same from texts that were read before: the files that it includes are not looked for.
+    pub fn parse_again(texts: &[(PathBuf, String)]) -> anyhow::Result<Config> {
+        let mut sources = Vec::new();
+        for (file, text) in texts {
+            sources.push(Source::new(file, text.clone())?);
+        }
+        match sources.is_empty() {
+            true => Ok(Config::without_file()),
+            false => Config::parse_with(sources.remove(0), Some(sources)),
+        }
+    }
+
+    fn parse_with(main: Source, included: Option<Vec<Source>>) -> anyhow::Result<Config> {
+        let mut parsed: File = main.parse()?;
+        let (sources, from) = include(main, included, &mut parsed)?;
+        let checked = parsed.check(&sources, &from)?;
+        let texts = sources.into_iter().filter_map(|source| Some((source.file?, source.text)));
+        Ok(Config { texts: texts.collect(), ..checked })
     }
 
     /// The defaults, for a supervisor without a file.
     pub fn without_file() -> Config {
-        File::default().check(Path::new("/"), None).expect("the defaults are in range")
+        let nowhere = Source { file: None, text: String::new(), base: PathBuf::from("/") };
+        File::default().check(&[nowhere], &BTreeMap::new()).expect("the defaults are in range")
     }
 
     /// Makes each executable of a directory a class. Fails if it is not a directory.
@@ -159,9 +178,9 @@ impl Config {
         Ok(())
     }
 
-    /// Whether any name at all has a class.
+    /// Whether any name at all has a class, or may have one when a file is added.
     pub fn has_classes(&self) -> bool {
-        !self.classes.is_empty() || self.workers_dir.is_some()
+        !self.classes.is_empty() || self.workers_dir.is_some() || self.includes
     }
 
     /// The classes of the file, in the order of their names.
@@ -308,98 +327,114 @@ fn list(items: &mut Vec<String>) -> String {
 // ---- from what is written to what is meant -----------------------------------------------
 
 impl File {
-    /// What one key alone cannot show. Paths are relative to `base`.
-    fn check(self, base: &Path, file: Option<&Path>) -> anyhow::Result<Config> {
+    /// What one key alone cannot show. Each class is judged where it stands: in the first text, or in the one that
+    /// `from` says.
+    fn check(self, sources: &[Source], from: &BTreeMap<String, usize>) -> anyhow::Result<Config> {
         let mut classes = Vec::new();
         let mut patterns = Vec::new();
         for (name, class) in &self.class {
-            WorkerName::check(name).with_context(|| format!("class `{name}`: its name is a worker's name too"))?;
-            anyhow::ensure!(!name.contains('/'), "class `{name}`: the name of a class has no slash; use `names`");
-            if let Some(attempts) = class.attempts.as_ref().filter(|_| class.on_crash != OnCrash::Retry) {
-                return Err(Placed::at(
-                    attempts,
-                    format!(
-                        "class `{name}`: `attempts` needs on_crash = \"retry\": without it a message is executed once"
-                    ),
-                ));
-            }
-            anyhow::ensure!(
-                !class.exec.is_empty(),
-                "class `{name}`: `exec` is missing: the program and its arguments, as in exec = [\"/usr/bin/{name}\"]"
-            );
-            let mut exec = class.exec.clone();
-            if exec[0].contains('/') {
-                exec[0] = base.join(&exec[0]).to_string_lossy().into_owned();
-            }
-            let directory = class.directory.as_ref().map(|dir| base.join(dir));
-            let settings = class.settings().with_context(|| format!("class `{name}`"))?;
-            let call = class.call.as_ref().map(|list| list.allowed());
-            let policy = Arc::new(class.policy(name));
-            let built = Arc::new(Class { policy, exec, directory, main: class.main, settings, call });
-            classes.push(built.clone());
-            match &class.names {
-                None => patterns.push(Pattern {
-                    specific: (false, name.len()),
-                    text: name.clone(),
-                    kind: PatternKind::Family(name.clone()),
-                    class: built,
-                }),
-                Some(names) => {
-                    anyhow::ensure!(
-                        !names.is_empty(),
-                        "class `{name}`: `names` is empty: leave it out for `{name}` and all behind `{name}/`"
-                    );
-                    for pattern in names {
-                        let new = glob(name, pattern.get_ref(), &built);
-                        let new = new.map_err(|error| Placed::at(pattern, format!("{error:#}")))?;
-                        if let Some(other) = patterns.iter().find(|other: &&Pattern| new.is_the_same_as(other)) {
-                            let message = match &other.class.policy.class {
-                                same if **same == **name => format!("class `{name}`: `{}` is there twice", new.text),
-                                other => {
-                                    format!("classes `{other}` and `{name}` both match `{}`: only one can", new.text)
-                                }
-                            };
-                            return Err(Placed::at(pattern, message));
-                        }
-                        patterns.push(new);
-                    }
-                }
-            }
+            let source = &sources[from.get(name).copied().unwrap_or(0)];
+            let built = class.check(name, &source.base).map_err(|error| source.place(error))?;
+            class.patterns(name, &built, &mut patterns).map_err(|error| source.place(error))?;
+            classes.push(built);
         }
+        self.supervisor.check(&sources[0], classes, patterns).map_err(|error| sources[0].place(error))
+    }
+}
+
+impl ClassFile {
+    /// The class. Paths are relative to `base`.
+    fn check(&self, name: &str, base: &Path) -> anyhow::Result<Arc<Class>> {
+        WorkerName::check(name).with_context(|| format!("class `{name}`: its name is a worker's name too"))?;
+        anyhow::ensure!(!name.contains('/'), "class `{name}`: the name of a class has no slash; use `names`");
+        if let Some(attempts) = self.attempts.as_ref().filter(|_| self.on_crash != OnCrash::Retry) {
+            let message =
+                format!("class `{name}`: `attempts` needs on_crash = \"retry\": without it a message is executed once");
+            return Err(Placed::at(attempts, message));
+        }
+        anyhow::ensure!(
+            !self.exec.is_empty(),
+            "class `{name}`: `exec` is missing: the program and its arguments, as in exec = [\"/usr/bin/{name}\"]"
+        );
+        let mut exec = self.exec.clone();
+        if exec[0].contains('/') {
+            exec[0] = base.join(&exec[0]).to_string_lossy().into_owned();
+        }
+        let directory = self.directory.as_ref().map(|dir| base.join(dir));
+        let settings = self.settings().with_context(|| format!("class `{name}`"))?;
+        let call = self.call.as_ref().map(|list| list.allowed());
+        Ok(Arc::new(Class { policy: Arc::new(self.policy(name)), exec, directory, main: self.main, settings, call }))
+    }
+
+    /// Adds the patterns of its names to those of the classes before.
+    fn patterns(&self, name: &str, built: &Arc<Class>, patterns: &mut Vec<Pattern>) -> anyhow::Result<()> {
+        let Some(names) = &self.names else {
+            patterns.push(Pattern {
+                specific: (false, name.len()),
+                text: name.to_string(),
+                kind: PatternKind::Family(name.to_string()),
+                class: built.clone(),
+            });
+            return Ok(());
+        };
+        anyhow::ensure!(
+            !names.is_empty(),
+            "class `{name}`: `names` is empty: leave it out for `{name}` and all behind `{name}/`"
+        );
+        for pattern in names {
+            let new = glob(name, pattern.get_ref(), built);
+            let new = new.map_err(|error| Placed::at(pattern, format!("{error:#}")))?;
+            if let Some(other) = patterns.iter().find(|other: &&Pattern| new.is_the_same_as(other)) {
+                let message = match &other.class.policy.class {
+                    same if **same == *name => format!("class `{name}`: `{}` is there twice", new.text),
+                    other => format!("classes `{other}` and `{name}` both match `{}`: only one can", new.text),
+                };
+                return Err(Placed::at(pattern, message));
+            }
+            patterns.push(new);
+        }
+        Ok(())
+    }
+}
+
+impl SupervisorFile {
+    /// The whole, with classes that are checked.
+    fn check(self, source: &Source, classes: Vec<Arc<Class>>, mut patterns: Vec<Pattern>) -> anyhow::Result<Config> {
         let mains: Vec<&str> = classes.iter().filter(|class| class.main).map(|class| &*class.policy.class).collect();
         anyhow::ensure!(mains.len() <= 1, "only one class can be `main`, but {} are", mains.join(" and "));
         patterns.sort_by(|a, b| (b.specific, &a.class.policy.class).cmp(&(a.specific, &b.class.policy.class)));
-        let supervisor = self.supervisor;
+        let base = &source.base;
         let mut config = Config {
-            file: file.map(Path::to_path_buf),
-            text: String::new(),
-            socket: supervisor.socket.as_ref().map(|socket| base.join(socket)),
-            shutdown_grace: supervisor.shutdown_grace,
+            file: source.file.clone(),
+            texts: Vec::new(),
+            socket: self.socket.as_ref().map(|socket| base.join(socket)),
+            shutdown_grace: self.shutdown_grace,
             limits: Limits {
-                message_bytes: supervisor.message_bytes,
-                total_bytes: supervisor.total_bytes,
-                total_messages: supervisor.total_messages,
-                sender_messages: supervisor.sender_messages,
-                sender_bytes: supervisor.sender_bytes,
-                workers: u32::try_from(supervisor.max_workers).unwrap_or(u32::MAX),
-                processes: u32::try_from(supervisor.max_processes).unwrap_or(u32::MAX),
-                dead_messages: supervisor.dead_letters.messages,
-                dead_bytes: supervisor.dead_letters.bytes,
+                message_bytes: self.message_bytes,
+                total_bytes: self.total_bytes,
+                total_messages: self.total_messages,
+                sender_messages: self.sender_messages,
+                sender_bytes: self.sender_bytes,
+                workers: u32::try_from(self.max_workers).unwrap_or(u32::MAX),
+                processes: u32::try_from(self.max_processes).unwrap_or(u32::MAX),
+                dead_messages: self.dead_letters.messages,
+                dead_bytes: self.dead_letters.bytes,
             },
-            connections: size(supervisor.max_connections),
-            process_tree: supervisor.process_tree,
+            connections: size(self.max_connections),
+            process_tree: self.process_tree,
             plain: ClassFile::default().settings().expect("the defaults need nobody's account"),
-            connections_per_user: supervisor.max_connections_per_user.map(size),
-            unread_bytes: size(supervisor.unread_bytes),
-            unfinished_bytes: size(supervisor.unfinished_bytes),
-            socket_access: supervisor.socket_access(),
-            rights: supervisor.rights(),
+            connections_per_user: self.max_connections_per_user.map(size),
+            unread_bytes: size(self.unread_bytes),
+            unfinished_bytes: size(self.unfinished_bytes),
+            socket_access: self.socket_access(),
+            rights: self.rights(),
             classes,
             patterns,
             workers_dir: None,
             workers_dir_is_named: false,
+            includes: self.include.is_some(),
         };
-        if let Some(dir) = supervisor.workers {
+        if let Some(dir) = &self.workers {
             config.set_workers_dir(&base.join(dir)).context("`workers` in [supervisor]")?;
         }
         Ok(config)

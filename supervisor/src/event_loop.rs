@@ -24,6 +24,7 @@ use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer, READ_BYTES};
 use crate::diagnostics::{say, say_what_was_lost};
 use crate::name_lock::NameLocks;
+use crate::notify::{Figures, Notifier};
 use crate::process_tree::{self, Foreign, Inherited, Sweep};
 use crate::reaper::Reserve;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
@@ -93,6 +94,8 @@ pub struct EventLoop {
     pub(crate) accounts: Accounts,
     pub(crate) listener: Listener,
     pub(crate) accepting: bool,
+    /// The listener is the service manager's: who comes while we stop is for the next supervisor.
+    pub(crate) adopted: bool,
     pub(crate) accept_again: Option<Instant>,
     pub(crate) child_signal: SignalPipe,
     stop_signal: SignalPipe,
@@ -130,6 +133,8 @@ pub struct EventLoop {
     pub(crate) traced: BTreeSet<usize>,
     /// A child has ended that may be an adopted one.
     pub(crate) reap_adopted: bool,
+    /// What the service manager is told.
+    pub(crate) notifier: Notifier,
     /// Held as long as the supervisor lives.
     pub(crate) lock: LockFile,
     /// The file that this program was started from, or the one that an upgrade has named.
@@ -146,6 +151,8 @@ pub struct Setup {
     pub socket: PathBuf,
     /// Bound to the socket.
     pub listener: Listener,
+    /// The listener was handed over, and stays open without us.
+    pub adopted: bool,
     /// The right to serve this socket.
     pub lock: LockFile,
     /// The locks of this socket's names.
@@ -158,6 +165,8 @@ pub struct Setup {
     pub no_new_privs: bool,
     /// What classes set and this machine does not enforce, for people.
     pub not_enforced: Vec<String>,
+    /// What the service manager is told.
+    pub notifier: Notifier,
     /// For the jitter of delays.
     pub seed: u64,
 }
@@ -191,6 +200,7 @@ impl EventLoop {
             stopping: false,
             listener: setup.listener,
             accepting: true,
+            adopted: setup.adopted,
             accept_again: None,
             child_signal: SignalPipe::child()?,
             stop_signal: SignalPipe::stop()?,
@@ -215,6 +225,7 @@ impl EventLoop {
             traced: BTreeSet::new(),
             give_up_at: None,
             reap_adopted: false,
+            notifier: setup.notifier,
             lock: setup.lock,
             binary: own_binary(),
             upgrade: None,
@@ -231,9 +242,10 @@ impl EventLoop {
         let mut ready = Vec::with_capacity(EVENTS_MAX);
         self.apply();
         self.flush();
+        self.notifier.ready(self.clock.now(), self.figures());
         while !self.stopped {
-            let wake_at = [self.core.next_deadline(), self.accept_again, self.give_up_at, self.upgrade_deadline()];
-            let wake_at = wake_at.into_iter().flatten().min();
+            let deadlines = [self.core.next_deadline(), self.accept_again, self.give_up_at, self.notifier.deadline()];
+            let wake_at = deadlines.into_iter().chain([self.upgrade_deadline()]).flatten().min();
             let timeout = match self.has_unfinished_turns() || self.upgrade_waits_for_a_turn() {
                 true => Some(Default::default()),
                 false => wake_at.map(|at| at.since(self.clock.now())),
@@ -257,6 +269,7 @@ impl EventLoop {
             }
             self.end_late_check(now);
             self.flush();
+            self.notifier.turned(now, self.figures());
             say_what_was_lost();
             if !self.stopped && self.give_up_at.is_some_and(|at| at <= now) {
                 self.end_orphans()?;
@@ -299,6 +312,15 @@ impl EventLoop {
         }
     }
 
+    pub(crate) fn figures(&self) -> Figures {
+        Figures {
+            workers: self.core.worker_count(),
+            processes: self.processes.len(),
+            pending: self.core.ledger().pending,
+            stopping: self.stopping,
+        }
+    }
+
     fn event(&mut self, event: Ready) -> std::io::Result<()> {
         match Token::unpack(event.token) {
             Token::Listener => return self.accept(),
@@ -309,6 +331,9 @@ impl EventLoop {
             Token::StopSignal | Token::ReloadSignal => {
                 let signals = self.take_signals();
                 self.obey(signals);
+                if self.stopping && self.adopted {
+                    self.pause_accepting()?;
+                }
             }
             Token::Check => self.check_ended(),
             Token::Connection { index, serial } => {
@@ -350,6 +375,7 @@ impl EventLoop {
             let give_up_at = now.after(grace).after(GIVE_UP_AFTER);
             self.give_up_at = Some(self.give_up_at.map_or(give_up_at, |earlier| earlier.min(give_up_at)));
             self.core.shutdown(now, grace);
+            self.notifier.stopping(now, grace, self.figures());
         }
         self.apply();
         if reloads > 0 {

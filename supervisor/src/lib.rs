@@ -3,6 +3,7 @@
 
 mod access;
 mod accounts;
+mod activation;
 mod apply;
 mod cgroup;
 mod cli;
@@ -17,6 +18,7 @@ mod exit_code;
 mod launcher;
 mod listener;
 mod name_lock;
+mod notify;
 mod process_tree;
 mod questions;
 mod reaper;

@@ -31,6 +31,10 @@ impl EventLoop {
     /// Takes in those who wait.
     pub(crate) fn accept(&mut self) -> std::io::Result<()> {
         for _ in 0..ACCEPTS_MAX {
+            // Found ready in the same wake-up that has paused it.
+            if !self.accepting {
+                return Ok(());
+            }
             if self.clients >= self.config.connections {
                 return self.pause_accepting();
             }
@@ -103,13 +107,14 @@ impl EventLoop {
         self.accept_again = Some(self.clock.now().after(ACCEPT_REST));
     }
 
-    fn pause_accepting(&mut self) -> std::io::Result<()> {
+    pub(crate) fn pause_accepting(&mut self) -> std::io::Result<()> {
         self.accepting = false;
         self.poller.modify(&self.listener, Token::Listener.pack(), NOTHING)
     }
 
     pub(crate) fn resume_accepting(&mut self) -> std::io::Result<()> {
-        if !self.accepting && self.clients < self.config.connections {
+        let left_to_the_next = self.stopping && self.adopted;
+        if !self.accepting && !left_to_the_next && self.clients < self.config.connections {
             self.accepting = true;
             self.poller.modify(&self.listener, Token::Listener.pack(), READ)?;
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use workhall_core::{Instant, Renewal};
 use workhall_protocol::messages::{self, ReceiptBody};
 
+use crate::clock::Clock;
 use crate::config::{Class, Config, Difference, difference, first_part};
 use crate::diagnostics::say;
 use crate::event_loop::EventLoop;
@@ -36,7 +37,9 @@ impl EventLoop {
     }
 
     fn reload_and_log(&mut self, now: Instant, restart: bool) -> Result<ReloadReport, String> {
+        self.notifier.reloading(now, Clock::monotonic_usec());
         let reloaded = self.reload(now, restart);
+        self.notifier.ready(now, self.figures());
         match &reloaded {
             Err(error) => say(format_args!("the configuration is what it was: {error}")),
             Ok(report) => {

@@ -1,7 +1,9 @@
 //! The only place of this crate that names the operating system's interfaces: nix, rustix and interprocess. Here are
 //! sockets, waiting and children; `own.rs` is about the process itself, `start.rs` about how one is started, `people.rs`
-//! about users, `stderr.rs` about what is said. Thin: each function is one thing that the kernel does, and decides nothing.
+//! about users, `activation.rs` about a socket that was handed over, `stderr.rs` about what is said. Thin: each function
+//! is one thing that the kernel does, and decides nothing.
 
+mod activation;
 mod exec;
 mod own;
 mod people;
@@ -36,6 +38,7 @@ use workhall_protocol::terms::Exit;
 
 use crate::access::Creds;
 
+pub use activation::adopt_listener;
 pub use exec::*;
 pub use own::*;
 pub use people::*;

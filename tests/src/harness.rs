@@ -2,11 +2,11 @@
 //! process outlives it.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::ops::Range;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -24,6 +24,9 @@ use workhall_protocol::args::Payload;
 
 /// How long a condition may take before a test gives up, on a machine that does other things too.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// No environment of a test's process is larger.
+const ENVIRON_BYTES: u64 = 4 << 20;
 
 /// Where the executables of this workspace are. Builds them first: Cargo does not build the binaries of
 /// other packages for a test.
@@ -108,6 +111,7 @@ pub struct Supervisor {
     args: Vec<String>,
     redirections: &'static str,
     under: Vec<String>,
+    listener: Option<UnixListener>,
     holds: u32,
 }
 
@@ -163,19 +167,43 @@ impl Supervisor {
     pub fn with_config_under(config: &str, under: impl FnOnce(&Path) -> Vec<String>) -> Supervisor {
         let mut this = Supervisor::prepare();
         this.under = under(this.dir.path());
+        this.run_config(config)
+    }
+
+    fn run_config(self, config: &str) -> Supervisor {
         let config =
-            config.replace("{bin}", bin_dir().to_str().unwrap()).replace("{dir}", this.dir.path().to_str().unwrap());
-        let file = this.path("workhall.toml");
+            config.replace("{bin}", bin_dir().to_str().unwrap()).replace("{dir}", self.dir.path().to_str().unwrap());
+        let file = self.path("workhall.toml");
         fs::write(&file, config).unwrap();
         let file = file.to_str().unwrap().to_string();
-        this.run(vec!["--config".into(), file])
+        self.run(vec!["--config".into(), file])
+    }
+
+    /// The same, with a socket that is handed over and stays open while no supervisor is there, as a service manager
+    /// does it. `before` comes between the two.
+    pub fn activated(config: &str, before: impl FnOnce(&Supervisor)) -> Supervisor {
+        const HAND_OVER: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=w exec \"$0\" \"$@\"";
+        let mut this = Supervisor::prepare();
+        this.listener = Some(UnixListener::bind(&this.socket).unwrap());
+        this.under = ["sh", "-c", HAND_OVER].map(str::to_string).to_vec();
+        before(&this);
+        this.run_config(config)
     }
 
     fn prepare() -> Supervisor {
         bin_dir();
         let dir = tempfile::Builder::new().prefix("workhall-").tempdir().unwrap();
         let socket = dir.path().join("socket");
-        Supervisor { child: None, dir, socket, args: Vec::new(), redirections: "", under: Vec::new(), holds: 0 }
+        Supervisor {
+            child: None,
+            dir,
+            socket,
+            args: Vec::new(),
+            redirections: "",
+            under: Vec::new(),
+            listener: None,
+            holds: 0,
+        }
     }
 
     fn run(mut self, args: Vec<String>) -> Supervisor {
@@ -204,7 +232,7 @@ impl Supervisor {
             .arg("--socket")
             .arg(&self.socket)
             .env_remove("WORKHALL_SOCKET")
-            .stdin(Stdio::null())
+            .stdin(self.listener.as_ref().map_or(Stdio::null(), |it| OwnedFd::from(it.try_clone().unwrap()).into()))
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -362,8 +390,11 @@ impl Supervisor {
         let pids =
             fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.filter(|pid: &i32| {
-            fs::read(format!("/proc/{pid}/environ"))
-                .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+            // Not all of one that belongs to others: it may be as large as memory is.
+            let mut environ = Vec::new();
+            let read = |file: File| file.take(ENVIRON_BYTES).read_to_end(&mut environ);
+            File::open(format!("/proc/{pid}/environ")).and_then(read).is_ok()
+                && environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
         })
         .collect()
     }

@@ -276,7 +276,9 @@ impl Core {
 
     /// What a mark is worth: one that names a task as ended which the process was not given says nothing of any.
     pub(crate) fn heeded(&mut self, process: ProcessKey, mark: Option<Mark>) -> Option<Mark> {
-        let given = self.life(process)?.given;
+        let life = self.life(process)?;
+        let last = life.in_flight.back().map_or(life.settled, |last| last.task);
+        let given = life.given.max(last);
         let Some(Mark { finished, .. }) = mark.filter(|mark| mark.finished > given) else { return mark };
         let words = format!("its mark page says that task {finished} has ended, which it was not given");
         self.violated(process.index, &words);

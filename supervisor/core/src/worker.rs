@@ -321,6 +321,7 @@ pub(crate) struct Life {
     /// When, as far as is known, the first of them was begun; without any, when the last one ended.
     pub since: Instant,
     /// The last task that it was given.
+    #[serde(default)]
     pub given: MessageId,
     /// The last task that was settled.
     pub settled: MessageId,

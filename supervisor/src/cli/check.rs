@@ -25,7 +25,7 @@ impl Check {
         if !config.has_classes() {
             let file = self.file.display();
             return Err(Failure::usage(format!(
-                "{file} has no classes, and names no directory of `workers`: there is nothing to serve"
+                "{file} has no classes, and names no `workers` and no `include`: there is nothing to serve"
             )));
         }
         if let Some(socket) = &config.socket {
@@ -44,9 +44,10 @@ impl Check {
             out.line(serde_json::json!({ "correct": true, "classes": classes, "warnings": warnings }));
             return out.end(Ok(ExitCode::Done));
         }
-        let shown = match classes.is_empty() {
-            true => "the executables of the workers directory".to_string(),
-            false => format!("classes {}", classes.join(", ")),
+        let shown = match (classes.is_empty(), config.workers_dir()) {
+            (true, Some(dir)) => format!("the executables of {}", dir.display()),
+            (true, None) => "no classes yet".to_string(),
+            (false, _) => format!("classes {}", classes.join(", ")),
         };
         out.line(format_args!("{}: correct: {shown}", self.file.display()));
         out.end(Ok(ExitCode::Done))

@@ -3,9 +3,11 @@
 mod bench;
 mod call;
 mod check;
+mod completions;
 mod connect;
 mod dead;
 mod kill;
+mod manual;
 mod output;
 mod reload;
 mod serve;
@@ -92,12 +94,23 @@ enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages into a directory
+    #[command(after_help = "Example:\n  workhall man /usr/local/share/man/man1")]
+    Man(manual::Manual),
+}
+
+/// The definition of the command line.
+fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Parses the command line and does what it says.
 pub fn run() -> ExitCode {
     if let Some(code) = bench::play_if_asked() {
         return code;
+    }
+    if let Some(words) = completions::asked(std::env::args_os()) {
+        return completions::answer(command(), &words);
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -124,10 +137,9 @@ pub fn run() -> ExitCode {
         Command::UpgradeCheck => Ok(if crate::upgrade::check() { ExitCode::Done } else { ExitCode::Failed }),
         Command::Check(command) => command.run(),
         Command::Completions { shell } => {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "workhall", &mut text);
-            output::printed(std::io::stdout().write_all(&text))
+            output::printed(std::io::stdout().write_all(completions::script(shell, command()).as_bytes()))
         }
+        Command::Man(manual) => manual.run(command()),
     };
     result.unwrap_or_else(|failure| {
         crate::diagnostics::say(&failure.message);

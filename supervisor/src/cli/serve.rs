@@ -1,7 +1,7 @@
 //! `workhall serve`: from the command line to a supervisor that accepts.
 
 use std::fs::Permissions;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,15 @@ use anyhow::Context as _;
 
 use super::connect::{check_socket_path, default_socket};
 use super::{ExitCode, Failure};
+use crate::activation::{Adopted, adopted};
 use crate::cgroup::{Cgroups, Trees};
 use crate::clock::Clock;
-use crate::config::{Config, DEFAULT_FILE, ProcessTree};
+use crate::config::{Config, DEFAULT_FILE, ProcessTree, SOCKET_MODE_DEFAULT};
 use crate::diagnostics::{never_wait, say};
 use crate::event_loop::{EventLoop, Setup};
 use crate::name_lock::NameLocks;
-use crate::sys::{self, Listens, LockFile, Poller};
+use crate::notify::Notifier;
+use crate::sys::{self, Listens, LockFile, Poller, SocketAccess};
 
 /// The arguments of `workhall serve`.
 #[derive(Debug, clap::Args)]
@@ -33,9 +35,8 @@ impl Serve {
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         never_wait();
         let mut config = self.configuration()?;
-        let socket = socket.or_else(|| config.socket.clone()).unwrap_or_else(default_socket);
-        let socket = std::path::absolute(&socket)?;
-        check_socket_path(&socket)?;
+        let adopted = adopted().map_err(Failure::usage)?;
+        let socket = place(socket.or_else(|| config.socket.clone()), adopted.as_ref())?;
         sys::unblock_signals().context("cannot unblock signals")?;
         sys::seal_inherited_descriptors().context("cannot seal the inherited descriptors (is /proc mounted?)")?;
         sys::become_subreaper().context("cannot become the reaper of orphans")?;
@@ -43,11 +44,12 @@ impl Serve {
         crate::process_tree::check_kernel().context("cannot watch process trees")?;
         config.fit(descriptors);
         let access = config.socket_access;
-        let lock = claim(&socket, access.mode)?;
+        let lock = claim(&socket, access.mode, adopted.is_some())?;
         let names = NameLocks::open(&socket)?;
         let trees = trees(&config)?;
         let not_enforced = config.not_enforced(|controller| trees.why_not_limited(controller));
-        for warning in config.warnings().iter().chain(&not_enforced) {
+        let ignored = adopted.as_ref().and_then(|_| ignored_access(access));
+        for warning in config.warnings().iter().chain(&not_enforced).chain(&ignored) {
             say(format_args!("warning: {warning}"));
         }
         // What a parent has given up its children never have. With one class that must be able to gain privileges it is
@@ -56,8 +58,11 @@ impl Serve {
         if no_new_privs {
             sys::set_no_new_privs().context("cannot give up new privileges")?;
         }
-        let listener =
-            sys::listen(&socket, access).with_context(|| format!("cannot listen at {}", socket.display()))?;
+        let is_adopted = adopted.is_some();
+        let listener = match adopted {
+            Some(adopted) => adopted.listener,
+            None => sys::listen(&socket, access).with_context(|| format!("cannot listen at {}", socket.display()))?,
+        };
         if !lock.is_at(&lock_path(&socket)) {
             // Whoever has made the next one may have begun to listen there, too.
             sys::leave_path(listener);
@@ -69,12 +74,14 @@ impl Serve {
             config,
             socket: socket.clone(),
             listener,
+            adopted: is_adopted,
             lock,
             names,
             descriptors,
             trees,
             no_new_privs,
             not_enforced,
+            notifier: Notifier::from_environment(),
             seed: Clock::seed(),
         };
         let mut event_loop = EventLoop::new(setup).context("cannot start the event loop")?;
@@ -106,6 +113,35 @@ impl Serve {
     }
 }
 
+/// Where the supervisor listens: where it was told to, or where the service manager does already.
+fn place(named: Option<PathBuf>, adopted: Option<&Adopted>) -> Result<PathBuf, Failure> {
+    let Some(Adopted { path, .. }) = adopted else {
+        let socket = std::path::absolute(named.unwrap_or_else(default_socket))?;
+        check_socket_path(&socket)?;
+        return Ok(socket);
+    };
+    let file = |path: &Path| path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+    match named.filter(|named| named != path && (file(named).is_none() || file(named) != file(path))) {
+        Some(named) => Err(Failure::usage(format!(
+            "the service manager hands over the socket {}, and the supervisor is told to listen at {}: leave out `socket` \
+             in [supervisor], --socket and WORKHALL_SOCKET, or name the same in both",
+            path.display(),
+            named.display()
+        ))),
+        None => Ok(path.clone()),
+    }
+}
+
+/// What the configuration says of a socket that is not ours to change.
+fn ignored_access(access: SocketAccess) -> Option<String> {
+    let set = access.mode != SOCKET_MODE_DEFAULT || access.user.is_some() || access.group.is_some();
+    set.then(|| {
+        "`socket_mode`, `socket_user` and `socket_group` do nothing to a socket of the service manager: set SocketMode=, \
+         SocketUser= and SocketGroup= in its socket unit"
+            .to_string()
+    })
+}
+
 /// How what processes leave behind will be found.
 fn trees(config: &Config) -> Result<Trees, Failure> {
     if config.process_tree == ProcessTree::Subreaper {
@@ -121,8 +157,9 @@ fn trees(config: &Config) -> Result<Trees, Failure> {
     }
 }
 
-/// Takes the right to serve a socket, and the path if a supervisor that is gone has left it.
-fn claim(socket: &Path, mode: u32) -> Result<LockFile, Failure> {
+/// Takes the right to serve a socket, and the path if a supervisor that is gone has left it. One that was `adopted` is
+/// there, and stays.
+fn claim(socket: &Path, mode: u32, adopted: bool) -> Result<LockFile, Failure> {
     let shown = socket.display();
     if let Some(dir) = socket.parent().filter(|dir| !dir.exists()) {
         let cannot =
@@ -149,6 +186,9 @@ fn claim(socket: &Path, mode: u32) -> Result<LockFile, Failure> {
             return Err(Failure::new(ExitCode::Failed, message));
         }
     };
+    if adopted {
+        return Ok(lock);
+    }
     match socket.symlink_metadata() {
         Ok(meta) if meta.file_type().is_socket() => {
             nobody_listens(socket, &mut patience)?;

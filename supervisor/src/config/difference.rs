@@ -26,7 +26,7 @@ pub struct Difference {
 
 /// From an old to a new one, both of which were understood.
 pub fn difference(old: &Config, new: &Config) -> Difference {
-    let (before, after) = (keys(&old.text), keys(&new.text));
+    let (before, after) = (all_keys(old), all_keys(new));
     let is_new = |class: &str| old.class(class).is_none();
     let is_gone = |class: &str| new.class(class).is_none();
     let mut changed = Vec::new();
@@ -56,6 +56,11 @@ pub fn difference(old: &Config, new: &Config) -> Difference {
         later.push(format!("class `{class}`: `main` holds from the next start of the supervisor on"));
     }
     Difference { added, removed: were.into_iter().filter(|class| is_gone(class)).collect(), changed, later }
+}
+
+/// Those of all files. A class stands in one of them.
+fn all_keys(config: &Config) -> BTreeMap<Key, Value> {
+    config.texts.iter().flat_map(|(_, text)| keys(text)).collect()
 }
 
 /// Its parts, from the section on.

@@ -23,6 +23,8 @@ const MESSAGE_BYTES_MAX: u64 = FRAME_BYTES_MAX as u64 - ENVELOPE_BYTES;
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How much of a user's answers may wait to be read, in bytes: several readers of large results that are slow.
 pub const UNREAD_BYTES_DEFAULT: u64 = 512 << 20;
+/// The permission bits of a socket of which nothing is said: its owner's alone.
+pub const SOCKET_MODE_DEFAULT: u32 = 0o600;
 /// Two of the largest messages: less than that would make some of them impossible to send.
 const USER_BYTES_MIN: u64 = 2 * FRAME_BYTES_MAX as u64;
 
@@ -40,6 +42,7 @@ pub(super) struct File {
 pub(super) struct SupervisorFile {
     pub socket: Option<PathBuf>,
     pub workers: Option<PathBuf>,
+    pub include: Option<Spanned<String>>,
     #[serde(deserialize_with = "duration")]
     pub shutdown_grace: Duration,
     #[serde(deserialize_with = "message_bytes")]
@@ -82,6 +85,7 @@ impl Default for SupervisorFile {
         SupervisorFile {
             socket: None,
             workers: None,
+            include: None,
             shutdown_grace: Duration::from_secs(10),
             message_bytes: limits.message_bytes,
             total_bytes: limits.total_bytes,
@@ -96,7 +100,7 @@ impl Default for SupervisorFile {
             max_connections_per_user: None,
             unread_bytes: UNREAD_BYTES_DEFAULT,
             unfinished_bytes: 64 << 20,
-            socket_mode: 0o600,
+            socket_mode: SOCKET_MODE_DEFAULT,
             socket_user: None,
             socket_group: None,
             kill: None,

@@ -14,6 +14,9 @@ use crate::sys::{self, Limit};
 const PASSES: [&str; 8] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR"];
 /// For a supervisor that was started without one.
 const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
+/// What a service manager tells the supervisor itself. A worker that took it for its own would speak in its name.
+const SUPERVISORS_OWN: [&str; 7] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES"];
 /// Variables that only the supervisor sets.
 const RESERVED: &str = "WORKHALL_";
 
@@ -76,6 +79,9 @@ impl SettingsFile<'_> {
         let group = self.group.map(|group| group.number).or(account.map(|account| account.group));
         if let (Some(user), None) = (self.user, group) {
             anyhow::bail!("`user` {} has no entry in the user database: set `group` too", user.number);
+        }
+        if let Some(own) = self.pass_environment.iter().find(|own| SUPERVISORS_OWN.contains(&&*own.0)) {
+            anyhow::bail!("`pass_environment`: `{}` is what the service manager tells the supervisor alone", own.0);
         }
         let groups = self.user.map(|_| account.map_or_else(Vec::new, |account| account.groups.clone()));
         let shown = [

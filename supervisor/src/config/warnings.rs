@@ -6,6 +6,11 @@ impl Config {
     /// What a person may want to know although the file is correct.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        if self.classes.is_empty() && self.workers_dir.is_none() {
+            warnings.push(
+                "there are no classes yet: every call is refused until a file that `include` names has one".into(),
+            );
+        }
         for class in &self.classes {
             if let Some(dir) = class.directory.as_ref().filter(|dir| !dir.is_dir()) {
                 warnings.push(format!("class `{}`: there is no directory {}", class.policy.class, dir.display()));

@@ -191,8 +191,9 @@ mod tests {
         let (mut blocked, this) = (SigSet::empty(), SigSet::thread_get_mask().unwrap());
         blocked.add(Signal::SIGUSR1);
         blocked.thread_block().unwrap();
-        let (pid, lines) =
-            said("echo $$; cut -d' ' -f5 /proc/$$/stat; echo $SAID; umask; pwd; ulimit -n; env; cat /proc/$$/status");
+        let (pid, lines) = said(
+            "echo $$; cut -d' ' -f5 /proc/$$/stat; echo $SAID; umask; pwd; ulimit -n; env; exec cat /proc/self/status",
+        );
         assert_eq!(SigSet::thread_get_mask().unwrap(), blocked | this, "our mask is as it was");
         this.thread_set_mask().unwrap();
         let pid = pid.to_string();

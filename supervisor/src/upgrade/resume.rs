@@ -22,6 +22,7 @@ use crate::connection::{Connection, Peer};
 use crate::diagnostics::{go_on, say};
 use crate::event_loop::{EventLoop, Process, Setup};
 use crate::name_lock::NameLocks;
+use crate::notify::Notifier;
 use crate::report::UpgradeReport;
 use crate::sys::{self, Interest, LeftOpen, Listener, Stream};
 use crate::token::Token;
@@ -80,6 +81,8 @@ fn take_over(
         descriptors: state.descriptors,
         trees: Trees::again(state.trees.clone()),
         no_new_privs: state.no_new_privs,
+        adopted: !state.socket_is_ours,
+        notifier: Notifier::from_environment(),
         not_enforced: std::mem::take(&mut state.not_enforced),
         // The core has its own.
         seed: 0,

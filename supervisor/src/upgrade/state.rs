@@ -81,8 +81,8 @@ pub struct State {
 /// A configuration as it was read. It is in force until it is read again, whatever the file says meanwhile.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CarriedConfig {
-    pub file: Option<PathBuf>,
-    pub text: String,
+    /// The files, the main one first, and their texts; none where there is no file.
+    pub texts: Vec<(PathBuf, String)>,
     /// Named by the command line.
     pub workers_dir: Option<PathBuf>,
 }
@@ -116,12 +116,11 @@ impl State {
             stopped_at: this.clock.on_the_kernels(),
             clock: this.clock,
             config: CarriedConfig {
-                file: config.file.clone(),
-                text: config.text.clone(),
+                texts: config.texts.clone(),
                 workers_dir: config.named_workers_dir().map(PathBuf::from),
             },
             socket: this.socket.clone(),
-            socket_is_ours: true,
+            socket_is_ours: !this.adopted,
             listener: sys::number(&this.listener),
             lock: sys::number(&this.lock),
             names: (names.to_path_buf(), sys::number(names_fd)),
@@ -158,11 +157,8 @@ impl State {
 
     /// The configuration that was in force, and is.
     pub fn config(&self) -> anyhow::Result<Config> {
-        let CarriedConfig { file, text, workers_dir } = &self.config;
-        let mut config = match file {
-            Some(file) => Config::parse(text, file)?,
-            None => Config::without_file(),
-        };
+        let CarriedConfig { texts, workers_dir } = &self.config;
+        let mut config = Config::parse_again(texts)?;
         if let Some(dir) = workers_dir {
             config.name_workers_dir(dir)?;
         }

@@ -1,0 +1,126 @@
+//! Files that `include` names: classes of their own, so that a package, or a person, adds a worker by adding a file.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobMatcher};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::file::{ClassFile, File};
+use super::{Placed, at};
+
+/// More files than this are a mistake, like a directory that is somebody else's.
+const FILES_MAX: usize = 10_000;
+
+/// A text with classes, and where it stands.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// None for what is in no file.
+    pub file: Option<PathBuf>,
+    pub text: String,
+    /// What its relative paths are relative to.
+    pub base: PathBuf,
+}
+
+impl Source {
+    pub fn new(file: &Path, text: String) -> anyhow::Result<Source> {
+        let base = std::path::absolute(file)?.parent().map(Path::to_path_buf).unwrap_or_default();
+        Ok(Source { file: Some(file.to_path_buf()), text, base })
+    }
+
+    pub fn parse<'de, T: Deserialize<'de>>(&'de self) -> anyhow::Result<T> {
+        toml::from_str(&self.text).map_err(|error| self.error(error.span(), error.message()))
+    }
+
+    /// An error of this text, with its place where it has one.
+    pub fn place(&self, error: anyhow::Error) -> anyhow::Error {
+        match (error.downcast::<Placed>(), &self.file) {
+            (Ok(Placed { span, message }), _) => self.error(Some(span), &message),
+            (Err(error), Some(file)) => error.context(file.display().to_string()),
+            (Err(error), None) => error,
+        }
+    }
+
+    fn error(&self, span: Option<std::ops::Range<usize>>, message: &str) -> anyhow::Error {
+        match &self.file {
+            Some(file) => anyhow::anyhow!("{}", at(file, &self.text, span, message)),
+            None => anyhow::anyhow!("{message}"),
+        }
+    }
+}
+
+/// What stands in an included file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Included {
+    #[serde(default)]
+    class: BTreeMap<Spanned<String>, ClassFile>,
+}
+
+/// Reads what the main text includes, in the order of the names, if it was not `read` before, and adds its classes to those of
+/// `file`. Returns all texts, the main one first, and in which of them each class stands that is not in the main one.
+pub(super) fn include(
+    main: Source,
+    read: Option<Vec<Source>>,
+    file: &mut File,
+) -> anyhow::Result<(Vec<Source>, BTreeMap<String, usize>)> {
+    let more = match (read, &file.supervisor.include) {
+        (Some(read), _) => read,
+        (None, None) => Vec::new(),
+        (None, Some(pattern)) => {
+            let paths = files(&main.base, pattern.get_ref())
+                .map_err(|message| main.place(Placed::at(pattern, format!("`include`: {message}"))))?;
+            let read = |path: &PathBuf| {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))?;
+                Source::new(path, text)
+            };
+            paths.iter().map(read).collect::<anyhow::Result<_>>()?
+        }
+    };
+    let (mut sources, mut from) = (vec![main], BTreeMap::new());
+    for source in more {
+        let included: Included = source.parse()?;
+        for (name, class) in included.class {
+            if file.class.contains_key(name.get_ref()) {
+                let name_of = |source: &Source| source.file.clone().unwrap_or_default().display().to_string();
+                let other = name_of(&sources[from.get(name.get_ref()).copied().unwrap_or(0)]);
+                let message = format!("class `{}` is in {other}, too: leave it in one of them", name.get_ref());
+                return Err(source.place(Placed::at(&name, message)));
+            }
+            from.insert(name.get_ref().clone(), sources.len());
+            file.class.insert(name.into_inner(), class);
+        }
+        sources.push(source);
+    }
+    Ok((sources, from))
+}
+
+/// The files of a directory whose names match, sorted.
+fn files(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+    let path = base.join(pattern);
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
+        return Err(format!("`{pattern}` names no files: write it like \"workers.d/*.toml\""));
+    };
+    let glob = GlobBuilder::new(name).literal_separator(true).build();
+    let glob: GlobMatcher =
+        glob.map_err(|error| format!("{error}: write it like \"workers.d/*.toml\""))?.compile_matcher();
+    let cannot = |error: std::io::Error| format!("cannot read the directory {}: {error}: make it", dir.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        let file_name = entry.file_name();
+        // What begins with a dot was hidden by somebody, like an editor.
+        let hidden = file_name.as_encoded_bytes().starts_with(b".") && !name.starts_with('.');
+        if !hidden && glob.is_match(&file_name) && !entry.path().is_dir() {
+            found.push(entry.path());
+        }
+        if found.len() > FILES_MAX {
+            return Err(format!("{} has more than {FILES_MAX} files that match `{name}`", dir.display()));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}

@@ -14,7 +14,6 @@ use workhall_protocol::terms::{Current, EndedBy};
 use super::connect::{Connection, connect, environment_socket, refused};
 use super::output::{Out, age};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
-use crate::diagnostics::say;
 
 pub const EXAMPLES: &str = "Examples:
   workhall kill counter                       discard what is pending, end after the current task
@@ -67,7 +66,7 @@ impl Kill {
         }
         let mut connection = connect(socket, self.timeout)?;
         let several = self.workers.len() > 1 || self.workers.iter().any(is_pattern);
-        let targets = self.expand(&mut connection)?;
+        let targets = self.expand(&mut connection, out)?;
         let mut tickets: Vec<(WorkerArgument, Ticket)> = Vec::new();
         for target in targets {
             let kill = KillMessage {
@@ -136,7 +135,7 @@ impl Kill {
     }
 
     /// Patterns become the names that exist now.
-    fn expand(&self, connection: &mut Connection) -> Result<Vec<WorkerArgument>, Failure> {
+    fn expand(&self, connection: &mut Connection, out: &mut Out) -> Result<Vec<WorkerArgument>, Failure> {
         if !self.workers.iter().any(is_pattern) {
             return Ok(self.workers.clone());
         }
@@ -152,8 +151,8 @@ impl Kill {
                     let matcher = glob.compile_matcher();
                     let mut matching: Vec<&str> = names.iter().copied().filter(|name| matcher.is_match(name)).collect();
                     matching.dedup();
-                    if matching.is_empty() {
-                        say(format_args!("no worker matches `{pattern}`: nothing to do"));
+                    if matching.is_empty() && self.wait && !self.json {
+                        out.line(format_args!("no worker matches `{pattern}`: nothing to do"));
                     }
                     targets.extend(matching.into_iter().map(|name| WorkerArgument::Name(name.to_string())));
                 }

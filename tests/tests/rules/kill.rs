@@ -547,8 +547,8 @@ fn a_pattern_kills_all_whose_names_match() {
     };
     assert_eq!(left(), ["a", "a/y", "b"]);
     assert_eq!(supervisor.kill(&["nobody-*"]), json!([]));
-    let nobody = supervisor.cli(&["kill", "nobody-*"]).ok();
-    assert!(nobody.err.contains("no worker matches `nobody-*`"), "{nobody:?}");
+    let nobody = supervisor.cli(&["kill", "nobody-*", "--wait"]).ok();
+    assert!(nobody.out.contains("no worker matches `nobody-*`"), "{nobody:?}");
     supervisor.kill(&["*"]);
     assert_eq!(left(), ["a/y"], "a star does not cross a slash");
     supervisor.kill(&["**"]);

@@ -141,14 +141,11 @@ impl Config {
     }
 
     /// The same from texts that were read before: the files that it includes are not looked for.
-    pub fn parse_again(texts: &[(PathBuf, String)]) -> anyhow::Result<Config> {
-        let mut sources = Vec::new();
-        for (file, text) in texts {
-            sources.push(Source::new(file, text.clone())?);
-        }
-        match sources.is_empty() {
-            true => Ok(Config::without_file()),
-            false => Config::parse_with(sources.remove(0), Some(sources)),
+    pub fn parse_again(texts: impl IntoIterator<Item = (PathBuf, String)>) -> anyhow::Result<Config> {
+        let mut sources = texts.into_iter().map(|(file, text)| Source::new(&file, text));
+        match sources.next() {
+            None => Ok(Config::without_file()),
+            Some(main) => Config::parse_with(main?, Some(sources.collect::<anyhow::Result<_>>()?)),
         }
     }
 

@@ -81,8 +81,11 @@ pub struct State {
 /// A configuration as it was read. It is in force until it is read again, whatever the file says meanwhile.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CarriedConfig {
-    /// The files, the main one first, and their texts; none where there is no file.
-    pub texts: Vec<(PathBuf, String)>,
+    pub file: Option<PathBuf>,
+    pub text: String,
+    /// The files that it includes, and their texts.
+    #[serde(default)]
+    pub included: Vec<(PathBuf, String)>,
     /// Named by the command line.
     pub workers_dir: Option<PathBuf>,
 }
@@ -116,7 +119,9 @@ impl State {
             stopped_at: this.clock.on_the_kernels(),
             clock: this.clock,
             config: CarriedConfig {
-                texts: config.texts.clone(),
+                file: config.file.clone(),
+                text: config.texts.first().map(|(_, text)| text.clone()).unwrap_or_default(),
+                included: config.texts.iter().skip(1).cloned().collect(),
                 workers_dir: config.named_workers_dir().map(PathBuf::from),
             },
             socket: this.socket.clone(),
@@ -157,8 +162,9 @@ impl State {
 
     /// The configuration that was in force, and is.
     pub fn config(&self) -> anyhow::Result<Config> {
-        let CarriedConfig { texts, workers_dir } = &self.config;
-        let mut config = Config::parse_again(texts)?;
+        let CarriedConfig { file, text, included, workers_dir } = &self.config;
+        let main = file.iter().map(|file| (file.clone(), text.clone()));
+        let mut config = Config::parse_again(main.chain(included.iter().cloned()))?;
         if let Some(dir) = workers_dir {
             config.name_workers_dir(dir)?;
         }

@@ -2,14 +2,14 @@
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use workhall_tests::harness::{Supervisor, is_root, text};
+use workhall_tests::harness::{Supervisor, bin_dir, is_root, text};
 
 const A: &str = "[class.a]\nexec = ['{bin}/test-worker']\n";
 const B: &str = "[class.b]\nexec = ['{bin}/test-worker']\n";
 
 /// Writes another configuration in the place of the first.
 fn write(supervisor: &Supervisor, config: &str) {
-    let bin = workhall_tests::harness::bin_dir().to_str().unwrap();
+    let bin = bin_dir().to_str().unwrap();
     supervisor.file("workhall.toml", &config.replace("{bin}", bin));
 }
 
@@ -187,4 +187,30 @@ fn who_may_not_administer_may_not_reload() {
     write(&supervisor, &format!("[supervisor]\nsocket_mode = '0666'\nadmin = {{ users = [1] }}\n{A}"));
     supervisor.cli(&["reload"]).ok();
     supervisor.cli_of(1, 1, &["reload"]).ok();
+}
+
+#[test]
+fn what_an_included_file_says_counts_at_a_reload_and_over_an_upgrade() {
+    let class = |grace: &str| format!("[class.more]\nexec = ['{{bin}}/test-worker']\nterm_grace = '{grace}'\n");
+    let written = |text: &str| text.replace("{bin}", bin_dir().to_str().unwrap());
+    let config = "[supervisor]\ninclude = 'more.d/*.toml'\n[class.a]\nexec = ['{bin}/test-worker']\n";
+    let supervisor = Supervisor::with_config_under(config, |dir| {
+        std::fs::create_dir(dir.join("more.d")).unwrap();
+        Vec::new()
+    });
+    let file = supervisor.path("more.d").join("more.toml");
+    std::fs::write(&file, written(&class("1s"))).unwrap();
+    let said = reload(&supervisor, &[]);
+    assert_eq!(said["added"], json!(["more"]), "{said}");
+    assert_eq!(supervisor.call(&["more", "count"]), 1);
+    std::fs::write(&file, written(&class("2s"))).unwrap();
+    let said = reload(&supervisor, &[]);
+    assert_eq!(said["changed"][0]["key"], "class.more.term_grace", "{said}");
+    // The text that was read is carried, whatever stands there now.
+    std::fs::write(&file, "not toml").unwrap();
+    supervisor.cli(&["upgrade"]).ok();
+    assert_eq!(supervisor.call(&["more", "count"]), 2);
+    assert_eq!(supervisor.call(&["more/another", "count"]), 1);
+    let refused = supervisor.cli(&["reload"]);
+    assert!(refused.code == 1 && refused.err.contains("more.toml"), "{refused:?}");
 }

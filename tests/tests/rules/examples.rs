@@ -374,4 +374,5 @@ fn obeys_kill_and_end_of_file(supervisor: &mut Supervisor, worker: &str) {
     supervisor.signal(Signal::SIGKILL);
     supervisor.ended();
     supervisor.until("the worker has noticed", |_| !lives(pid));
+    supervisor.until("all others have", |this| this.processes().is_empty());
 }

@@ -30,8 +30,8 @@ pub const QUESTIONS_MAX: usize = 16;
 /// So many empty buffers up to this size, in bytes, serve other connections next.
 const OUT_LARGE_SPARE_BYTES: usize = 256 << 10;
 const OUT_LARGE_SPARES_MAX: usize = 16;
-/// And more up to this size, until there are so many in all: enough for what a part of a turn writes of small
-/// messages. All others are given back.
+/// And more up to this size, until there are so many in all: enough for what one turn writes of small messages. All
+/// others are given back.
 const OUT_SPARE_BYTES: usize = 16 << 10;
 const OUT_SPARES_MAX: usize = 128;
 /// So many written bytes are left at the front of the output at least, before the rest is moved down.

@@ -1,5 +1,5 @@
 //! The one place that waits. A turn takes what one wake-up brings, lets the core decide, applies what it
-//! commands, and writes each connection once; where it brings much, part by part.
+//! commands, and writes each connection once. Where much is ready a turn is a part of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;
@@ -30,12 +30,9 @@ use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::token::{SERIAL_MASK, Token, next_serial};
 use crate::unix_signals::SignalPipe;
 
-/// How many events one wake-up brings at most.
-const EVENTS_MAX: usize = 1024;
-
-/// So many of them are a part: those who are told something because of it go to work while the next part is read, and what
-/// is touched stays in the cache until it is written.
-const EVENTS_TOGETHER: usize = 64;
+/// How many events one turn takes at most: enough that what is done once per turn costs little, so few that those who are
+/// told something go to work while others are read, and that what was touched is still in the cache when it is written.
+const EVENTS_MAX: usize = 64;
 
 /// How long the supervisor waits at its end for orphans that it has killed.
 const ORPHANS_END_WITHIN: Duration = Duration::from_secs(5);
@@ -213,11 +210,8 @@ impl EventLoop {
                 false => wake_at.map(|at| at.since(self.clock.now())),
             };
             self.poller.wait(timeout, &mut ready)?;
-            for part in ready.chunks(EVENTS_TOGETHER) {
-                for event in part {
-                    self.event(*event)?;
-                }
-                self.flush();
+            for event in &ready {
+                self.event(*event)?;
             }
             self.go_on_with_stalled();
             let now = self.clock.now();

@@ -255,8 +255,8 @@ impl Connection {
             let spare = std::mem::take(&mut self.out);
             let most = match spares.len() {
                 ..OUT_LARGE_SPARES_MAX => OUT_LARGE_SPARE_BYTES,
-                ..OUT_SPARES_MAX => OUT_SPARE_BYTES,
-                _ => 0,
+                OUT_LARGE_SPARES_MAX..OUT_SPARES_MAX => OUT_SPARE_BYTES,
+                OUT_SPARES_MAX.. => 0,
             };
             if (1..=most).contains(&spare.capacity()) {
                 spares.push(spare);

@@ -648,7 +648,8 @@ impl Checker {
     fn told_up_to(&mut self, key: ProcessKey, last: MessageId) {
         let in_flight = &self.processes[&key].in_flight;
         let Some(at) = in_flight.iter().position(|id| *id == last) else { return };
-        for id in in_flight[..=at].to_vec() {
+        let told = in_flight.iter().copied().take(at + 1).collect::<Vec<_>>();
+        for id in told {
             self.told(key, id, true);
         }
     }

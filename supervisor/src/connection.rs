@@ -261,7 +261,7 @@ impl Connection {
             let most = match spares.len() {
                 ..OUT_LARGE_SPARES_MAX => OUT_LARGE_SPARE_BYTES,
                 OUT_LARGE_SPARES_MAX..OUT_SPARES_MAX => OUT_SPARE_BYTES,
-                _ => 0,
+                OUT_SPARES_MAX.. => 0,
             };
             if (1..=most).contains(&spare.capacity()) {
                 spares.push(spare);

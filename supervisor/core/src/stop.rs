@@ -54,6 +54,11 @@ impl Stop {
         self.step
     }
 
+    /// Whether a step was taken.
+    pub fn has_begun(&self, step: Step) -> bool {
+        self.began[step as usize].is_some()
+    }
+
     /// Asked, and the current task still runs.
     pub fn waits_for_task(&self) -> bool {
         self.step == Step::Ask && self.idle_since.is_none()

@@ -26,6 +26,11 @@ impl Clock {
         now.since(Instant::default())
     }
 
+    /// Milliseconds since 1970, for people.
+    pub fn wall_ms() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+    }
+
     /// A number that differs from start to start, for the jitter of delays.
     pub fn seed() -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64

@@ -4,6 +4,7 @@
 //! that names file, line, column and what was expected.
 
 mod file;
+mod kept;
 mod patterns;
 mod people;
 mod settings;
@@ -28,6 +29,7 @@ use patterns::{Pattern, PatternKind, glob};
 pub use settings::Settings;
 
 use crate::access::{Allowed, Creds, Rights};
+use crate::journal;
 use crate::sys::{self, SocketAccess};
 
 /// Where the configuration is looked for when nobody says where.
@@ -60,6 +62,8 @@ pub struct Config {
     pub socket_access: SocketAccess,
     /// Who may do what beyond calls.
     pub rights: Rights,
+    /// What is kept of workers' lines and of events.
+    pub journal: journal::Settings,
     classes: Vec<Arc<Class>>,
     /// Patterns and the class of each, the most specific first.
     patterns: Vec<Pattern>,
@@ -94,6 +98,8 @@ pub struct Class {
     pub settings: Settings,
     /// Who may call its workers; everyone who may open the socket, if none.
     pub call: Option<Allowed>,
+    /// Who may read what its workers wrote, and what happened to them: nobody but who may administer, if none.
+    pub logs: Option<Allowed>,
 }
 
 impl Class {
@@ -263,7 +269,15 @@ impl Config {
     fn class_of_program(&self, name: &str, program: &Path) -> Class {
         let file = ClassFile { exec: vec![program.to_string_lossy().into_owned()], ..ClassFile::default() };
         let policy = Arc::new(file.policy(name));
-        Class { policy, exec: file.exec, directory: None, main: false, settings: self.plain.clone(), call: None }
+        Class {
+            policy,
+            exec: file.exec,
+            directory: None,
+            main: false,
+            settings: self.plain.clone(),
+            call: None,
+            logs: None,
+        }
     }
 }
 
@@ -320,8 +334,9 @@ impl File {
             let directory = class.directory.as_ref().map(|dir| base.join(dir));
             let settings = class.settings().with_context(|| format!("class `{name}`"))?;
             let call = class.call.as_ref().map(|list| list.allowed());
+            let logs = class.logs.as_ref().map(|list| list.allowed());
             let policy = Arc::new(class.policy(name));
-            let built = Arc::new(Class { policy, exec, directory, main: class.main, settings, call });
+            let built = Arc::new(Class { policy, exec, directory, main: class.main, settings, call, logs });
             classes.push(built.clone());
             match &class.names {
                 None => patterns.push(Pattern {
@@ -379,6 +394,7 @@ impl File {
             unfinished_bytes: size(supervisor.unfinished_bytes),
             socket_access: supervisor.socket_access(),
             rights: supervisor.rights(),
+            journal: supervisor.journal(),
             classes,
             patterns,
             workers_dir: None,

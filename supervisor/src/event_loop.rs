@@ -23,7 +23,9 @@ use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer, READ_BYTES};
 use crate::diagnostics::{say, say_what_was_lost};
+use crate::journal::Journal;
 use crate::name_lock::NameLocks;
+use crate::output::Outputs;
 use crate::process_tree::{self, Foreign, Inherited, Sweep};
 use crate::reaper::Reserve;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
@@ -56,6 +58,8 @@ pub(crate) struct Process {
     pub group: Option<Group>,
     /// The hunt for what it left behind, once it has ended.
     pub sweep: Option<Sweep>,
+    /// Where it writes.
+    pub outputs: Outputs,
 }
 
 /// A supervisor at work.
@@ -116,6 +120,8 @@ pub struct EventLoop {
     pub(crate) sweeping: BTreeSet<usize>,
     /// A child has ended that may be an adopted one.
     pub(crate) reap_adopted: bool,
+    /// What workers wrote, and what happened to them.
+    pub(crate) journal: Journal,
     /// Held as long as the supervisor lives.
     _lock: LockFile,
 }
@@ -147,6 +153,10 @@ pub struct Setup {
 impl EventLoop {
     /// Takes everything and watches it; starts the main worker, if the configuration has one.
     pub fn new(setup: Setup) -> std::io::Result<EventLoop> {
+        let (journal, warning) = Journal::new(&setup.config.journal);
+        if let Some(warning) = warning {
+            say(format_args!("warning: {warning}"));
+        }
         let mut this = EventLoop {
             core: Core::new(setup.config.limits.clone(), setup.seed),
             own: sys::own_creds(),
@@ -187,6 +197,7 @@ impl EventLoop {
             hunted: BTreeMap::new(),
             sweeping: BTreeSet::new(),
             reap_adopted: false,
+            journal,
             _lock: setup.lock,
         };
         this.poller.add(&this.listener, Token::Listener.pack(), READ)?;
@@ -204,7 +215,7 @@ impl EventLoop {
         self.flush();
         while !self.stopped {
             let wake_at = [self.core.next_deadline(), self.accept_again].into_iter().flatten().min();
-            let timeout = match self.has_unfinished_turns() {
+            let timeout = match self.has_unfinished_turns() || self.has_hungry_followers() {
                 true => Some(Default::default()),
                 false => wake_at.map(|at| at.since(self.clock.now())),
             };
@@ -218,6 +229,7 @@ impl EventLoop {
             self.apply();
             self.hunt();
             self.answer_questions();
+            self.feed_followers();
             if self.accept_again.is_some_and(|at| at <= now) {
                 self.accept_again = None;
                 self.resume_accepting()?;
@@ -284,6 +296,7 @@ impl EventLoop {
                     self.process_ended(slot);
                 }
             }
+            Token::Output { slot, stderr, serial } => self.output_readable(slot, serial, stderr),
             Token::Tree { slot, serial } => {
                 if self.processes.get(slot).is_some_and(|process| process.serial & SERIAL_MASK == serial) {
                     self.end_tree(slot, false);

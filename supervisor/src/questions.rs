@@ -14,7 +14,7 @@ use crate::connection::QUESTIONS_MAX;
 use crate::event_loop::EventLoop;
 use crate::report::{
     AskerReport, ClassLimits, Counts, DeadTotalsReport, ExitReport, LedgerReport, LimitsReport, MailboxReport,
-    SenderReport, StatusReport, ViolationReport, WorkerInfo, WorkerRow,
+    SenderReport, StatusReport, ViolationReport, WorkerInfo, WorkerRow, kept,
 };
 
 /// How many senders `status` names, the largest.
@@ -87,6 +87,7 @@ impl EventLoop {
         let (limits, total_bytes_used) = self.core.limits();
         let (processes_used, processes_queued) = self.core.places();
         let dead = self.core.dead_totals();
+        let (logs, events) = kept(&self.journal);
         let mut senders: Vec<SenderReport> =
             self.core.charges().map(|(account, charge)| SenderReport::new(account, charge)).collect();
         senders.sort_unstable_by_key(|sender| (std::cmp::Reverse(sender.bytes), sender.user, sender.worker));
@@ -120,6 +121,8 @@ impl EventLoop {
                 violations: counters.violations,
             },
             dead_letters: DeadTotalsReport { messages: dead.messages, bytes: dead.bytes, dropped: dead.dropped },
+            logs,
+            events,
             senders,
             limits: LimitsReport {
                 message_bytes: limits.message_bytes,

@@ -59,6 +59,7 @@ impl EventLoop {
             sys::end_input(self.connections[index].stream());
             self.read_all(index);
         }
+        self.end_output(slot);
         let exit = match sys::reap(&self.processes[slot].pidfd) {
             Ok(Some(exit)) => exit,
             Ok(None) => return,
@@ -164,6 +165,7 @@ impl EventLoop {
             self.reserve.fill();
             for slot in gone {
                 self.sweeping.remove(&slot);
+                self.end_output(slot);
                 // The kernel forgets the watch of its group with the descriptor.
                 let process = self.processes.remove(slot);
                 self.forget_name(process.key);

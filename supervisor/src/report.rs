@@ -1,11 +1,15 @@
 //! The answers to `list`, `info`, `status` and `dead`: made by the daemon, shown by the command line.
 //! Keys are only ever added.
 
+mod kept;
+
 use serde::{Deserialize, Serialize};
 use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, Policy, State, WorkerView};
 use workhall_protocol::terms::{DeadReason, Exit, StartStage};
 
 use crate::access::{Account, Owner};
+pub(crate) use kept::kept;
+pub use kept::{EventsReport, LinesReport};
 
 /// One row of `workhall ps`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -183,6 +187,12 @@ pub struct StatusReport {
     pub counts: Counts,
     /// Dead letters that are kept, and those that had to leave.
     pub dead_letters: DeadTotalsReport,
+    /// Lines that workers wrote.
+    #[serde(default)]
+    pub logs: LinesReport,
+    /// What happened to workers and messages.
+    #[serde(default)]
+    pub events: EventsReport,
     /// Who is charged for how much of what waits, the largest first.
     pub senders: Vec<SenderReport>,
     /// The bounds.

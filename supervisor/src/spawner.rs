@@ -18,6 +18,7 @@ use workhall_protocol::terms::StartStage;
 use crate::cgroup::Group;
 use crate::config::Class;
 use crate::launcher::{self, Plan, cannot_execute};
+use crate::output::{Output, Outputs};
 use crate::sys::{self, Inherit, Stream};
 
 /// A process that was started.
@@ -31,6 +32,8 @@ pub struct Spawned {
     pub stream: Stream,
     /// What it shares with the supervisor.
     pub page: MarkPage,
+    /// Where it writes.
+    pub outputs: Outputs,
 }
 
 /// Why there is no process: how far it had come, and the reason for people.
@@ -59,6 +62,10 @@ pub fn spawn(
     let setup = |what: &'static str| move |error: io::Error| (StartStage::Setup, failed(what, &error));
     let (stream, theirs) = sys::stream_pair().map_err(setup("cannot make its connection"))?;
     let (page, page_fd) = MarkPage::create().map_err(setup("cannot make its mark page"))?;
+    let owner = Some(class.runs_as()).filter(|creds| *creds != sys::own_creds()).map(|creds| (creds.uid, creds.gid));
+    let (out, their_out) = sys::output_pipe(owner).map_err(setup("cannot make the pipe of its stdout"))?;
+    let (err, their_err) = sys::output_pipe(owner).map_err(setup("cannot make the pipe of its stderr"))?;
+    let outputs = [out, err].map(|pipe| Some(Output::new(pipe)));
     let connection = Inherit::new(&theirs).map_err(setup("cannot hand over its connection"))?;
     let marks = Inherit::new(&page_fd).map_err(setup("cannot hand over its mark page"))?;
     let _name = Inherit::new(&lock).map_err(setup("cannot hand over the lock of its name"))?;
@@ -71,12 +78,14 @@ pub fn spawn(
         .env("WORKHALL_NUMBER", process.number.0.to_string())
         .env("WORKHALL_GENERATION", process.generation.to_string())
         .env("WORKHALL_SOCKET", around.socket)
+        .stdout(their_out)
+        .stderr(their_err)
         .process_group(0);
     #[allow(clippy::zombie_processes, reason = "the event loop reaps it through its pidfd")]
     let mut child = command.spawn().map_err(|error| spawn_failed(&plan, &error))?;
     let pid = child.id() as i32;
     match sys::open_pidfd(pid) {
-        Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page }),
+        Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page, outputs }),
         Err(error) => {
             // Nobody would notice its end: it must not live.
             end(&mut child, around.group);

@@ -1,7 +1,8 @@
 //! The only place of this crate that names the operating system's interfaces: nix, rustix and interprocess. Here are
 //! sockets, waiting and children; `own.rs` is about the process itself, `people.rs` about users,
-//! `stderr.rs` about what is said. Thin: each function is one thing that the kernel does, and decides nothing.
+//! `stderr.rs` about what is said, `output.rs` about what workers say. Thin: each function is one thing that the kernel does, and decides nothing.
 
+mod output;
 mod own;
 mod people;
 mod stderr;
@@ -33,6 +34,7 @@ use workhall_protocol::terms::Exit;
 
 use crate::access::Creds;
 
+pub use output::output_pipe;
 pub use own::*;
 pub use people::*;
 pub use stderr::Stderr;

@@ -7,6 +7,7 @@ mod connect;
 mod dead;
 mod kill;
 mod output;
+mod read;
 mod serve;
 mod show;
 mod wait;
@@ -60,6 +61,12 @@ enum Command {
     /// Show the supervisor: the ledger, limits, uptime, configuration
     #[command(after_help = "Examples:\n  workhall status\n  workhall status --json | jq .ledger")]
     Status(show::Status),
+    /// Show what workers wrote on stdout and stderr
+    #[command(after_help = read::LOGS_EXAMPLES)]
+    Logs(read::Logs),
+    /// Show what happened to workers and messages
+    #[command(after_help = read::EVENTS_EXAMPLES)]
+    Events(read::Events),
     /// Wait until a worker is idle, gone or empty
     #[command(after_help = "Example:\n  workhall wait counter --idle --timeout 30s")]
     Wait(wait::Wait),
@@ -105,6 +112,8 @@ pub fn run() -> ExitCode {
         Command::Ps(command) => command.run(socket),
         Command::Info(command) => command.run(socket),
         Command::Status(command) => command.run(socket),
+        Command::Logs(command) => command.run(socket),
+        Command::Events(command) => command.run(socket),
         Command::Wait(command) => command.run(socket),
         Command::Dead(command) => command.run(socket),
         Command::Resume(command) => command.run(socket),

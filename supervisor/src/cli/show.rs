@@ -266,6 +266,27 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
             count(dead.dropped)
         ),
     ));
+    let (logs, events) = (&status.logs, &status.events);
+    lines.push((
+        "logs",
+        format!(
+            "{} of {} lines kept, {} of {}; {} older ones dropped",
+            count(logs.lines),
+            count(logs.lines_max),
+            bytes(logs.bytes),
+            bytes(logs.bytes_max),
+            count(logs.dropped)
+        ),
+    ));
+    lines.push((
+        "events",
+        format!(
+            "{} of {} kept; {} older ones dropped",
+            count(events.events),
+            count(events.events_max),
+            count(events.dropped)
+        ),
+    ));
     lines.push((
         "messages",
         format!(

@@ -1,0 +1,159 @@
+//! What workers write on stdout and stderr: read in the event loop, line by line.
+//!
+//! Each has two pipes of its own. A pipe breaks when its last reader goes, and whoever writes to it then dies of SIGPIPE,
+//! in the middle of a task that was to be finished although the supervisor is gone (rule D7). So the end that a worker
+//! inherits is open for reading too: as long as anybody can write there is a reader, whatever becomes of the supervisor.
+//! Nothing needs to be kept open for it beside stdout and stderr themselves, no signal is ignored that
+//! programs expect, `/dev/stdout` can be opened as ever (a socket cannot), and nobody ever reads there. After the
+//! supervisor's death what is written fills the pipe (64 KiB of each stream, as a rule); who writes more then waits until it
+//! is ended. A file in memory would have no such limit, and none while the supervisor lives either. A process that goes
+//! on reading after the supervisor's death would be one more to be watched and upgraded.
+//!
+//! Of each pipe little is read in a turn, so who writes without an end is slowed down to what all have, and holds up
+//! nobody. At the end of a process everything that it wrote is read before its end is known to anybody.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+
+use workhall_core::ProcessKey;
+
+use crate::clock::Clock;
+use crate::event_loop::EventLoop;
+use crate::journal::{Line, Splitter, Stream};
+use crate::sys::Interest;
+use crate::token::{SERIAL_MASK, Token};
+
+/// How much one turn reads from one pipe, in bytes.
+const READ_BYTES: usize = 8 << 10;
+/// With more lines than this in one read the next one is shorter: each line costs, however short it is.
+const LINES_TURN: usize = 128;
+/// But no shorter than this, in bytes.
+const READ_BYTES_MIN: usize = 256;
+/// How often a pipe is read at most when all that was written is wanted: more than a user's pipe can hold.
+const READS_MAX: usize = 160;
+
+const READ: Interest = Interest { read: true, write: false };
+
+/// The pipes of one process, while anybody may write to them: stdout and stderr.
+pub(crate) type Outputs = [Option<Output>; 2];
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pipe: File,
+    splitter: Splitter,
+    /// How much one turn reads, in bytes.
+    room: usize,
+}
+
+impl Output {
+    /// Ours of a pipe.
+    pub fn new(pipe: File) -> Output {
+        Output { pipe, splitter: Splitter::default(), room: READ_BYTES }
+    }
+}
+
+/// What a read found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Bytes,
+    Nothing,
+    End,
+}
+
+impl EventLoop {
+    /// Watches what a process writes.
+    pub(crate) fn watch_outputs(&self, slot: usize) -> io::Result<()> {
+        let process = &self.processes[slot];
+        for stream in Stream::BOTH {
+            if let Some(output) = &process.outputs[stream as usize] {
+                let token = Token::Output { slot, stderr: stream == Stream::Stderr, serial: process.serial };
+                self.poller.add(&output.pipe, token.pack(), READ)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// There is something to read.
+    pub(crate) fn output_readable(&mut self, slot: usize, serial: u64, stderr: bool) {
+        if self.processes.get(slot).is_some_and(|process| process.serial & SERIAL_MASK == serial) {
+            self.read_output(slot, if stderr { Stream::Stderr } else { Stream::Stdout }, 1);
+        }
+    }
+
+    /// Reads what the processes of a name, or all, have written so far.
+    pub(crate) fn read_outputs(&mut self, name: Option<&str>) {
+        let wanted = |key: ProcessKey| name.is_none_or(|name| self.core.name(key).is_some_and(|own| **own == *name));
+        let slots: Vec<usize> =
+            self.processes.iter().filter(|(_, process)| wanted(process.key)).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.read_whole_output(slot);
+        }
+    }
+
+    /// Reads all that a process, or what it left behind, has written.
+    fn read_whole_output(&mut self, slot: usize) {
+        for stream in Stream::BOTH {
+            self.read_output(slot, stream, READS_MAX);
+        }
+    }
+
+    /// The same when it has ended: the line that it had begun is a line too.
+    pub(crate) fn end_output(&mut self, slot: usize) {
+        self.read_whole_output(slot);
+        for stream in Stream::BOTH {
+            let Some(output) = &mut self.processes[slot].outputs[stream as usize] else { continue };
+            let mut rest = Vec::new();
+            output.splitter.end(|text, cut| rest.push((String::from_utf8_lossy(text).into(), cut)));
+            self.write_down(slot, stream, rest);
+        }
+    }
+
+    fn read_output(&mut self, slot: usize, stream: Stream, reads: usize) {
+        // What is shared may be lent to a connection whose request has brought us here.
+        let mut room = [0; READ_BYTES];
+        for _ in 0..reads {
+            let Some(output) = &mut self.processes[slot].outputs[stream as usize] else { return };
+            let mut lines: Vec<(Box<str>, bool)> = Vec::new();
+            let bytes = if reads == 1 { output.room } else { READ_BYTES };
+            let found = match output.pipe.read(&mut room[..bytes]) {
+                Ok(0) => Found::End,
+                Ok(count) => {
+                    let each = |text: &[u8], cut| lines.push((String::from_utf8_lossy(text).into(), cut));
+                    output.splitter.take_in(&room[..count], self.journal.line_bytes, each);
+                    output.room = match lines.len() > LINES_TURN {
+                        true => (output.room / 2).max(READ_BYTES_MIN),
+                        false => (output.room * 2).min(READ_BYTES),
+                    };
+                    Found::Bytes
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Found::Bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Found::Nothing,
+                Err(_) => Found::End,
+            };
+            if found == Found::End {
+                output.splitter.end(|text, cut| lines.push((String::from_utf8_lossy(text).into(), cut)));
+            }
+            self.write_down(slot, stream, lines);
+            match found {
+                Found::Bytes => {}
+                Found::Nothing => return,
+                Found::End => {
+                    // The poller forgets it with the descriptor.
+                    self.processes[slot].outputs[stream as usize] = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn write_down(&mut self, slot: usize, stream: Stream, lines: Vec<(Box<str>, bool)>) {
+        let key = self.processes[slot].key;
+        let (false, Some(name), Some(policy)) = (lines.is_empty(), self.core.name(key), self.core.policy(key)) else {
+            return;
+        };
+        let (at_ms, number, generation) = (Clock::wall_ms(), key.number.0, key.generation.0);
+        let line = |(text, cut)| Line { at_ms, number, generation, policy: policy.clone(), stream, cut, text };
+        self.journal.write(name, lines.into_iter().map(line).collect());
+    }
+}

@@ -83,6 +83,7 @@ impl EventLoop {
                 self.core.handle(now, Event::SpawnFailed { process: key, stage, detail: detail.into() });
             }
             Err(Unstarted::Held) => {
+                self.read_earlier(key);
                 let detail = "a process of an earlier supervisor still holds the name";
                 self.core.handle(now, Event::Held { process: key, detail: detail.into() });
             }
@@ -117,6 +118,9 @@ impl EventLoop {
         // From here on it is watched: should its connection fail, its end is noticed like any other.
         let slot = self.add_process(process).map_err(|error| setup(&format!("cannot watch process {pid}"), &error))?;
         self.leaders.insert(pid);
+        if let Some(name) = self.core.name(key) {
+            self.names.note(name, pid);
+        }
         if self.watch_outputs(slot).is_err() {
             sys::kill_group(pid);
         }

@@ -5,9 +5,9 @@
 //! inherits is open for reading too: as long as anybody can write there is a reader, whatever becomes of the supervisor.
 //! Nothing needs to be kept open for it beside stdout and stderr themselves, no signal is ignored that
 //! programs expect, `/dev/stdout` can be opened as ever (a socket cannot), and nobody ever reads there. After the
-//! supervisor's death what is written fills the pipe (64 KiB of each stream, as a rule); who writes more then waits until it
-//! is ended. A file in memory would have no such limit, and none while the supervisor lives either. A process that goes
-//! on reading after the supervisor's death would be one more to be watched and upgraded.
+//! supervisor's death what is written fills the pipe (64 KiB of each stream, as a rule). Who writes more then waits, and
+//! keeps its name; so the next supervisor reads on, as soon as it wants the name. A file in memory would need nobody who
+//! reads, but has no bound while the supervisor lives either; a process that reads on would be one more to be watched.
 //!
 //! Of each pipe little is read in a turn, so who writes without an end is slowed down to what all have, and holds up
 //! nobody. At the end of a process everything that it wrote is read before its end is known to anybody.
@@ -20,7 +20,7 @@ use workhall_core::ProcessKey;
 use crate::clock::Clock;
 use crate::event_loop::EventLoop;
 use crate::journal::{Line, Splitter, Stream};
-use crate::sys::Interest;
+use crate::sys::{self, Interest};
 use crate::token::{SERIAL_MASK, Token};
 
 /// How much one turn reads from one pipe, in bytes.
@@ -31,6 +31,9 @@ const LINES_TURN: usize = 128;
 const READ_BYTES_MIN: usize = 256;
 /// How often a pipe is read at most when all that was written is wanted: more than a user's pipe can hold.
 const READS_MAX: usize = 160;
+
+/// The same of a process of an earlier supervisor, each time that its name is asked for: what a pipe holds as a rule.
+const EARLIER_READS_MAX: usize = 8;
 
 const READ: Interest = Interest { read: true, write: false };
 
@@ -106,6 +109,30 @@ impl EventLoop {
             let mut rest = Vec::new();
             output.splitter.end(|text, cut| rest.push((String::from_utf8_lossy(text).into(), cut)));
             self.write_down(slot, stream, rest);
+        }
+    }
+
+    /// Reads what a process of an earlier supervisor writes that keeps this name: in a full pipe it would wait for ever,
+    /// and the name with it.
+    pub(crate) fn read_earlier(&mut self, key: ProcessKey) {
+        let (Some(name), Some(policy)) = (self.core.name(key), self.core.policy(key)) else { return };
+        let Some(pid) = self.names.noted(name) else { return };
+        for (stream, number) in Stream::BOTH.into_iter().zip([1, 2]) {
+            let Some(mut pipe) = sys::open_pipe_of(pid, number) else { continue };
+            let (mut splitter, mut room, mut lines) = (Splitter::default(), [0; READ_BYTES], Vec::new());
+            let mut each = |text: &[u8], cut| {
+                let (at_ms, text) = (Clock::wall_ms(), String::from_utf8_lossy(text).into());
+                // Its own numbers were another supervisor's.
+                lines.push(Line { at_ms, number: 0, generation: 0, policy: policy.clone(), stream, cut, text });
+            };
+            for _ in 0..EARLIER_READS_MAX {
+                match pipe.read(&mut room) {
+                    Ok(count) if count > 0 => splitter.take_in(&room[..count], self.journal.line_bytes, &mut each),
+                    _ => break,
+                }
+            }
+            splitter.end(&mut each);
+            self.journal.write(name, lines);
         }
     }
 

@@ -2,14 +2,17 @@
 //! Keys are only ever added.
 
 mod kept;
+mod tree;
 
 use serde::{Deserialize, Serialize};
 use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, Policy, State, WorkerView};
-use workhall_protocol::terms::{DeadReason, Exit, StartStage};
+use workhall_protocol::terms::{DeadReason, EndedBy, Exit, StartStage};
 
 use crate::access::{Account, Owner};
+use crate::config::Settings;
 pub(crate) use kept::kept;
 pub use kept::{EventsReport, LinesReport};
+pub use tree::TreeReport;
 
 /// One row of `workhall ps`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,6 +62,18 @@ pub struct WorkerInfo {
     /// The row of `ps`.
     #[serde(flatten)]
     pub row: WorkerRow,
+    /// For how long the worker is in its state.
+    #[serde(default)]
+    pub state_ms: u64,
+    /// Why it has no process, for people; null if it has one.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// How far the end of its process has come; null if it is not to end.
+    #[serde(default)]
+    pub ending: Option<EndingReport>,
+    /// The processes that it has, and what they use; null without any.
+    #[serde(default)]
+    pub tree: Option<TreeReport>,
     /// What an empty method executes (rule C5).
     pub startup_method: Option<String>,
     /// Bytes of its messages, and the limits of its mailbox.
@@ -90,8 +105,20 @@ pub struct WorkerInfo {
     pub limits: ClassLimits,
     /// The program and its arguments.
     pub exec: Vec<String>,
+    /// The file that says so: the configuration, or the program in the workers directory.
+    #[serde(default)]
+    pub from: Option<String>,
     /// Workers of the same name that wait behind this one or end before it, by number.
     pub line: Vec<u64>,
+}
+
+/// How far the end of a process has come (rule K4).
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct EndingReport {
+    /// `ask`, `term` or `kill`.
+    pub step: EndedBy,
+    /// For how long this step lasts.
+    pub step_ms: u64,
 }
 
 /// Bytes of messages, and the limits of a mailbox.
@@ -123,6 +150,21 @@ pub struct ClassLimits {
     pub task_timeout_ms: Option<u64>,
     /// A process without anything to do.
     pub idle_timeout_ms: Option<u64>,
+    /// How long a kill waits for the current task.
+    #[serde(default)]
+    pub task_grace_ms: Option<u64>,
+    /// From the end of the task until SIGTERM.
+    #[serde(default)]
+    pub exit_grace_ms: u64,
+    /// From SIGTERM until SIGKILL.
+    #[serde(default)]
+    pub term_grace_ms: u64,
+    /// Bytes of all its processes.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// Its processes and threads.
+    #[serde(default)]
+    pub processes: Option<u64>,
     /// How often a message may be executed whose process dies meanwhile.
     pub attempts: u8,
     /// When the worker pauses.
@@ -427,14 +469,19 @@ impl ExitReport {
 }
 
 impl ClassLimits {
-    /// Of a policy.
-    pub fn new(policy: &Policy) -> ClassLimits {
+    /// Of a policy, and of what its class sets for processes.
+    pub fn new(policy: &Policy, settings: Option<&Settings>) -> ClassLimits {
         let millis = |duration: std::time::Duration| duration.as_millis() as u64;
         let limit = &policy.crash_limit;
         ClassLimits {
             start_timeout_ms: millis(policy.start_timeout),
             task_timeout_ms: policy.task_timeout.map(millis),
             idle_timeout_ms: policy.idle_timeout.map(millis),
+            task_grace_ms: policy.task_grace.map(millis),
+            exit_grace_ms: millis(policy.exit_grace),
+            term_grace_ms: millis(policy.term_grace),
+            memory_bytes: settings.and_then(|settings| settings.memory),
+            processes: settings.and_then(|settings| settings.processes),
             attempts: policy.attempts,
             crash_limit: CrashLimitReport {
                 crashes: limit.crashes,

@@ -34,7 +34,7 @@ use workhall_protocol::terms::Exit;
 
 use crate::access::Creds;
 
-pub use output::output_pipe;
+pub use output::{open_pipe_of, output_pipe};
 pub use own::*;
 pub use people::*;
 pub use stderr::Stderr;

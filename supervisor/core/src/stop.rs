@@ -99,6 +99,16 @@ impl Stop {
         }
     }
 
+    /// When its first step began.
+    pub fn began_at(&self) -> Instant {
+        self.began.iter().flatten().next().copied().unwrap_or(self.acted)
+    }
+
+    /// When the step began that it is at.
+    pub fn step_began_at(&self) -> Instant {
+        self.began[self.step as usize].unwrap_or(self.acted)
+    }
+
     /// How long each step took, given when the process ended; none for a step not taken.
     pub fn durations(&self, ended: Instant) -> [Option<Duration>; 3] {
         core::array::from_fn(|step| {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -21,6 +21,14 @@ pub fn output_pipe(owner: Option<(u32, u32)>) -> io::Result<(File, OwnedFd)> {
         nix::unistd::fchown(&theirs, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
     }
     Ok((File::from(reader), theirs.into()))
+}
+
+/// Opens the reading end of a pipe that another process has open under this number, without waiting; none if that is no
+/// pipe, or may not be opened.
+pub fn open_pipe_of(pid: i32, number: i32) -> Option<File> {
+    let path = format!("/proc/{pid}/fd/{number}");
+    let is_pipe = std::fs::metadata(&path).is_ok_and(|meta| meta.file_type().is_fifo());
+    is_pipe.then(|| File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).ok())?
 }
 
 #[cfg(test)]

@@ -277,6 +277,31 @@ fn d07_after_the_supervisors_death_a_worker_goes_on_printing_and_finishes_its_ta
 }
 
 #[test]
+fn d07_a_worker_that_prints_much_after_the_supervisors_death_ends_when_the_next_one_wants_its_name() {
+    let mut supervisor = supervisor("[supervisor]\nlogs = { lines = 50_000, bytes = '64MiB' }\n");
+    let base = supervisor.path("");
+    let script = "open(base + 'begun', 'a').write('x\\n')\nwhile not os.path.exists(base + 'go'): time.sleep(0.005)\nfor n in range(20_000): print('late', n, flush=True)\nopen(base + 'ended', 'a').write('x\\n')";
+    supervisor.cli(&["call", "w", "run", &format!("base = '{}'\n{script}", base.display())]).ok();
+    supervisor.until_lines("begun", 1);
+    let pid = supervisor.worker_pid("w");
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.ended();
+    supervisor.let_go();
+    supervisor.until("it waits in its full pipe", |_| {
+        std::fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|wchan| wchan.contains("pipe"))
+    });
+    supervisor.restart();
+    run(&supervisor, "w", "print('again', flush=True)");
+    assert_eq!((supervisor.lines("ended").len(), lives(pid)), (1, false), "its task was finished");
+    let texts = texts(&supervisor, "w");
+    assert_eq!(texts.last().unwrap(), "again");
+    // What it wrote last has gone with its pipe. What came before was read, a line in two parts where a read has ended.
+    let before: String = (0..8_000).map(|n| format!("late {n}")).collect();
+    assert!(texts.concat().starts_with(&before), "{} lines", texts.len());
+    supervisor.no_overlap();
+}
+
+#[test]
 fn a_worker_of_another_user_may_open_its_stdout_again_and_a_closed_one_costs_nothing() {
     if is_root() {
         let config = format!("[class.w]\nexec = ['{}', '-S', '{{dir}}/worker.py']\nuser = 'daemon'\n", python());

@@ -11,6 +11,7 @@ mod events;
 mod examples;
 mod exhaustion;
 mod hostile;
+mod info;
 mod journal;
 mod kill;
 mod kill_ladder;

@@ -1,7 +1,9 @@
 //! Effect to act: one exhaustive match, and nothing is decided here.
 
 use std::borrow::Cow;
+use std::io;
 use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
 
 use workhall_core::{Effect, Event, KillReport, Mark, Outcome, ProcessKey, ReplyTo};
 use workhall_protocol::args::Payload;
@@ -12,6 +14,7 @@ use crate::cgroup::Group;
 use crate::config::Class;
 use crate::connection::Peer;
 use crate::event_loop::{EventLoop, Process};
+use crate::name_lock::Place;
 use crate::process_tree::Sweep;
 use crate::spawner::{self, Surroundings};
 use crate::sys;
@@ -71,22 +74,17 @@ impl EventLoop {
             Err(Unstarted::Failed((stage, detail))) => {
                 self.core.handle(now, Event::SpawnFailed { process: key, stage, detail: detail.into() });
             }
-            Err(Unstarted::Held) => {
-                let detail = "a process of an earlier supervisor still holds the name";
+            Err(Unstarted::Held(detail)) => {
                 self.core.handle(now, Event::Held { process: key, detail: detail.into() });
             }
         }
     }
 
     fn try_spawn(&mut self, key: ProcessKey) -> Result<usize, Unstarted> {
-        let setup = |stage: &str, error: &std::io::Error| (StartStage::Setup, spawner::failed(stage, error));
-        let (Some(name), Some(class)) = (self.core.name(key), self.class_of_process(key)) else {
-            return Err((StartStage::Setup, "the worker or its class has gone".to_string()).into());
-        };
+        let (lock, place) = self.take_name(key)?;
+        let Some((name, class)) = self.core.name(key).zip(self.class_of_process(key)) else { return Err(gone()) };
         let creds = class.runs_as();
-        let lock = self.names.take(name).map_err(|error| setup("cannot lock its name", &error))?;
-        let lock = lock.ok_or(Unstarted::Held)?;
-        let group = self.trees.group(key, &class.settings);
+        let group = self.trees.group(key, place, &class.settings);
         let group = group.map_err(|error| setup("cannot make its control group", &error))?;
         let spawned = spawner::spawn(class, name, key, self.surroundings(group.as_ref()), lock)?;
         let (pid, serial) = (spawned.pid, self.take_serial());
@@ -111,6 +109,19 @@ impl EventLoop {
             Err(_) => sys::kill_group(pid),
         }
         Ok(slot)
+    }
+
+    /// The lock on the name of a worker and its place, once nothing of an earlier supervisor is in the way (rule D7).
+    fn take_name(&mut self, key: ProcessKey) -> Result<(OwnedFd, Place), Unstarted> {
+        let name = self.core.name(key).ok_or_else(gone)?;
+        let lock = self.names.take(name).map_err(|error| setup("cannot lock its name", &error))?;
+        let lock = lock.ok_or(Unstarted::Held("a process of an earlier supervisor still holds the name"))?;
+        let place = self.names.place(name);
+        match self.trees.end_left_behind(place) {
+            Ok(true) => Ok((lock, place)),
+            Ok(false) => Err(Unstarted::Held("what a process of an earlier supervisor left behind is being ended")),
+            Err(error) => Err(setup("cannot end what an earlier supervisor left behind", &error).into()),
+        }
     }
 
     fn deliver(&mut self, key: ProcessKey, slot: u32, id: workhall_protocol::ids::MessageId) {
@@ -246,8 +257,8 @@ impl EventLoop {
 
 /// Why there is no process.
 enum Unstarted {
-    /// The name is locked.
-    Held,
+    /// Something of an earlier supervisor is in the way.
+    Held(&'static str),
     /// Stage and reason.
     Failed(spawner::Failed),
 }
@@ -256,6 +267,14 @@ impl From<spawner::Failed> for Unstarted {
     fn from(failed: spawner::Failed) -> Unstarted {
         Unstarted::Failed(failed)
     }
+}
+
+fn setup(what: &str, error: &io::Error) -> spawner::Failed {
+    (StartStage::Setup, spawner::failed(what, error))
+}
+
+fn gone() -> Unstarted {
+    Unstarted::Failed((StartStage::Setup, "the worker or its class has gone".to_string()))
 }
 
 fn kill_report(report: &KillReport) -> OutcomeBody<'_> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <the supervisor's own group>/workhall-<its pid>/supervisor     itself, only where controllers are to be enabled
-//!                                                /<number>.<generation>
+//!                                                /<number>.<generation>.<the place of the worker's name>
 //! ```
 //!
 //! Where systemd has put the supervisor into `NAME.service/supervisor` (`DelegateSubgroup=supervisor`), its own group is
@@ -23,7 +23,12 @@ use serde::{Deserialize, Serialize};
 use workhall_core::ProcessKey;
 
 use crate::config::Settings;
+use crate::name_lock::Place;
 use crate::sys;
+
+use self::left_behind::LeftBehind;
+
+mod left_behind;
 
 /// The beginning of the name of a supervisor's directory; its process id follows.
 const PREFIX: &str = "workhall-";
@@ -61,10 +66,19 @@ impl Trees {
         }
     }
 
-    /// A new group for a life, where there are groups.
-    pub fn group(&self, process: ProcessKey, settings: &Settings) -> io::Result<Option<Group>> {
+    /// Ends what an earlier supervisor's life of this name has left in its group, although it does not hold the name's
+    /// lock any more (rule D7). Returns whether nothing is left; else it is to be asked again.
+    pub fn end_left_behind(&mut self, place: Place) -> io::Result<bool> {
+        match self {
+            Trees::Cgroups(cgroups) => cgroups.left.end(place),
+            Trees::Subreaper { .. } => Ok(true),
+        }
+    }
+
+    /// A new group for a life of the worker whose name has this place, where there are groups.
+    pub fn group(&self, process: ProcessKey, place: Place, settings: &Settings) -> io::Result<Option<Group>> {
         let Trees::Cgroups(cgroups) = self else { return Ok(None) };
-        let group = cgroups.group(process)?;
+        let group = cgroups.group(process, place)?;
         for (file, controller, limit) in
             [("memory.max", "memory", settings.memory), ("pids.max", "pids", settings.processes)]
         {
@@ -116,13 +130,15 @@ impl Trees {
     pub fn carried(&self) -> CarriedTrees {
         match self {
             Trees::Subreaper { why } => CarriedTrees::Subreaper { why: why.clone() },
-            Trees::Cgroups(Cgroups { parent, apart, base, enabled, enabled_in_parent }) => CarriedTrees::Cgroups {
-                apart: *apart,
-                parent: parent.clone(),
-                base: base.clone(),
-                enabled: enabled.clone(),
-                enabled_in_parent: enabled_in_parent.clone(),
-            },
+            Trees::Cgroups(Cgroups { parent, apart, base, enabled, enabled_in_parent, left: _ }) => {
+                CarriedTrees::Cgroups {
+                    apart: *apart,
+                    parent: parent.clone(),
+                    base: base.clone(),
+                    enabled: enabled.clone(),
+                    enabled_in_parent: enabled_in_parent.clone(),
+                }
+            }
         }
     }
 
@@ -131,7 +147,8 @@ impl Trees {
         match carried {
             CarriedTrees::Subreaper { why } => Trees::Subreaper { why },
             CarriedTrees::Cgroups { parent, apart, base, enabled, enabled_in_parent } => {
-                Trees::Cgroups(Cgroups { parent, apart, base, enabled, enabled_in_parent })
+                let left = LeftBehind::find(&parent, &base);
+                Trees::Cgroups(Cgroups { parent, apart, base, enabled, enabled_in_parent, left })
             }
         }
     }
@@ -149,6 +166,8 @@ pub struct Cgroups {
     enabled: Vec<String>,
     /// Of these, those that were not enabled in the parent before.
     enabled_in_parent: Vec<String>,
+    /// What earlier supervisors of this socket have left, by the names of their workers.
+    left: LeftBehind,
 }
 
 impl Cgroups {
@@ -171,7 +190,8 @@ impl Cgroups {
     }
 
     fn check(parent: PathBuf, apart: bool, base: PathBuf, wanted: &[&'static str]) -> Result<Cgroups, String> {
-        let mut this = Cgroups { parent, apart, base, enabled: Vec::new(), enabled_in_parent: Vec::new() };
+        let left = LeftBehind::find(&parent, &base);
+        let mut this = Cgroups { parent, apart, base, enabled: Vec::new(), enabled_in_parent: Vec::new(), left };
         let base = this.base.display();
         if !this.base.join("cgroup.kill").exists() {
             return Err(format!("{base} has no cgroup.kill: the kernel is older than 5.14"));
@@ -226,8 +246,8 @@ impl Cgroups {
         self.enabled.iter().any(|name| name == controller)
     }
 
-    fn group(&self, process: ProcessKey) -> io::Result<Group> {
-        let dir = self.base.join(format!("{}.{}", process.number.0, process.generation.0));
+    fn group(&self, process: ProcessKey, place: Place) -> io::Result<Group> {
+        let dir = self.base.join(left_behind::name(process.number.0, process.generation.0, place));
         // Somebody who tidies up may have taken the empty directory for a left-over.
         fs::create_dir(&dir).or_else(|e| match e.kind() {
             io::ErrorKind::NotFound => fs::create_dir_all(&dir),
@@ -510,8 +530,10 @@ mod tests {
         assert_eq!(own_group().unwrap(), cgroups.base.join(OWN));
         let generation = workhall_protocol::ids::Generation(3);
         let number = workhall_protocol::ids::WorkerNumber(2);
-        let group = cgroups.group(ProcessKey { index: 0, number, generation }).unwrap();
-        assert!(group.dir().ends_with("2.3"));
+        let group = cgroups
+            .group(ProcessKey { index: 0, number, generation }, Place::read("00000000000000ff").unwrap())
+            .unwrap();
+        assert!(group.dir().ends_with("2.3.00000000000000ff"));
         assert_eq!(words(&group.dir().join("cgroup.controllers")), [FREE]);
         let (base, dir) = (cgroups.base.clone(), group.dir().to_path_buf());
         drop(group);

@@ -14,6 +14,7 @@
 //! is removed when the tree is gone, and what a killed supervisor has left when the next one starts.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -36,7 +37,7 @@ const PER_PROCESS_MAX: usize = 4096;
 const PER_LOOK_MAX: usize = 65_536;
 
 /// What stands for a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Place(u64);
 
 /// The locks of one socket's names.
@@ -206,8 +207,20 @@ impl NameLocks {
 }
 
 impl Place {
+    /// As it was shown: by sixteen hexadecimal digits.
+    pub fn read(text: &str) -> Option<Place> {
+        let place = u64::from_str_radix(text, 16).ok().map(Place)?;
+        (place.file() == text).then_some(place)
+    }
+
     fn file(self) -> String {
-        format!("{:016x}", self.0)
+        self.to_string()
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
     }
 }
 
@@ -267,8 +280,7 @@ fn holders() -> (HashMap<FileId, Vec<i32>>, bool) {
 fn place_of(link: &Path) -> Option<Place> {
     let name = link.file_name()?.to_str()?;
     let name = name.strip_suffix(" (deleted)").unwrap_or(name);
-    let place = u64::from_str_radix(name, 16).ok().map(Place)?;
-    (place.file() == name).then_some(place)
+    Place::read(name)
 }
 
 fn program(pid: i32) -> String {

@@ -128,11 +128,38 @@ else:
 /// Returns once it is the child of the supervisor.
 fn escaped(supervisor: &mut Supervisor, worker: &str) -> i32 {
     let file = supervisor.path("escaped");
+    let _of_an_earlier_one = fs::remove_file(&file);
     let script = format!("exec {} {}", python(), supervisor.file("escape.py", ESCAPE).display());
     let pid = supervisor.call(&[worker, "leave", &script, file.to_str().unwrap()])[0].as_i64().unwrap() as i32;
     let own = supervisor.pid();
     supervisor.until("it is an orphan that executes its program", |_| parent(pid) == own && program(pid) == "sleep");
     pid
+}
+
+/// It has given the lock of the name back, but it is still in its group. Without groups it is a limit.
+#[test]
+fn d07_one_that_has_closed_the_lock_is_dead_before_the_next_supervisor_starts_its_name() {
+    if !tree_modes().contains(&"cgroup") {
+        return println!("skipped: no control groups");
+    }
+    let mut supervisor = Supervisor::in_mode("cgroup", "");
+    for upgraded in [false, true] {
+        let pid = escaped(&mut supervisor, "a");
+        let worker = supervisor.worker_pid("a");
+        supervisor.signal(Signal::SIGKILL);
+        supervisor.ended();
+        supervisor.until("the worker has exited by itself", |_| !lives(worker));
+        assert!(lives(pid), "nobody has ended it");
+        supervisor.restart();
+        supervisor.call(&["b", "count"]);
+        assert!(lives(pid), "it is in nobody's way but its own name's");
+        if upgraded {
+            supervisor.cli(&["upgrade"]).ok();
+        }
+        assert_eq!(supervisor.call(&["a", "living", &json!([pid]).to_string()]), json!([]));
+        assert_eq!(supervisor.kill(&["a"])["ended_by"], "ask");
+    }
+    supervisor.no_overlap();
 }
 
 /// Without control groups; with them it does not escape.

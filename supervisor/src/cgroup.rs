@@ -398,19 +398,26 @@ fn own_group() -> Result<PathBuf, String> {
     Ok(group)
 }
 
-/// Whoever owns a group may kill and move all processes in it and below: so none on the way from the root may belong
+/// Whoever owns a group, or may write to it, may kill and move all processes in it and below: so none on the way from the root may belong
 /// to another user. Root may in any case.
 fn owned_by_us(group: &Path) -> Result<(), String> {
     for dir in group.ancestors().take_while(|dir| dir.join("cgroup.procs").exists()) {
         for path in [dir.to_path_buf(), dir.join("cgroup.procs"), dir.join("cgroup.kill")] {
-            let owner = match path.metadata() {
-                Ok(meta) => meta.uid(),
+            let (owner, mode) = match path.metadata() {
+                Ok(meta) => (meta.uid(), meta.mode()),
                 // The root has nothing that kills all.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(format!("cannot look at {}: {e}", path.display())),
             };
             if ![0, sys::user()].contains(&owner) {
                 return Err(format!("{} belongs to user {owner}, who may end and move what is in it", path.display()));
+            }
+            if mode & 0o022 != 0 {
+                let mode = mode & 0o777;
+                return Err(format!(
+                    "others may write to {} (mode {mode:o}), and so end and move what is in it",
+                    path.display()
+                ));
             }
         }
     }

@@ -40,6 +40,10 @@ use crate::sys::{self, SocketAccess};
 /// Where the configuration is looked for when nobody says where.
 pub const DEFAULT_FILE: &str = "/etc/workhall/workhall.toml";
 
+/// So many files of the workers directory are looked at to say which programs there are: it is done for each call that
+/// is refused, by the loop that serves all.
+const LISTED_MAX: usize = 1_000;
+
 /// A configuration that was read and checked.
 #[derive(Debug)]
 pub struct Config {
@@ -266,6 +270,7 @@ impl Config {
             let mut programs: Vec<String> = std::fs::read_dir(dir)
                 .into_iter()
                 .flatten()
+                .take(LISTED_MAX)
                 .flatten()
                 .filter(|entry| is_executable(&entry.path()))
                 .map(|entry| format!("`{}`", entry.file_name().to_string_lossy()))
@@ -329,10 +334,19 @@ impl File {
     fn check(self, sources: &[Source], from: &BTreeMap<String, usize>) -> anyhow::Result<Config> {
         let mut classes = Vec::new();
         let mut patterns = Vec::new();
+        let mut main = None;
         for (name, class) in &self.class {
-            let source = &sources[from.get(name).copied().unwrap_or(0)];
-            let built = class.check(name, &source.base).map_err(|error| source.place(error))?;
-            class.patterns(name, &built, &mut patterns).map_err(|error| source.place(error))?;
+            let source = &sources[from.get(name.get_ref()).copied().unwrap_or(0)];
+            // What is wrong with the whole class stands at its name.
+            let place = |error: anyhow::Error| {
+                source.place(error.downcast::<Placed>().map_or_else(|e| Placed::at(name, format!("{e:#}")), Into::into))
+            };
+            let built = class.check(name.get_ref(), &source.base).map_err(place)?;
+            class.patterns(name.get_ref(), &built, &mut patterns).map_err(place)?;
+            if let Some(other) = built.main.then(|| main.replace(name.get_ref())).flatten() {
+                let message = format!("only one class can be `main`, but `{other}` and `{}` are", name.get_ref());
+                return Err(place(Placed::at(name, message)));
+            }
             classes.push(built);
         }
         self.supervisor.check(&sources[0], classes, patterns).map_err(|error| sources[0].place(error))
@@ -397,8 +411,6 @@ impl ClassFile {
 impl SupervisorFile {
     /// The whole, with classes that are checked.
     fn check(self, source: &Source, classes: Vec<Arc<Class>>, mut patterns: Vec<Pattern>) -> anyhow::Result<Config> {
-        let mains: Vec<&str> = classes.iter().filter(|class| class.main).map(|class| &*class.policy.class).collect();
-        anyhow::ensure!(mains.len() <= 1, "only one class can be `main`, but {} are", mains.join(" and "));
         patterns.sort_by(|a, b| (b.specific, &a.class.policy.class).cmp(&(a.specific, &b.class.policy.class)));
         let base = &source.base;
         let mut config = Config {
@@ -432,7 +444,8 @@ impl SupervisorFile {
             includes: self.include.is_some(),
         };
         if let Some(dir) = &self.workers {
-            config.set_workers_dir(&base.join(dir)).context("`workers` in [supervisor]")?;
+            let set = config.set_workers_dir(&base.join(dir.get_ref()));
+            set.map_err(|error| Placed::at(dir, format!("`workers` in [supervisor]: {error:#}")))?;
         }
         Ok(config)
     }
@@ -610,11 +623,13 @@ mod tests {
             ("[class.a]\nexec = ['x']\ncrash_limit = { calls = 'maybe' }", &["w.toml:3:", "accept", "refuse"]),
             ("[supervisor]\nmessage_bytes = '1GiB'", &["w.toml:2:17", "wire"]),
             ("[class.a]\nexec = [", &["w.toml:2:"]),
-            ("[class.a]\nmain = true", &["class `a`", "exec"]),
-            ("[class.'a/b']\nexec = ['x']", &["a/b", "slash"]),
+            ("[class.a]\nmain = true", &["w.toml:1:8", "class `a`", "exec"]),
+            ("[class.'a/b']\nexec = ['x']", &["w.toml:1:8", "a/b", "slash"]),
+            ("[class.'']\nexec = ['x']", &["w.toml:1:8", "class ``", "empty"]),
+            ("[supervisor]\nworkers = '/not/there'", &["w.toml:2:11", "/not/there"]),
             (
                 "class.a = { exec = ['x'], main = true }\nclass.b = { exec = ['x'], main = true }",
-                &["only one", "a and b"],
+                &["w.toml:2:7", "only one", "`a` and `b`"],
             ),
             (
                 "class.a = { exec = ['x'], names = ['z']}\nclass.b = { exec = ['x'], names = ['z'] }",
@@ -637,7 +652,7 @@ mod tests {
             ("[class.a]\nexec = ['x', \"\\u0000\"]", &["w.toml:2:8", "NUL"]),
             ("[class.a]\nexec = ['x']\nstart_timeout = '0s'", &["w.toml:3:17", "out of range"]),
             ("class.a = { exec = ['x'], names = ['a[']}", &["w.toml:1:36", "class `a`", "names"]),
-            ("class.a = { exec = ['x'], names = [] }", &["class `a`", "`names` is empty"]),
+            ("class.a = { exec = ['x'], names = [] }", &["w.toml:1:7", "class `a`", "`names` is empty"]),
         ] {
             let error = error(text);
             for part in parts {

@@ -141,9 +141,24 @@ pub fn print_table(table: &Table) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints one line.
+/// Prints one line. JSON leaves DEL and the controls from U+0080 on as they are, to which terminals listen: they are
+/// written as `\u009b`, which means the same. In a line for people there are none ([`safe`]).
 pub fn print_line(line: impl std::fmt::Display) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{line}")
+    let line = line.to_string();
+    let mut out = io::stdout().lock();
+    for part in line.split_inclusive(is_late_control) {
+        match part.chars().next_back().filter(|c| is_late_control(*c)) {
+            Some(control) => {
+                write!(out, "{}\\u{:04x}", part.strip_suffix(control).unwrap_or(part), u32::from(control))?;
+            }
+            None => out.write_all(part.as_bytes())?,
+        }
+    }
+    writeln!(out)
+}
+
+fn is_late_control(c: char) -> bool {
+    ('\u{7f}'..='\u{9f}').contains(&c)
 }
 
 #[cfg(test)]

@@ -34,14 +34,14 @@ pub(super) struct File {
     #[serde(default)]
     pub supervisor: SupervisorFile,
     #[serde(default)]
-    pub class: BTreeMap<String, ClassFile>,
+    pub class: BTreeMap<Spanned<String>, ClassFile>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct SupervisorFile {
     pub socket: Option<PathBuf>,
-    pub workers: Option<PathBuf>,
+    pub workers: Option<Spanned<PathBuf>>,
     pub include: Option<Spanned<String>>,
     #[serde(deserialize_with = "duration")]
     pub shutdown_grace: Duration,

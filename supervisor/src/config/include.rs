@@ -84,14 +84,14 @@ pub(super) fn include(
     for source in more {
         let included: Included = source.parse()?;
         for (name, class) in included.class {
-            if file.class.contains_key(name.get_ref()) {
+            if file.class.contains_key(&name) {
                 let name_of = |source: &Source| source.file.clone().unwrap_or_default().display().to_string();
                 let other = name_of(&sources[from.get(name.get_ref()).copied().unwrap_or(0)]);
                 let message = format!("class `{}` is in {other}, too: leave it in one of them", name.get_ref());
                 return Err(source.place(Placed::at(&name, message)));
             }
             from.insert(name.get_ref().clone(), sources.len());
-            file.class.insert(name.into_inner(), class);
+            file.class.insert(name, class);
         }
         sources.push(source);
     }

@@ -714,3 +714,19 @@ fn workers_are_listed_in_pages_and_each_stands_in_one() {
     assert!(shown.err.contains("workhall ps --limit 1 --after "), "{shown:?}");
     supervisor.cli(&["ps", "--limit", "x"]).fails(2, &["--limit"]);
 }
+
+/// What a worker answers reaches the terminal of whoever calls it.
+#[test]
+fn results_and_json_lines_hold_no_control_characters() {
+    let supervisor = Supervisor::start();
+    let text = "\u{9b}31m red \u{7f}\u{80}\u{9f}\u{a0}ü\u{1b}[0m";
+    let args = json!([text]).to_string();
+    for json_line in [false, true] {
+        let mut command = vec!["call", "a", "echo", "--wait", "--args", &args];
+        command.extend(json_line.then_some("--json"));
+        let out = supervisor.cli(&command).ok().out;
+        assert!(!out.trim_end().chars().any(char::is_control), "{out:?}");
+        let value: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(if json_line { &value["done"]["result"] } else { &value }, &json!([text]), "{out}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Process trees by control groups (rule K8): what only they find, and that nothing of them is left over.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
@@ -57,7 +58,7 @@ impl Drop for Cgroup {
 
 /// Who owns a group may kill and move what is in it, and below it.
 #[test]
-fn k08_control_groups_that_another_user_owns_are_not_used() {
+fn k08_control_groups_that_another_user_owns_or_may_write_to_are_not_used() {
     if no_cgroups() || !is_root() {
         return println!("skipped: needs root and control groups");
     }
@@ -72,6 +73,15 @@ fn k08_control_groups_that_another_user_owns_are_not_used() {
         assert!(status["why_not_cgroup"].as_str().unwrap().contains(&why), "{status}");
         assert!(supervisor.cli(&["status"]).ok().out.contains(&why));
         supervisor.call(&["a", "count"]);
+    }
+    let open = Cgroup::make("open");
+    for file in [open.0.clone(), open.0.join("cgroup.kill")] {
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode | 0o020)).unwrap();
+        let supervisor = Supervisor::with_config_under(ANY_NAME, |_| open.enter());
+        let why = format!("others may write to {} ", file.display());
+        assert!(supervisor.status()["why_not_cgroup"].as_str().unwrap().contains(&why), "{}", supervisor.status());
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
     }
     let ours = Cgroup::make("ours");
     let supervisor = Supervisor::with_config_under(ANY_NAME, |_| ours.enter());
@@ -156,12 +166,14 @@ fn k08_no_control_group_is_left_behind() {
     let groups = || fs::read_dir(&base).unwrap().flatten().filter(|entry| entry.path().is_dir()).count();
     assert_eq!(groups(), 3);
     let own = supervisor.call(&["a", "read", "/proc/self/cgroup"]);
-    assert!(own.as_str().unwrap().lines().any(|line| line.starts_with("0::") && line.ends_with("/2.1")), "{own}");
+    assert!(own.as_str().unwrap().lines().any(|line| line.starts_with("0::") && line.contains("/2.1.")), "{own}");
     supervisor.kill(&["a"]);
     assert_eq!(groups(), 2, "a group goes with its life");
     // A group that the worker has made below its own goes too.
-    let number = supervisor.ps("b")["number"].clone();
-    fs::create_dir_all(base.join(format!("{number}.1/deep/deeper"))).unwrap();
+    let group = format!("{}.1.", supervisor.ps("b")["number"]);
+    let is_its = |entry: &fs::DirEntry| entry.file_name().to_str().unwrap().starts_with(&group);
+    let its = fs::read_dir(&base).unwrap().flatten().find(is_its).unwrap();
+    fs::create_dir_all(its.path().join("deep/deeper")).unwrap();
     supervisor.kill(&["b"]);
     assert_eq!(groups(), 1);
     leave(&supervisor, "a/b", "setsid sleep 1000 & echo $! > $FILE.new; mv $FILE.new $FILE", "left");

@@ -390,7 +390,7 @@ fn parent_for(own: PathBuf) -> (PathBuf, bool) {
 }
 
 /// The directory of the group in which this process is.
-fn own_group() -> Result<PathBuf, String> {
+pub(crate) fn own_group() -> Result<PathBuf, String> {
     let read = |file: &str| fs::read_to_string(file).map_err(|e| format!("cannot read {file}: {e}"));
     let (mounts, groups) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
     let group = find_own_group(&mounts, &groups).map(PathBuf::from)?;

@@ -134,7 +134,7 @@ fn launch() -> Failed {
     };
     let environment: Vec<_> = std::env::vars_os().chain(plan.environment.iter().cloned()).collect();
     match Image::new(&plan.program, &plan.words, &environment) {
-        Ok(image) => become_program(&plan, &image),
+        Ok(image) => become_program(&plan, &image, false),
         Err(error) => Failed(Step::Exec as u32, error),
     }
 }
@@ -142,8 +142,9 @@ fn launch() -> Failed {
 /// Does what the plan says and becomes the program: comes back only if that has failed. `image` is made before, because
 /// the limits may leave little memory, and because what is taken in the supervisor's memory ([`sys::start`]) and not
 /// given back before the program is executed would be lost.
-pub fn become_program(plan: &Plan, image: &Image) -> Failed {
-    match prepare(plan) {
+/// `in_group`: it is in its control group already.
+pub fn become_program(plan: &Plan, image: &Image, in_group: bool) -> Failed {
+    match prepare(plan, in_group) {
         Ok(()) => Failed(Step::Exec as u32, image.execute()),
         Err(failed) => failed,
     }
@@ -155,9 +156,9 @@ fn read_plan() -> io::Result<Plan> {
     Ok(serde_json::from_slice(&text)?)
 }
 
-fn prepare(plan: &Plan) -> Result<(), Failed> {
+fn prepare(plan: &Plan, in_group: bool) -> Result<(), Failed> {
     let at = |step: Step| move |error: io::Error| Failed(step as u32, error);
-    if let Some(cgroup) = &plan.cgroup {
+    if let Some(cgroup) = plan.cgroup.as_ref().filter(|_| !in_group) {
         std::fs::write(Path::new(cgroup).join("cgroup.procs"), "0").map_err(at(Step::Cgroup))?;
     }
     // The plan was its stdin. Before the limits: they may allow it no more descriptors.

@@ -124,7 +124,8 @@ fn started(class: &Class, plan: &Plan, own: [Variable; 6], page: &MarkPage) -> R
     let environment: Vec<Variable> = class.settings.environment.iter().cloned().chain(own).collect();
     let image = Image::new(&plan.program, &plan.words, &environment)
         .map_err(|error| (StartStage::Exec, cannot_execute(Path::new(&plan.program), &error)))?;
-    sys::start(|| launcher::become_program(plan, &image).tell(page)).map_err(no_process)
+    let group = plan.cgroup.as_ref().map(Path::new);
+    sys::start(group, |in_group| launcher::become_program(plan, &image, in_group).tell(page)).map_err(no_process)
 }
 
 /// This binary, which will become the program.

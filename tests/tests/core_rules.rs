@@ -761,6 +761,22 @@ fn k13_a_drain_goes_on_over_a_crash_and_over_expiry() {
     d.did(&["deliver #2 to %2.2", "t3: expired", "t2: done", "ask %2.2"]);
 }
 
+/// Seed 460592 of the simulator.
+#[test]
+fn k13_the_limit_of_a_drain_by_name_is_one_for_all_that_are_drained() {
+    let mut d = line_of_three();
+    d.effects.clear();
+    d.kill_with(Kill { within: Some(ms(500)), ..kill("a", KillMode::Drain) });
+    d.did(&["k100: 0 discarded"]);
+    d.tick(499);
+    assert_eq!(d.core.ledger().pending, 2);
+    d.tick(500);
+    let asked = d.effects.iter().any(|effect| matches!(effect, Effect::Ask { process, .. } if process.number.0 == 2));
+    assert!(asked, "{:?}", d.effects);
+    let ledger = d.core.ledger();
+    assert_eq!((ledger.pending, ledger.running, ledger.discarded), (0, 1, 2));
+}
+
 #[test]
 fn k13_a_drain_of_a_worker_without_process_and_messages_is_over_at_once() {
     let mut d = Driver::new();

@@ -27,17 +27,21 @@ impl Core {
             self.counters.ignored += 1;
             return KillReceipt::Ignored(Ignored::NoWorker);
         };
-        match kill.mode {
-            KillMode::Drain => self.drain(now, newest, &kill),
-            KillMode::Ladder | KillMode::Now => {
-                let mut line = Vec::from([newest]);
-                if let Target::Name(_) = kill.target {
-                    while let Some(older) = self.workers[line[line.len() - 1] as usize].older {
-                        line.push(older);
-                    }
-                }
-                self.kill_line(now, &line, &kill);
+        let mut line = Vec::from([newest]);
+        if let Target::Name(_) = kill.target {
+            while let Some(older) = self.workers[line[line.len() - 1] as usize].older {
+                line.push(older);
             }
+        }
+        match kill.mode {
+            KillMode::Drain => {
+                self.drain(now, newest, &kill);
+                // Drains that began before must not make this one longer: its limit is one of the name.
+                for &index in &line[1..] {
+                    self.limit_drain(now, index, kill.within);
+                }
+            }
+            KillMode::Ladder | KillMode::Now => self.kill_line(now, &line, &kill),
         }
         self.finish_step();
         KillReceipt::Posted
@@ -192,12 +196,17 @@ impl Core {
         if worker.goal == Goal::Up {
             worker.goal = Goal::Drain;
         }
-        if let (Goal::Drain, Some(within)) = (worker.goal, kill.within) {
+        self.limit_drain(now, index, kill.within);
+        self.touch(index);
+        self.remove_if_drained(now, index);
+    }
+
+    fn limit_drain(&mut self, now: Instant, index: u32, within: Option<Duration>) {
+        let worker = &mut self.workers[index as usize];
+        if let (Goal::Drain, Some(within)) = (worker.goal, within) {
             worker.drain_deadline = worker.drain_deadline.min(now.after(within));
             self.arm(index);
         }
-        self.touch(index);
-        self.remove_if_drained(now, index);
     }
 
     /// Rule K10: the receipts of a kill that ended nothing.

@@ -455,8 +455,16 @@ impl Checker {
             worker.closed = true;
             worker.down |= kill.mode != KillMode::Drain;
             worker.may_be_cut |= kill.within.is_some() || kill.mode == KillMode::Now;
-            if let (KillMode::Drain, Some(within)) = (kill.mode, kill.within) {
+        }
+        if let (KillMode::Drain, Some(within)) = (kill.mode, kill.within) {
+            // The limit is one of the whole name.
+            let meant = |number: WorkerNumber, worker: &Worker| match kill.target {
+                Target::Number(meant) => number == meant,
+                Target::Name(_) => worker.name == name,
+            };
+            for (_, worker) in self.workers.iter_mut().filter(|(number, worker)| meant(**number, worker)) {
                 worker.drain_cut = worker.drain_cut.min(now.after(within));
+                worker.may_be_cut = true;
             }
         }
         self.open.retain(|_, number| !numbers.contains(number));

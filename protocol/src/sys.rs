@@ -148,6 +148,10 @@ impl Drop for MarkPage {
 #[allow(unsafe_code)]
 unsafe impl Send for MarkPage {}
 
+// SAFETY: as before; `&self` gives nothing but atomics.
+#[allow(unsafe_code)]
+unsafe impl Sync for MarkPage {}
+
 // ---- connections ----------------------------------------------------------------------------
 
 /// Sends what can be sent without waiting; none if nothing can.

@@ -82,11 +82,13 @@ impl EventLoop {
 
     fn try_spawn(&mut self, key: ProcessKey) -> Result<usize, Unstarted> {
         let (lock, place) = self.take_name(key)?;
-        let Some((name, class)) = self.core.name(key).zip(self.class_of_process(key)) else { return Err(gone()) };
+        let class = self.core.policy(key).and_then(|policy| self.classes.get(&policy.class));
+        let Some((name, class)) = self.core.name(key).zip(class) else { return Err(gone()) };
         let creds = class.runs_as();
         let group = self.trees.group(key, place, &class.settings);
         let group = group.map_err(|error| setup("cannot make its control group", &error))?;
-        let spawned = spawner::spawn(class, name, key, self.surroundings(group.as_ref()), lock)?;
+        let around = Surroundings { socket: &self.socket, group: group.as_ref(), no_new_privs: self.no_new_privs };
+        let spawned = spawner::spawn(&mut self.starter, class, name, key, around, lock)?;
         let (pid, serial) = (spawned.pid, self.take_serial());
         let process = Process {
             key,

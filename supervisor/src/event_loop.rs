@@ -27,6 +27,7 @@ use crate::name_lock::NameLocks;
 use crate::notify::{Figures, Notifier};
 use crate::process_tree::{self, Foreign, Inherited, Sweep};
 use crate::reaper::Reserve;
+use crate::starter::Starter;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::token::{SERIAL_MASK, Token, next_serial};
 use crate::unix_signals::SignalPipe;
@@ -51,7 +52,7 @@ pub(crate) struct Process {
     pub key: ProcessKey,
     pub pid: i32,
     pub pidfd: OwnedFd,
-    pub page: MarkPage,
+    pub page: Arc<MarkPage>,
     pub page_fd: OwnedFd,
     pub serial: u64,
     /// Its connection, while there is one.
@@ -115,6 +116,7 @@ pub struct EventLoop {
     pub(crate) applying: bool,
     /// How what processes leave behind is found.
     pub(crate) trees: Trees,
+    pub(crate) starter: Starter,
     /// The supervisor has given up new privileges, and so all that it starts.
     pub(crate) no_new_privs: bool,
     /// What classes set and this machine does not enforce, for people.
@@ -204,6 +206,7 @@ impl EventLoop {
             reload_signal: SignalPipe::reload()?,
             next_serial: 1,
             names: setup.names,
+            starter: Starter::new()?,
             looks: VecDeque::new(),
             applying: false,
             trees: setup.trees,

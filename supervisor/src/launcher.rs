@@ -1,8 +1,8 @@
 //! What happens in a worker's process before its program.
 //!
-//! Mostly it happens between fork and exec, in a process that shares the supervisor's memory, which stands still
-//! meanwhile ([`sys::start`]). That is not for a process that becomes another user, who could get hold of what is the
-//! supervisor's, nor for one that is nicer, for which the supervisor would have to wait. For these the supervisor starts
+//! Mostly it happens between fork and exec, in a process that shares the supervisor's memory ([`sys::start`]). That is not
+//! for a process that becomes another user, who could get hold of what is the supervisor's, nor for one that is nicer, for
+//! which the supervisor would have to wait. For these the supervisor starts
 //! its own binary, which knows itself by its name in `argv[0]`, reads its plan from stdin, does what the plan says, and
 //! becomes the worker's program: same process, same process group, and the descriptors that the worker inherits are
 //! simply left alone.
@@ -13,9 +13,10 @@
 //! A failure goes as a step and an error number into the mark page, and the process exits with 127. The sentence for
 //! people is made by the supervisor, which knows the class ([`Plan::failure`]).
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -133,19 +134,26 @@ fn launch() -> Failed {
         Err(error) => return Failed(Step::Plan as u32, error),
     };
     let environment: Vec<_> = std::env::vars_os().chain(plan.environment.iter().cloned()).collect();
-    match Image::new(&plan.program, &plan.words, &environment) {
-        Ok(image) => become_program(&plan, &image, false),
+    match plan.prepare(&environment) {
+        Ok(prepared) => become_program(&plan, &prepared, false),
         Err(error) => Failed(Step::Exec as u32, error),
     }
 }
 
-/// Does what the plan says and becomes the program: comes back only if that has failed. `image` is made before, because
-/// the limits may leave little memory, and because what is taken in the supervisor's memory ([`sys::start`]) and not
-/// given back before the program is executed would be lost.
-/// `in_group`: it is in its control group already.
-pub fn become_program(plan: &Plan, image: &Image, in_group: bool) -> Failed {
-    match prepare(plan, in_group) {
-        Ok(()) => Failed(Step::Exec as u32, image.execute()),
+/// What a plan needs memory for. It is made before, because the limits may leave little, and because in the supervisor's
+/// memory ([`sys::start`]) none may be taken.
+#[derive(Debug)]
+pub struct Prepared {
+    image: Image,
+    group: Option<CString>,
+    directory: Option<CString>,
+}
+
+/// Does what the plan says and becomes the program: comes back only if that has failed. `in_group`: it is in its control
+/// group already.
+pub fn become_program(plan: &Plan, prepared: &Prepared, in_group: bool) -> Failed {
+    match follow(plan, prepared, in_group) {
+        Ok(()) => Failed(Step::Exec as u32, prepared.image.execute()),
         Err(failed) => failed,
     }
 }
@@ -156,10 +164,10 @@ fn read_plan() -> io::Result<Plan> {
     Ok(serde_json::from_slice(&text)?)
 }
 
-fn prepare(plan: &Plan, in_group: bool) -> Result<(), Failed> {
+fn follow(plan: &Plan, prepared: &Prepared, in_group: bool) -> Result<(), Failed> {
     let at = |step: Step| move |error: io::Error| Failed(step as u32, error);
-    if let Some(cgroup) = plan.cgroup.as_ref().filter(|_| !in_group) {
-        std::fs::write(Path::new(cgroup).join("cgroup.procs"), "0").map_err(at(Step::Cgroup))?;
+    if let Some(group) = prepared.group.as_ref().filter(|_| !in_group) {
+        sys::join_group(group).map_err(at(Step::Cgroup))?;
     }
     // The plan was its stdin. Before the limits: they may allow it no more descriptors.
     sys::as_programs_expect().map_err(at(Step::Stdin))?;
@@ -181,8 +189,8 @@ fn prepare(plan: &Plan, in_group: bool) -> Result<(), Failed> {
     if let Some(user) = plan.user {
         sys::set_user(user).map_err(at(Step::User))?;
     }
-    if let Some(directory) = &plan.directory {
-        std::env::set_current_dir(directory).map_err(at(Step::Directory))?;
+    if let Some(directory) = &prepared.directory {
+        sys::change_directory(directory).map_err(at(Step::Directory))?;
     }
     if plan.no_new_privs {
         sys::set_no_new_privs().map_err(at(Step::Privileges))?;
@@ -191,6 +199,17 @@ fn prepare(plan: &Plan, in_group: bool) -> Result<(), Failed> {
 }
 
 impl Plan {
+    /// With the environment of the program. Fails if something in it has a NUL byte.
+    pub fn prepare(&self, environment: &[(OsString, OsString)]) -> io::Result<Prepared> {
+        let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
+        let group = self.cgroup.as_ref().map(|dir| path(&Path::new(dir).join("cgroup.procs")));
+        Ok(Prepared {
+            image: Image::new(&self.program, &self.words, environment)?,
+            group: group.transpose()?,
+            directory: self.directory.as_ref().map(|dir| path(Path::new(dir))).transpose()?,
+        })
+    }
+
     /// What a failure at a step was, for people; none for a step that does not exist.
     pub fn failure(&self, step: u32, error: i32, user: &str) -> Option<(StartStage, String)> {
         let error = io::Error::from_raw_os_error(error);

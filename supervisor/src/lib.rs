@@ -26,6 +26,7 @@ mod reload;
 mod report;
 mod requests;
 mod spawner;
+mod starter;
 mod sys;
 mod token;
 mod traffic;

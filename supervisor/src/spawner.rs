@@ -5,10 +5,12 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 
 use workhall_core::ProcessKey;
 use workhall_protocol::MarkPage;
@@ -17,7 +19,8 @@ use workhall_protocol::terms::StartStage;
 use crate::cgroup::Group;
 use crate::config::Class;
 use crate::launcher::{self, Plan, cannot_execute};
-use crate::sys::{self, Image, Inherit, Stream};
+use crate::starter::Starter;
+use crate::sys::{self, Inherit, Stream};
 
 /// A process that was started.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ pub struct Spawned {
     /// The supervisor's end of its connection.
     pub stream: Stream,
     /// What it shares with the supervisor.
-    pub page: MarkPage,
+    pub page: Arc<MarkPage>,
     /// Its descriptor: the next program of this supervisor maps it again.
     pub page_fd: OwnedFd,
 }
@@ -51,6 +54,7 @@ pub struct Surroundings<'a> {
 /// Starts a process with its connection and its mark page.
 /// `lock` is inherited, and closed here: the tree alone holds the name.
 pub fn spawn(
+    starter: &mut Starter,
     class: &Class,
     name: &str,
     process: ProcessKey,
@@ -62,7 +66,10 @@ pub fn spawn(
     let (page, page_fd) = MarkPage::create().map_err(setup("cannot make its mark page"))?;
     let connection = Inherit::new(&theirs).map_err(setup("cannot hand over its connection"))?;
     let marks = Inherit::new(&page_fd).map_err(setup("cannot hand over its mark page"))?;
-    let _name = Inherit::new(&lock).map_err(setup("cannot hand over the lock of its name"))?;
+    let name_lock = Inherit::new(&lock).map_err(setup("cannot hand over the lock of its name"))?;
+    let mut keep = [connection.number(), marks.number(), name_lock.number()];
+    keep.sort_unstable();
+    let page = Arc::new(page);
     let plan = plan(class, around)?;
     let own = [
         ("WORKHALL_FD", connection.number().to_string().into()),
@@ -73,8 +80,11 @@ pub fn spawn(
         ("WORKHALL_SOCKET", around.socket.into()),
     ];
     let own = own.map(|(name, value): (&str, OsString)| (name.into(), value));
-    let pid = if needs_launcher(&plan) { launched(class, &plan, own)? } else { started(class, &plan, own, &page)? };
-    drop(marks);
+    let pid = match needs_launcher(&plan) {
+        true => launched(class, &plan, own)?,
+        false => started(starter, class, plan, own, keep, page.clone())?,
+    };
+    drop((connection, marks, name_lock));
     match sys::open_pidfd(pid) {
         Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page, page_fd }),
         Err(error) => {
@@ -120,12 +130,23 @@ fn needs_launcher(plan: &Plan) -> bool {
 }
 
 /// The program itself. What fails in the process before is told as the launcher tells it.
-fn started(class: &Class, plan: &Plan, own: [Variable; 6], page: &MarkPage) -> Result<i32, Failed> {
+fn started(
+    starter: &mut Starter,
+    class: &Class,
+    plan: Plan,
+    own: [Variable; 6],
+    keep: [RawFd; 3],
+    page: Arc<MarkPage>,
+) -> Result<i32, Failed> {
     let environment: Vec<Variable> = class.settings.environment.iter().cloned().chain(own).collect();
-    let image = Image::new(&plan.program, &plan.words, &environment)
+    let prepared = plan
+        .prepare(&environment)
         .map_err(|error| (StartStage::Exec, cannot_execute(Path::new(&plan.program), &error)))?;
-    let group = plan.cgroup.as_ref().map(Path::new);
-    sys::start(group, |in_group| launcher::become_program(plan, &image, in_group).tell(page)).map_err(no_process)
+    let start = move |begun: &AtomicI32| {
+        let group = plan.cgroup.as_ref().map(Path::new);
+        sys::start(group, &keep, begun, |in_group| launcher::become_program(&plan, &prepared, in_group).tell(&page))
+    };
+    starter.start(start).map_err(no_process)
 }
 
 /// This binary, which will become the program.

@@ -1,5 +1,6 @@
 //! The process itself: its locks, limits and privileges.
 
+use std::ffi::CStr;
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek as _, Write as _};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -7,7 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl, open};
 use nix::libc;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -121,6 +122,18 @@ pub fn shortage(error: &io::Error) -> Option<&'static str> {
 /// From here on nothing that is executed gains privileges by it (PR_SET_NO_NEW_PRIVS); there is no way back.
 pub fn set_no_new_privs() -> io::Result<()> {
     Ok(nix::sys::prctl::set_no_new_privs()?)
+}
+
+/// Joins the control group with this `cgroup.procs`. Takes no memory.
+pub fn join_group(procs: &CStr) -> io::Result<()> {
+    let file = open(procs, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    nix::unistd::write(file, b"0")?;
+    Ok(())
+}
+
+/// Goes to a directory. Takes no memory.
+pub fn change_directory(path: &CStr) -> io::Result<()> {
+    Ok(nix::unistd::chdir(path)?)
 }
 
 /// Sets how nice it is to others, from -20 to 19.

@@ -1,18 +1,20 @@
 //! Starting a process, and becoming another program.
 //!
 //! A process is started as posix_spawn does it: it uses the supervisor's memory, none of which is copied, and the
-//! supervisor stands still until it has executed its program or ended. What posix_spawn cannot do can so be done
-//! between the two.
+//! thread that starts it stands still until it has executed its program or ended ([`crate::starter`]). What posix_spawn
+//! cannot do can so be done between the two.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::asm;
 use std::ffi::{CString, OsStr, OsString, c_char};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::ptr;
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::SeqCst;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -73,6 +75,10 @@ struct Vector {
     _strings: Vec<CString>,
 }
 
+// SAFETY: it points to what it owns, on the heap, and nobody changes that.
+#[allow(unsafe_code)]
+unsafe impl Send for Vector {}
+
 impl Vector {
     fn new(strings: Vec<CString>) -> Vector {
         let pointers = strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
@@ -85,25 +91,44 @@ impl Vector {
 }
 
 /// Starts a process, leader of a process group of its own, that does this and, if it comes back from it, ends with the
-/// status that it says. Returns its id when it has executed a program or ended. Where the kernel can do it, it is born in
-/// the control group `group`, a directory; whether it was is said to it: else it is to join the group by itself. Joining
-/// means waiting for all processors of the machine, mostly for 20 to 70 µs and after a quiet time for up to 16 ms.
+/// status that it says. Returns its id when it has executed a program or ended: so long this thread stands still, which may
+/// be for ever where a file system does not answer. That is why `begun` tells other threads its id before.
+///
+/// Where the kernel can do it, it is born in the control group `group`, a directory; whether it was is said to it: else it
+/// is to join the group by itself. Joining means waiting for all processors of the machine, mostly for 20 to 70 µs and after
+/// a quiet time for up to 16 ms.
+///
+/// Of our descriptors it has the first three and those in `keep`, in rising order. Should we die before it has executed
+/// a program, nobody takes it for us.
 ///
 /// It is no thread and no copy: what it changes in memory is changed, what it takes of it and does not give back is
-/// lost. All else, its descriptors and its directory among it, is its own.
-pub fn start(group: Option<&Path>, become_program: impl FnMut(bool) -> u8) -> io::Result<i32> {
-    start_on(&mut vec![0; STACK_BYTES], group, become_program)
+/// lost. It must take none: with a lock on what is free it might be killed.
+pub fn start(
+    group: Option<&Path>,
+    keep: &[RawFd],
+    begun: &AtomicI32,
+    become_program: impl FnMut(bool) -> u8,
+) -> io::Result<i32> {
+    start_on(&mut vec![0; STACK_BYTES], group, keep, begun, become_program)
 }
 
-fn start_on(stack: &mut [u8], group: Option<&Path>, mut become_program: impl FnMut(bool) -> u8) -> io::Result<i32> {
+fn start_on(
+    stack: &mut [u8],
+    group: Option<&Path>,
+    keep: &[RawFd],
+    begun: &AtomicI32,
+    mut become_program: impl FnMut(bool) -> u8,
+) -> io::Result<i32> {
     let mut child = |in_group| {
         // A handler of ours would run in our memory, for a signal that was sent to another process.
         forget_handlers();
         let this = Pid::from_raw(0);
-        match setpgid(this, this).and_then(|()| SigSet::empty().thread_set_mask()) {
-            Ok(()) => become_program(in_group),
-            Err(_) => u8::MAX,
+        if setpgid(this, this).and_then(|()| SigSet::empty().thread_set_mask()).is_err() {
+            return u8::MAX;
         }
+        close_others(keep);
+        begun.store(Pid::this().as_raw(), SeqCst);
+        become_program(in_group)
     };
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let started = match group.and_then(|group| born_in(group, stack, &mut || child(true))) {
@@ -115,10 +140,28 @@ fn start_on(stack: &mut [u8], group: Option<&Path>, mut become_program: impl FnM
     started
 }
 
+/// Closes all descriptors but the first three and these. A kernel before 5.9 cannot: then they are closed when a program
+/// is executed.
+fn close_others(keep: &[RawFd]) {
+    debug_assert!(keep.is_sorted());
+    let mut first = 3;
+    for last in keep.iter().map(|kept| kept - 1).chain([RawFd::MAX]) {
+        if first <= last {
+            // SAFETY: it is a process of its own, which shares our memory but not our descriptors.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::syscall(libc::SYS_close_range, first, last, 0);
+            }
+        }
+        first = last.saturating_add(2);
+    }
+}
+
 fn born(stack: &mut [u8], mut child: impl FnMut() -> u8) -> io::Result<i32> {
     let child = Box::new(|| isize::from(child()));
     // SAFETY: this thread does not go on before the child has another memory, or has ended (CLONE_VFORK): so all that
-    // is borrowed outlives the child's use of it, and nobody else uses it meanwhile. The stack is the child's alone.
+    // is borrowed outlives the child's use of it, and what is this thread's, like errno, nobody else uses meanwhile. Other
+    // threads of ours may run; to them the child is one more. The stack is the child's alone.
     // A panic does not leave the closure: it aborts the child. No handler of a signal runs in it: the caller has
     // blocked them.
     #[allow(unsafe_code)]
@@ -213,17 +256,17 @@ fn forget_handlers() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launcher::{Plan, become_program};
+    use crate::launcher::{Plan, Prepared, become_program};
     use crate::sys::{Interest, Limit, Poller, reap, wait_for_child};
     use nix::sys::signal::kill;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+    use std::sync::atomic::{AtomicBool, AtomicU32};
     use std::time::Duration;
     use workhall_protocol::MarkPage;
     use workhall_protocol::terms::Exit;
 
     /// A plan with all that is done without the launcher, to execute a script that says what it is.
-    fn plan(script: &str) -> (Plan, Image) {
+    fn plan(script: &str) -> (Plan, Prepared) {
         let plan = Plan {
             program: "/bin/sh".into(),
             words: ["sh", "-c", script].map(String::from).to_vec(),
@@ -233,17 +276,17 @@ mod tests {
             no_new_privs: true,
             ..Plan::default()
         };
-        let image = Image::new(&plan.program, &plan.words, &[("SAID".into(), "it".into())]).unwrap();
-        (plan, image)
+        let prepared = plan.prepare(&[("SAID".into(), "it".into())]).unwrap();
+        (plan, prepared)
     }
 
     /// Starts it, waits for its end, and returns its id and what it has written.
     fn said(script: &str) -> (i32, Vec<String>) {
         let (mut out, theirs) = io::pipe().unwrap();
-        let (plan, image) = plan(script);
+        let (plan, prepared) = plan(script);
         let (page, _fd) = MarkPage::create().unwrap();
-        let pid = start(None, |_| match nix::unistd::dup2_stdout(&theirs) {
-            Ok(()) => become_program(&plan, &image, false).tell(&page),
+        let pid = start(None, &[theirs.as_raw_fd()], &AtomicI32::new(0), |_| match nix::unistd::dup2_stdout(&theirs) {
+            Ok(()) => become_program(&plan, &prepared, false).tell(&page),
             Err(_) => 1,
         })
         .unwrap();
@@ -296,7 +339,7 @@ mod tests {
         let image = Image::new(OsStr::new("/bin/cat"), &["cat", "/proc/self/cgroup"], &[]).unwrap();
         let (mut was_born_in_it, mut stack) = (None, vec![0; STACK_BYTES + 1]);
         // Also where the memory for its stack begins at an odd place.
-        let pid = start_on(&mut stack[1..], Some(&group), |in_group| {
+        let pid = start_on(&mut stack[1..], Some(&group), &[theirs.as_raw_fd()], &AtomicI32::new(0), |in_group| {
             was_born_in_it = Some(in_group);
             let _failed = nix::unistd::dup2_stdout(&theirs).map(|()| image.execute());
             1
@@ -309,15 +352,29 @@ mod tests {
         let name = group.file_name().unwrap().to_str().unwrap();
         assert!(text.lines().any(|line| line.starts_with("0::") && line.ends_with(name)), "{text}");
         // A group that is not there: it is started all the same, and is told so.
-        let pid = start(Some(&group), |in_group| u8::from(in_group)).unwrap();
+        let pid = start(Some(&group), &[], &AtomicI32::new(0), u8::from).unwrap();
         assert_eq!(end_of(pid), Exit::Code(0));
+    }
+
+    #[test]
+    fn a_process_has_no_descriptor_of_ours_before_it_executes_a_program() {
+        let (kept, lost) = (io::pipe().unwrap(), io::pipe().unwrap());
+        let mut keep = [kept.0.as_raw_fd(), kept.1.as_raw_fd()];
+        keep.sort_unstable();
+        let all = [kept.0.as_raw_fd(), kept.1.as_raw_fd(), 0, lost.0.as_raw_fd(), lost.1.as_raw_fd()];
+        let all = all.map(|fd| format!("/proc/self/fd/{fd}"));
+        let is_open = |path: &String| std::fs::symlink_metadata(path).is_ok();
+        let open = || all.iter().enumerate().map(|(bit, path)| u8::from(is_open(path)) << bit).sum();
+        let pid = start(None, &keep, &AtomicI32::new(0), |_| open()).unwrap();
+        assert_eq!(end_of(pid), Exit::Code(0b00111), "a bit for each that it has");
+        assert!(all.iter().all(is_open), "ours are as they were");
     }
 
     #[test]
     fn a_signal_to_a_process_is_not_handled_by_us() {
         let seen = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(Signal::SIGUSR2 as i32, seen.clone()).unwrap();
-        let pid = start(None, |_| match kill(Pid::this(), Signal::SIGUSR2) {
+        let pid = start(None, &[], &AtomicI32::new(0), |_| match kill(Pid::this(), Signal::SIGUSR2) {
             Ok(()) => 0,
             Err(_) => 1,
         })
@@ -331,24 +388,32 @@ mod tests {
     #[test]
     fn its_memory_is_ours() {
         let calls = AtomicU32::new(0);
-        let pid = start(None, |_| {
+        let begun = AtomicI32::new(0);
+        let pid = start(None, &[], &begun, |_| {
             calls.store(std::process::id(), SeqCst);
             77
         })
         .unwrap();
+        assert_eq!(begun.into_inner(), pid);
         assert_eq!(calls.load(SeqCst), pid as u32, "it was another process, in the same memory");
         assert_eq!(end_of(pid), Exit::Code(77));
     }
 
     #[test]
     fn d05_what_fails_in_the_process_stands_in_the_page() {
-        let mut never = plan("");
-        never.0.directory = Some("/not there".into());
-        let mut nothing = plan("");
-        nothing.1 = Image::new(OsStr::new("/not there"), &[""; 0], &[]).unwrap();
-        for ((plan, image), part) in [(never, "cannot start in /not there"), (nothing, "cannot execute /bin/sh")] {
+        let changed = |change: fn(&mut Plan)| {
+            let (mut plan, _) = plan("");
+            change(&mut plan);
+            let prepared = plan.prepare(&[]).unwrap();
+            (plan, prepared)
+        };
+        let never = changed(|plan| plan.directory = Some("/not there".into()));
+        let nothing = changed(|plan| plan.program = "/not/there".into());
+        for ((plan, prepared), part) in [(never, "cannot start in /not there"), (nothing, "cannot execute /not/there")]
+        {
             let (page, _fd) = MarkPage::create().unwrap();
-            let pid = start(None, |_| become_program(&plan, &image, false).tell(&page)).unwrap();
+            let pid =
+                start(None, &[], &AtomicI32::new(0), |_| become_program(&plan, &prepared, false).tell(&page)).unwrap();
             wait_for_child(pid);
             let (step, error) = page.launch_failure().unwrap();
             let (_, detail) = plan.failure(step, error, "").unwrap();
@@ -359,7 +424,7 @@ mod tests {
     #[test]
     fn its_stack_is_large_enough_several_times() {
         const UNTOUCHED: u8 = 0xa5;
-        let (mut plan, image) = plan("exit 0");
+        let (mut plan, _) = plan("exit 0");
         let long = |length: usize| "x/".repeat(length / 2);
         // The longest paths: the steps that need most.
         plan.directory = Some(format!("/{}..", "proc/../".repeat(500)).into());
@@ -368,7 +433,9 @@ mod tests {
         for plan in &mut fails {
             let (page, _fd) = MarkPage::create().unwrap();
             let mut stack = vec![UNTOUCHED; STACK_BYTES];
-            let pid = start_on(&mut stack, None, |_| become_program(plan, &image, false).tell(&page)).unwrap();
+            let prepared = plan.prepare(&[]).unwrap();
+            let become_it = |_| become_program(plan, &prepared, false).tell(&page);
+            let pid = start_on(&mut stack, None, &[], &AtomicI32::new(0), become_it).unwrap();
             wait_for_child(pid);
             assert_eq!(page.launch_failure().is_some(), plan.cgroup.is_some());
             let free = stack.iter().take_while(|byte| **byte == UNTOUCHED).count();

@@ -152,7 +152,7 @@ impl EventLoop {
             let process = Process {
                 key: carried.key,
                 pid: carried.pid,
-                page: MarkPage::again(&page_fd)?,
+                page: Arc::new(MarkPage::again(&page_fd)?),
                 page_fd,
                 pidfd,
                 serial: carried.serial,

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use workhall_tests::harness::{Supervisor, bin_dir, tree_modes};
+use workhall_tests::harness::{Supervisor, bin_dir, program, python, tree_modes};
 
 /// What a process says of itself before it becomes a worker; the shell changes none of it.
 const SAYS: &str = r#"
@@ -46,6 +46,11 @@ fn alike(kind: &str, line: &str, pid: i32) -> String {
         }
         "cgroup" => line.rsplit_once('/').map_or(line.clone(), |(parent, _)| parent.to_string()),
         "status" if line.starts_with("NSpid") => "NSpid".to_string(),
+        // Two signals are the C library's own; what it does with them between fork and exec stays.
+        "status" if line.starts_with("SigIgn") => {
+            let ignored = u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap();
+            format!("SigIgn {:x}", ignored & !(0b11 << 31))
+        }
         _ => line,
     }
 }
@@ -136,4 +141,38 @@ fn files(dir: &Path) -> usize {
 
 fn directories(dir: &Path) -> usize {
     fs::read_dir(dir).unwrap().flatten().filter(|entry| entry.path().is_dir()).count()
+}
+
+/// Holds the lease of one who writes to a program: whoever executes it waits for the holder, or for the kernel to break
+/// the lease (45 s). A file system that does not answer does the same, without an end.
+const LEASE: &str = r#"
+import fcntl, os, signal, sys, time
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fd = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+open(sys.argv[1] + ".leased", "w").close()
+time.sleep(1000)
+"#;
+
+#[test]
+fn d05_a_program_that_cannot_be_opened_yet_keeps_its_own_worker_waiting_and_nobody_else() {
+    for mode in tree_modes() {
+        let mut supervisor = Supervisor::with_config(&format!(
+            "supervisor.process_tree = '{mode}'\n[class.a]\nexec = ['{{bin}}/test-worker']\n\
+             [class.leased]\nexec = ['{{dir}}/leased']\nstart_timeout = '120s'\n"
+        ));
+        let path = supervisor.path("leased");
+        fs::copy(bin_dir().join("test-worker"), &path).unwrap();
+        let script = supervisor.file("lease.py", LEASE);
+        let mut holder = std::process::Command::new(python()).arg(script).arg(&path).spawn().unwrap();
+        supervisor.call(&["a", "count"]);
+        supervisor.until("it is leased", |this| this.path("leased.leased").exists());
+        supervisor.cli(&["call", "leased", "count"]).ok();
+        supervisor.call(&["a", "count"]);
+        let executed = supervisor.ps("leased")["pid"].as_i64().is_none_or(|pid| program(pid as i32) == "leased");
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        assert!(!executed, "{mode}: all stood still until the lease was broken");
+        assert_eq!(supervisor.call(&["leased", "count"]), 2, "{mode}");
+    }
 }

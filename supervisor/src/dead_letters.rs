@@ -32,7 +32,7 @@ impl EventLoop {
             _ => return,
         };
         if let Err(refused) = self.check_admin(index) {
-            self.core.count_refused();
+            self.core.count_refused(refused.reason, None);
             let body = ReceiptBody::Refused { reason: refused.reason, detail: refused.detail };
             return self.receipt(index, reference.clone(), body);
         }

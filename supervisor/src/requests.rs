@@ -91,7 +91,9 @@ impl EventLoop {
         }
         let admitted = match broken {
             Some(reason) => Err(Refused::new(reason, "a call before it in the chain was refused, or not understood")),
-            None => self.check_call(index, &call).inspect_err(|_| self.core.count_refused()),
+            None => self
+                .check_call(index, &call)
+                .inspect_err(|refused| self.core.count_refused(refused.reason, Some(call.worker.target()))),
         };
         let awaited = call.reference.as_ref().filter(|_| call.wait && admitted.is_ok());
         let reply = awaited.map(|reference| self.connections[index].reply_to(reference, false));
@@ -175,7 +177,7 @@ impl EventLoop {
             _ => KillMode::Ladder,
         };
         if let Err(refused) = self.check_kill(index, target, kill.wait) {
-            self.core.count_refused();
+            self.core.count_refused(refused.reason, Some(target));
             let Some(reference) = kill.reference else { return };
             let body = ReceiptBody::Refused { reason: refused.reason, detail: refused.detail };
             return self.receipt(index, reference, body);

@@ -115,7 +115,7 @@ impl EventLoop {
             let detail = "which program it becomes is said by root and the supervisor's own user alone; without \
                           `binary` it is the one that it was started from";
             let Refused { reason, detail } = Refused::new(Refusal::NotPermitted, detail);
-            self.core.count_refused();
+            self.core.count_refused(reason, None);
             return self.receipt(index, reference, ReceiptBody::Refused { reason, detail });
         }
         let binary = upgrade.binary.map_or_else(|| self.binary.clone(), |path| PathBuf::from(&*path));

@@ -140,6 +140,9 @@ impl Core {
         let meant = life.idled || life.replaced;
         let crash = life.charged || !meant && (failure.is_some() || exit != Some(Exit::Code(0)));
         worker.crashes += u64::from(crash);
+        if crash {
+            self.stats.crashed(worker.counted, &life, exit);
+        }
         let (ended, well) = (life.ended(now), life.healthy(now) || meant);
         if well {
             worker.failures.reset();

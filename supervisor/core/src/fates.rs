@@ -16,7 +16,9 @@ impl Core {
         self.ledger.settle(place, &outcome);
         self.note_end(index, &message, &outcome);
         let charge = message.charge();
-        self.workers[index as usize].charged -= charge;
+        let worker = &mut self.workers[index as usize];
+        worker.charged -= charge;
+        self.stats.settle(worker.counted, &outcome);
         self.total_bytes -= charge;
         let (_, left) = self.accounts.pay_back(message.account, charge);
         let limits = &self.limits;

@@ -97,6 +97,7 @@ impl Core {
         let worker = &mut self.workers[oldest as usize];
         let killer = kill.reply.map(|reply| Killer { discarded, ..worker.killer(now, reply) });
         if worker.kept {
+            self.stats.killed(worker.counted, EndedBy::OnlyEmptied);
             if let Some(killer) = killer {
                 self.only_emptied(oldest, killer, kill.wait);
             }
@@ -181,6 +182,7 @@ impl Core {
         let worker = &mut self.workers[index as usize];
         let killer = kill.reply.map(|reply| worker.killer(now, reply));
         if worker.kept {
+            self.stats.killed(worker.counted, EndedBy::OnlyEmptied);
             // What is there is executed anyway.
             if let Some(killer) = killer {
                 self.only_emptied(index, killer, kill.wait);
@@ -298,6 +300,7 @@ impl Core {
     }
 
     pub(crate) fn report_killers(&mut self, now: Instant, worker: &Worker, life: Option<Life>) {
+        self.count_kill(worker, life.as_ref());
         if worker.killers.is_empty() {
             return;
         }

@@ -101,6 +101,7 @@ impl Core {
         let messages = self.ledger.pending + self.ledger.running;
         debug_assert_eq!(charges, (messages, self.total_bytes), "every charge is on one account");
         debug_assert_eq!(self.places as u64, sum(|worker| worker.place.into()), "every place has a worker");
+        self.prove_stats();
         debug_assert!(self.places <= self.limits.processes.max(self.places_at_reload));
         for (index, worker) in self.workers.iter() {
             let in_flight = worker.life.iter().flat_map(|life| life.in_flight.iter()).map(Message::envelope);

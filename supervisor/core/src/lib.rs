@@ -33,6 +33,7 @@ mod reload;
 mod restart;
 mod resting;
 mod snapshot;
+mod stats;
 mod stop;
 mod time;
 mod timers;
@@ -52,5 +53,8 @@ pub use policy::{CrashLimit, Limits, Policy};
 pub use post::Requeued;
 pub use registry::{Core, Refused};
 pub use reload::{Reloaded, Renewal};
+pub use stats::{
+    AGES_OF_MAX, Ages, BUCKETS, CRASHES, ClassStats, Counts, DEAD, Histogram, KILLS, REFUSED, WorkerStats,
+};
 pub use time::Instant;
 pub use view::{LastExit, Running, State, WorkerView};

@@ -26,7 +26,9 @@ impl Core {
             Event::Spawned { process, slot } => {
                 if let Some(life) = self.life(process) {
                     life.slot = slot;
-                    self.workers[process.index as usize].held = None;
+                    let worker = &mut self.workers[process.index as usize];
+                    worker.held = None;
+                    self.stats.of(worker.counted).starts += 1;
                     self.note(process.index, Change::Started);
                     self.signal(process.index, process);
                 }
@@ -181,7 +183,8 @@ impl Core {
             Some(front) if front.task == id => {
                 let outcome = outcome(front.reply.is_some());
                 life.told = id;
-                self.settle_front(now, process.index, outcome);
+                let task = Times { begun: life.since, ended: now };
+                self.settle_front(now, process.index, task, outcome);
                 self.pump(now, process.index);
             }
             _ => self.settled_before(process, id),
@@ -194,8 +197,8 @@ impl Core {
         match life.in_flight.count_to(id) {
             Some(count) => {
                 life.told = id;
-                for _ in 0..count {
-                    self.settle_front(now, process.index, Outcome::Done { result: Box::default() });
+                for task in Times::shared(life.since, now, count) {
+                    self.settle_front(now, process.index, task, Outcome::Done { result: Box::default() });
                 }
                 self.pump(now, process.index);
             }
@@ -245,19 +248,15 @@ impl Core {
         finished: MessageId,
         tacit: fn(&Message) -> bool,
     ) {
-        loop {
-            let life = self.workers[index as usize].life.as_ref();
-            match life.and_then(|life| life.in_flight.front()) {
-                Some(front) if front.task <= finished && tacit(front) => {
-                    self.settle_front(now, index, Outcome::Done { result: Box::default() });
-                }
-                _ => return,
-            }
+        let Some(life) = &self.workers[index as usize].life else { return };
+        let ended = life.in_flight.iter().take_while(|message| message.task <= finished && tacit(message)).count();
+        for task in Times::shared(life.since, now, ended) {
+            self.settle_front(now, index, task, Outcome::Done { result: Box::default() });
         }
     }
 
     /// The running task has ended by itself.
-    fn settle_front(&mut self, now: Instant, index: u32, outcome: Outcome) {
+    fn settle_front(&mut self, now: Instant, index: u32, task: Times, outcome: Outcome) {
         let worker = &mut self.workers[index as usize];
         let life = worker.life.as_mut().expect("a task has a process");
         let message = life.in_flight.pop().expect("the caller has seen it");
@@ -269,6 +268,7 @@ impl Core {
         }
         let stopping = life.stop.is_some();
         worker.executed += 1;
+        self.stats.of(worker.counted).executed(message.accepted, task.begun, task.ended);
         worker.note(message.task, Current::Finished);
         self.settle(index, message.envelope(), Place::Running, outcome);
         self.bodies.keep(message);
@@ -328,6 +328,22 @@ impl Core {
         self.release_held(index, finished);
         self.arm(index);
         self.touch(index);
+    }
+}
+
+/// When a task was begun and when it ended.
+#[derive(Clone, Copy)]
+struct Times {
+    begun: Instant,
+    ended: Instant,
+}
+
+impl Times {
+    /// Of so many one after the other, of which only the whole is known: each has the same part.
+    fn shared(since: Instant, now: Instant, count: usize) -> impl Iterator<Item = Times> {
+        let share = now.0.saturating_sub(since.0) / (count as u64).max(1);
+        let at = move |number: usize| Instant(since.0 + share * number as u64);
+        (0..count).map(move |number| Times { begun: at(number), ended: at(number + 1) })
     }
 }
 

@@ -47,6 +47,8 @@ impl Core {
         class_of: impl FnOnce(&str) -> Result<Arc<Policy>, Refused>,
     ) -> CallReceipt {
         self.now = now;
+        let mut class = None;
+        let class_of = |name: &str| class_of(name).inspect(|policy| class = Some(policy.clone()));
         let receipt = match self.admit(now, &call, class_of) {
             Ok(Admission::By(index)) => {
                 let id = self.take_message_id();
@@ -63,7 +65,7 @@ impl Core {
                 CallReceipt::Ignored(reason)
             }
             Err(refused) => {
-                self.counters.refused += 1;
+                self.note_refused(&refused, call.target, class.as_deref());
                 CallReceipt::Refused(refused)
             }
         };
@@ -107,7 +109,7 @@ impl Core {
                 }
                 Ok(Admission::Ignored(_)) => break,
                 Err(refused) => {
-                    self.counters.refused += 1;
+                    self.count_refused(refused.reason, Some(Target::Name(&name)));
                     report.refused = Some(refused);
                     break;
                 }
@@ -242,6 +244,7 @@ impl Core {
         self.ledger.accept();
         let worker = &mut self.workers[index as usize];
         worker.charged += charge;
+        self.stats.accept(worker.counted);
         let number = worker.identity.number;
         match after.filter(|after| !after.is_zero()) {
             // Its time to live is looked at when it enters the mailbox.

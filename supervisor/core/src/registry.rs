@@ -24,6 +24,7 @@ use crate::ledger::{Counters, Ledger};
 use crate::mailbox::{Bodies, Identity, Message};
 use crate::news::{Change, Pile};
 use crate::policy::{Limits, Policy};
+use crate::stats::Stats;
 use crate::time::Instant;
 use crate::view::{WorkerView, view};
 use crate::watch::Watch;
@@ -67,6 +68,8 @@ pub struct Core {
     pub(crate) next_message: u64,
     pub(crate) ledger: Ledger,
     pub(crate) counters: Counters,
+    #[serde(default)]
+    pub(crate) stats: Stats,
     pub(crate) total_bytes: u64,
     pub(crate) accounts: Accounts,
     pub(crate) dead_letters: DeadLetters,
@@ -116,6 +119,7 @@ impl Core {
             next_message: 1,
             ledger: Ledger::default(),
             counters: Counters::default(),
+            stats: Stats::default(),
             total_bytes: 0,
             accounts: Accounts::default(),
             dead_letters: DeadLetters::default(),
@@ -214,11 +218,6 @@ impl Core {
         found.is_some()
     }
 
-    /// A request that the shell has refused before it came here is counted with the others.
-    pub fn count_refused(&mut self) {
-        self.counters.refused += 1;
-    }
-
     /// The class of a worker that exists.
     pub fn class_of(&self, target: Target<'_>) -> Option<&str> {
         Some(&self.workers.seat(self.find(target)? as usize)?.newest_policy().class)
@@ -296,6 +295,7 @@ impl Core {
             None => self.index_name(index, hash),
         }
         self.index_number(index, number_hash);
+        self.follow_class(index);
         self.note(index, Change::Created);
         index
     }
@@ -410,6 +410,7 @@ impl Core {
 
     pub(crate) fn wake(&mut self, index: u32) {
         if self.workers.wake(index) {
+            self.follow_class(index);
             self.idle.push(index);
         }
     }

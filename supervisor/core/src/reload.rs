@@ -113,6 +113,7 @@ impl Core {
             false => worker.policy = policy,
         }
         let outdated = worker.renewed.is_some();
+        self.follow_class(index);
         match (outdated, restart) {
             (true, true) => {
                 self.replace(now, index);

@@ -82,6 +82,7 @@ impl Core {
         }
         core.set_limits(limits);
         core.index_all();
+        core.count_again();
         core.accounts.index_all();
         Ok(core)
     }

@@ -64,6 +64,9 @@ pub(crate) struct Worker {
     /// The policy of the next life, where a newer configuration says something else than when this one began.
     #[serde(skip)]
     pub renewed: Option<Arc<Policy>>,
+    /// The number under which its class is counted.
+    #[serde(skip)]
+    pub counted: u32,
     /// No class has its name any more: it takes nothing new.
     #[serde(default)]
     pub retired: bool,
@@ -140,6 +143,7 @@ impl Worker {
             identity: Arc::new(identity),
             policy,
             renewed: None,
+            counted: 0,
             retired: false,
             goal: Goal::Up,
             kept: false,

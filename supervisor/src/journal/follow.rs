@@ -221,7 +221,7 @@ impl EventLoop {
                 since_ms: since_ms.map_or(0, |ms| Clock::wall_ms().saturating_sub(ms)),
             },
             Err(refused) => {
-                self.core.count_refused();
+                self.core.count_refused(refused.reason, None);
                 let body = ReceiptBody::Refused { reason: refused.reason, detail: refused.detail };
                 return self.receipt(index, reference, body);
             }

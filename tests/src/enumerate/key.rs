@@ -149,7 +149,7 @@ impl<'h> Key<'h> {
         let h = self.horizons;
         match name {
             "Core" => match field {
-                "now" | "counters" | "dead_letters" | "gate_broken" => Treat::Skip,
+                "now" | "counters" | "stats" | "dead_letters" | "gate_broken" => Treat::Skip,
                 "deadlines" => Treat::Deadlines,
                 _ => Treat::Past(EXACT),
             },

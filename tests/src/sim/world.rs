@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use workhall_core::{
-    AccountId, Call, CallReceipt, Change, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode, KillReceipt,
-    Ledger, Letters, Limits, Mark, Outcome, Policy, ProcessKey, Refused, ReplyTo,
+    AccountId, Call, CallReceipt, Change, ClassStats, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode,
+    KillReceipt, Ledger, Letters, Limits, Mark, Outcome, Policy, ProcessKey, Refused, ReplyTo,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, StartStage, Until};
@@ -242,9 +242,35 @@ impl World {
         if self.core.limits().1 != 0 || self.core.charges().next().is_some() {
             return Err(("quota", format!("{} bytes are still charged", self.core.limits().1)));
         }
+        self.check_stats()?;
         self.coverage.add("accepted", ledger.accepted);
         self.coverage.add("stale facts", self.core.counters().stale);
         Ok(self.coverage)
+    }
+
+    /// What is counted by class is all there was, over snapshots and new configurations.
+    fn check_stats(&self) -> Result<(), Failure> {
+        let sum = |of: fn(&ClassStats) -> u64| self.core.class_stats().iter().map(of).sum::<u64>();
+        let counted = Ledger {
+            accepted: sum(|class| class.accepted),
+            done: sum(|class| class.done),
+            failed: sum(|class| class.failed),
+            discarded: sum(|class| class.discarded),
+            expired: sum(|class| class.expired),
+            dead: sum(|class| class.dead.0.iter().sum()),
+            pending: sum(|class| class.depth),
+            running: 0,
+        };
+        let refused = sum(|class| class.refused.0.iter().sum());
+        let latencies = [sum(|class| class.queue.count()), sum(|class| class.execution.count())];
+        let ledger = self.core.ledger();
+        // What could not be handed to its process has failed without being executed.
+        let executed =
+            latencies[0] == latencies[1] && (ledger.done..=ledger.done + ledger.failed).contains(&latencies[0]);
+        match counted == ledger && refused == self.core.counters().refused && executed {
+            true => Ok(()),
+            false => Err(("stats", format!("{counted:?}, {refused} refused, {latencies:?} executed; {ledger:?}"))),
+        }
     }
 
     /// From calm to the shutdown, once everything has its fate.

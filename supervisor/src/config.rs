@@ -8,6 +8,7 @@ mod difference;
 mod file;
 mod include;
 mod kept;
+mod metrics;
 mod no_class;
 mod patterns;
 mod people;
@@ -33,6 +34,7 @@ pub use difference::{Difference, difference};
 use file::{ClassFile, File, OnCrash, SupervisorFile};
 pub use file::{SOCKET_MODE_DEFAULT, UNREAD_BYTES_DEFAULT, parse_bytes, parse_duration};
 use include::{Source, include};
+pub use metrics::MetricsAt;
 use patterns::{Pattern, PatternKind, glob};
 pub use settings::Settings;
 
@@ -74,6 +76,8 @@ pub struct Config {
     pub socket_access: SocketAccess,
     /// Who may do what beyond calls.
     pub rights: Rights,
+    /// Where metrics are read; nowhere, if none.
+    pub metrics: Option<MetricsAt>,
     /// What is kept of workers' lines and of events.
     pub journal: journal::Settings,
     classes: Vec<Arc<Class>>,
@@ -117,6 +121,9 @@ pub struct Class {
     /// Who may read what its workers wrote, and what happened to them: nobody but who may administer, if none.
     #[serde(default)]
     pub logs: Option<Allowed>,
+    /// Each of its workers has series of its own among the metrics.
+    #[serde(default)]
+    pub metrics_by_worker: bool,
 }
 
 impl Class {
@@ -268,6 +275,7 @@ impl Config {
             settings: self.plain.clone(),
             call: None,
             logs: None,
+            metrics_by_worker: false,
         }
     }
 }
@@ -346,7 +354,8 @@ impl ClassFile {
         let call = self.call.as_ref().map(|list| list.allowed());
         let logs = self.logs.as_ref().map(|list| list.allowed());
         let policy = Arc::new(self.policy(name));
-        Ok(Arc::new(Class { policy, exec, directory, main: self.main, settings, call, logs }))
+        let (main, metrics_by_worker) = (self.main, self.metrics_by_worker);
+        Ok(Arc::new(Class { policy, exec, directory, main, settings, call, logs, metrics_by_worker }))
     }
 
     /// Adds the patterns of its names to those of the classes before.
@@ -410,6 +419,7 @@ impl SupervisorFile {
             unfinished_bytes: size(self.unfinished_bytes),
             socket_access: self.socket_access(),
             rights: self.rights(),
+            metrics: self.metrics.as_ref().map(|at| at.below(base)),
             journal: self.journal(),
             classes,
             patterns,

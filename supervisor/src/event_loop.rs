@@ -24,6 +24,7 @@ use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer, READ_BYTES};
 use crate::diagnostics::{say, say_what_was_lost};
 use crate::journal::Journal;
+use crate::metrics::{Door, Metrics};
 use crate::name_lock::NameLocks;
 use crate::notify::{Figures, Notifier};
 use crate::output::Outputs;
@@ -138,6 +139,8 @@ pub struct EventLoop {
     pub(crate) reap_adopted: bool,
     /// What workers wrote, and what happened to them.
     pub(crate) journal: Journal,
+    /// What those are told who watch, if anybody may.
+    pub(crate) metrics: Option<Metrics>,
     /// What the service manager is told.
     pub(crate) notifier: Notifier,
     /// Held as long as the supervisor lives.
@@ -170,6 +173,8 @@ pub struct Setup {
     pub no_new_privs: bool,
     /// What classes set and this machine does not enforce, for people.
     pub not_enforced: Vec<String>,
+    /// Where metrics are read.
+    pub metrics: Option<Door>,
     /// What the service manager is told.
     pub notifier: Notifier,
     /// For the jitter of delays.
@@ -191,7 +196,7 @@ impl EventLoop {
         if let Some(warning) = warning {
             say(format_args!("warning: {warning}"));
         }
-        let this = EventLoop {
+        let mut this = EventLoop {
             core: Core::new(setup.config.limits.clone(), setup.seed),
             own: sys::own_creds(),
             accounts: Accounts::new(setup.config.unread_bytes, setup.config.unfinished_bytes),
@@ -236,6 +241,7 @@ impl EventLoop {
             give_up_at: None,
             reap_adopted: false,
             journal,
+            metrics: None,
             notifier: setup.notifier,
             lock: setup.lock,
             binary: own_binary(),
@@ -245,6 +251,7 @@ impl EventLoop {
         this.poller.add(&this.child_signal, Token::ChildSignal.pack(), READ)?;
         this.poller.add(&this.stop_signal, Token::StopSignal.pack(), READ)?;
         this.poller.add(&this.reload_signal, Token::ReloadSignal.pack(), READ)?;
+        this.open_metrics(setup.metrics)?;
         Ok(this)
     }
 
@@ -346,6 +353,7 @@ impl EventLoop {
                 }
             }
             Token::Check => self.check_ended(),
+            Token::Metrics => self.answer_scrape(),
             Token::Connection { index, serial } => {
                 let known = self.connections.get(index).is_some_and(|c| c.serial() & SERIAL_MASK == serial);
                 if known && event.read {

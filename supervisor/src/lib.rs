@@ -18,6 +18,7 @@ mod exit_code;
 mod journal;
 mod launcher;
 mod listener;
+mod metrics;
 mod name_lock;
 mod notify;
 mod output;

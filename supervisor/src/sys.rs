@@ -15,7 +15,7 @@ use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -111,6 +111,15 @@ pub fn listen(path: &Path, access: SocketAccess) -> io::Result<Listener> {
     }
     std::fs::set_permissions(&by_descriptor, Permissions::from_mode(access.mode))?;
     Ok(listener)
+}
+
+/// The same, and accepts when somebody comes. The file stays when it is closed.
+pub fn listen_and_wait(path: &Path, access: SocketAccess) -> io::Result<UnixListener> {
+    let listener = listen(path, access)?;
+    let copy = UnixListener::from(listener.as_fd().try_clone_to_owned()?);
+    leave_path(listener);
+    copy.set_nonblocking(false)?;
+    Ok(copy)
 }
 
 /// Who is at the other end, as the kernel noted when it connected.

@@ -11,6 +11,8 @@ pub(crate) enum Token {
     ReloadSignal,
     /// The program that is asked whether it can go on.
     Check,
+    /// Somebody asks for the metrics.
+    Metrics,
     Connection {
         index: usize,
         serial: u64,
@@ -50,6 +52,7 @@ impl Token {
             Token::StopSignal => 2,
             Token::ReloadSignal => 3,
             Token::Check => 4,
+            Token::Metrics => 5,
             Token::Connection { index, serial } => place(1, index, serial),
             Token::Process { slot, serial } => place(2, slot, serial),
             Token::Tree { slot, serial } => place(3, slot, serial),
@@ -68,7 +71,8 @@ impl Token {
             (_, 1) => Token::ChildSignal,
             (_, 2) => Token::StopSignal,
             (_, 3) => Token::ReloadSignal,
-            _ => Token::Check,
+            (_, 4) => Token::Check,
+            _ => Token::Metrics,
         }
     }
 }
@@ -96,6 +100,7 @@ mod tests {
             Token::StopSignal,
             Token::ReloadSignal,
             Token::Check,
+            Token::Metrics,
             Token::Connection { index: 0, serial: 1 },
             large,
             Token::Process { slot: 7, serial: 9 },

@@ -37,6 +37,7 @@ use workhall_protocol::terms::{Exit, Refusal};
 use crate::access::is_master;
 use crate::diagnostics::say;
 use crate::event_loop::EventLoop;
+use crate::metrics::Metrics;
 use crate::sys::{self, Image, Interest, StayOpen, Stream};
 use crate::token::Token;
 
@@ -296,6 +297,7 @@ impl EventLoop {
     fn descriptors_to_keep(&self) -> Vec<BorrowedFd<'_>> {
         let mut all = vec![self.listener.as_fd(), self.lock.as_fd(), self.names.dir().1.as_fd()];
         all.extend(self.connections.iter().map(|(_, connection)| connection.stream().as_fd()));
+        all.extend(self.metrics.as_ref().map(Metrics::door));
         for (_, process) in &self.processes {
             all.extend([process.pidfd.as_fd(), process.page_fd.as_fd()]);
             all.extend(process.outputs.iter().flatten().map(|output| output.pipe().as_fd()));

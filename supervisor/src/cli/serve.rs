@@ -12,9 +12,10 @@ use super::{ExitCode, Failure};
 use crate::activation::{Adopted, adopted};
 use crate::cgroup::{Cgroups, Trees};
 use crate::clock::Clock;
-use crate::config::{Config, DEFAULT_FILE, ProcessTree, SOCKET_MODE_DEFAULT};
+use crate::config::{Config, DEFAULT_FILE, MetricsAt, ProcessTree, SOCKET_MODE_DEFAULT};
 use crate::diagnostics::{never_wait, say};
 use crate::event_loop::{EventLoop, Setup};
+use crate::metrics::Door;
 use crate::name_lock::NameLocks;
 use crate::notify::Notifier;
 use crate::sys::{self, Listens, LockFile, Poller, SocketAccess};
@@ -48,7 +49,9 @@ impl Serve {
         let names = NameLocks::open(&socket)?;
         let trees = trees(&config)?;
         let not_enforced = config.not_enforced(|controller| trees.why_not_limited(controller));
-        let ignored = adopted.as_ref().and_then(|_| ignored_access(access));
+        // They hold for that of the metrics.
+        let only_ours = matches!(config.metrics, Some(MetricsAt::Path(_)));
+        let ignored = adopted.as_ref().filter(|_| !only_ours).and_then(|_| ignored_access(access));
         for warning in config.warnings().iter().chain(&not_enforced).chain(&ignored) {
             say(format_args!("warning: {warning}"));
         }
@@ -70,6 +73,7 @@ impl Serve {
             let message = format!("{} was removed at the wrong moment: start again", lock.display());
             return Err(Failure::new(ExitCode::Failed, message));
         }
+        let metrics = config.metrics.as_ref().map(|at| Door::open(at, access)).transpose()?;
         let setup = Setup {
             config,
             socket: socket.clone(),
@@ -81,6 +85,7 @@ impl Serve {
             trees,
             no_new_privs,
             not_enforced,
+            metrics,
             notifier: Notifier::from_environment(),
             seed: Clock::seed(),
         };

@@ -9,7 +9,7 @@ use super::Config;
 use crate::report::Change;
 
 /// Keys of `[supervisor]` that are looked at when it starts, and never again.
-const AT_START: [&str; 5] = ["socket", "socket_mode", "socket_user", "socket_group", "process_tree"];
+const AT_START: [&str; 6] = ["socket", "socket_mode", "socket_user", "socket_group", "process_tree", "metrics"];
 
 /// What has changed.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@ use toml::Spanned;
 use workhall_core::{CrashLimit, Limits, Policy};
 use workhall_protocol::limits::{FRAME_BYTES_MAX, METHOD_BYTES_MAX};
 
+use super::MetricsAt;
 use super::ProcessTree;
 use super::kept::{EventsFile, LogsFile};
 use super::people::AllowedFile;
@@ -76,6 +77,8 @@ pub(super) struct SupervisorFile {
     pub socket_user: Option<u32>,
     #[serde(deserialize_with = "super::people::group")]
     pub socket_group: Option<u32>,
+    #[serde(deserialize_with = "super::metrics::metrics")]
+    pub metrics: Option<MetricsAt>,
     pub logs: LogsFile,
     pub events: EventsFile,
     pub kill: Option<AllowedFile>,
@@ -106,6 +109,7 @@ impl Default for SupervisorFile {
             socket_mode: SOCKET_MODE_DEFAULT,
             socket_user: None,
             socket_group: None,
+            metrics: None,
             logs: LogsFile::default(),
             events: EventsFile::default(),
             kill: None,
@@ -147,6 +151,7 @@ pub(super) struct ClassFile {
     pub mailbox: MailboxFile,
     pub call: Option<AllowedFile>,
     pub logs: Option<AllowedFile>,
+    pub metrics_by_worker: bool,
     #[serde(deserialize_with = "some_time")]
     pub start_timeout: Duration,
     #[serde(deserialize_with = "maybe_time")]
@@ -187,6 +192,7 @@ impl Default for ClassFile {
             mailbox: MailboxFile::default(),
             call: None,
             logs: None,
+            metrics_by_worker: false,
             start_timeout: Duration::from_secs(30),
             task_timeout: None,
             idle_timeout: None,

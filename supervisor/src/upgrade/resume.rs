@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::connection::{Connection, Peer};
 use crate::diagnostics::{go_on, say};
 use crate::event_loop::{EventLoop, Process, Setup};
+use crate::metrics::Door;
 use crate::name_lock::NameLocks;
 use crate::notify::Notifier;
 use crate::output::{CarriedOutput, Output, Outputs};
@@ -83,6 +84,7 @@ fn take_over(
         trees: Trees::again(state.trees.clone()),
         no_new_privs: state.no_new_privs,
         adopted: !state.socket_is_ours,
+        metrics: state.metrics.take().map(|door| Door::again(door, left)).transpose()?,
         notifier: Notifier::from_environment(),
         not_enforced: std::mem::take(&mut state.not_enforced),
         // The core has its own.

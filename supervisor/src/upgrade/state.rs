@@ -35,6 +35,7 @@ use crate::config::{Class, Config};
 use crate::connection::Carried;
 use crate::event_loop::EventLoop;
 use crate::journal;
+use crate::metrics::{CarriedDoor, Metrics};
 use crate::output::{CarriedOutput, Output};
 use crate::process_tree::{Foreign, Inherited, Sweep};
 use crate::sys;
@@ -81,6 +82,9 @@ pub struct State {
     /// What workers wrote, what happened, and who follows.
     #[serde(default)]
     pub journal: journal::Carried,
+    /// Where metrics are read.
+    #[serde(default)]
+    pub metrics: Option<CarriedDoor>,
 }
 
 /// A configuration as it was read. It is in force until it is read again, whatever the file says meanwhile.
@@ -167,6 +171,7 @@ impl State {
             inherited: this.inherited.clone(),
             unsaid: crate::diagnostics::unsaid(),
             journal: this.journal.carried(),
+            metrics: this.metrics.as_ref().map(Metrics::carried),
         }
     }
 

@@ -23,6 +23,7 @@ mod left_behind;
 mod lies;
 mod logs;
 mod logs_go_on;
+mod metrics;
 mod odd_company;
 mod one_socket;
 mod overlap;

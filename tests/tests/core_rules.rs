@@ -1233,3 +1233,33 @@ fn a_limit_below_what_is_in_use_drops_nothing() {
     assert_eq!(d.core.ledger().done, 3);
     assert_eq!(d.core.places().0, 3);
 }
+
+/// README: "it is gone when it has no process and nothing left".
+#[test]
+fn a_worker_without_a_class_leaves_though_it_has_said_something_wrong() {
+    let mut d = Driver::new();
+    d.call("a", "m");
+    d.ready(2, 1, 1);
+    let process = d.key(2, 1);
+    d.core.handle(d.now, Event::Violation { process, detail: "rubbish" });
+    d.done(2, 1, 1);
+    reload(&mut d, false, None);
+    d.dies(2, 1, Exit::Code(0), None);
+    assert_eq!(d.core.worker_count(), 0);
+}
+
+/// The same where its name was held, and its message has expired meanwhile.
+#[test]
+fn a_worker_without_a_class_leaves_though_its_name_was_held() {
+    let mut d = Driver::new();
+    d.held = true;
+    d.accepted(Call { expires: Some(ms(50)), ..post("a") });
+    reload(&mut d, false, None);
+    for _ in 0..100 {
+        d.now = d.now.after(ms(1000));
+        d.core.tick(d.now);
+        d.take();
+    }
+    assert_eq!((d.core.ledger().expired, d.core.ledger().pending), (1, 0));
+    assert_eq!(d.core.worker_count(), 0);
+}

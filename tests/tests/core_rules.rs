@@ -1263,3 +1263,54 @@ fn a_worker_without_a_class_leaves_though_its_name_was_held() {
     assert_eq!((d.core.ledger().expired, d.core.ledger().pending), (1, 0));
     assert_eq!(d.core.worker_count(), 0);
 }
+
+/// README: "If its class comes back before, it goes on": rules W5 and K10 with it.
+#[test]
+fn k10_a_main_worker_whose_class_comes_back_is_the_main_worker_again() {
+    let mut d = Driver::new();
+    d.core.start(d.now, WorkerName::new("m").unwrap(), Arc::new(d.policy.clone()), true);
+    d.take();
+    d.ready(1, 1, 1);
+    reload(&mut d, false, None);
+    reload(&mut d, false, Some(EXIT_GRACE_MS));
+    d.lines();
+    d.kill("m", KillMode::Ladder);
+    d.did(&["k100: 0 discarded", "k100: ended by OnlyEmptied, current None, 0 discarded"]);
+    d.dies(1, 1, Exit::Code(0), None);
+    d.did(&["sweep %1.1", "spawn %1.2"]);
+}
+
+/// What it still has may be for later only: then nothing but the class brings its process back.
+#[test]
+fn w05_a_main_worker_without_a_process_is_started_when_its_class_comes_back() {
+    let mut d = Driver::new();
+    d.core.start(d.now, WorkerName::new("m").unwrap(), Arc::new(d.policy.clone()), true);
+    d.take();
+    d.ready(1, 1, 1);
+    d.accepted(Call { after: Some(ms(60_000)), ..post("m") });
+    reload(&mut d, false, None);
+    d.dies(1, 1, Exit::Code(0), None);
+    assert_eq!(d.view("m").pending, 1);
+    d.lines();
+    reload(&mut d, false, Some(EXIT_GRACE_MS));
+    d.did(&["spawn %1.2"]);
+}
+
+/// A kill in the meantime ends it, and goes on ending it: a second one is not told that it only emptied the mailbox.
+#[test]
+fn k10_a_main_worker_that_was_killed_while_it_had_no_class_stays_killed() {
+    for mode in [KillMode::Ladder, KillMode::Drain] {
+        let mut d = Driver::new();
+        d.core.start(d.now, WorkerName::new("m").unwrap(), Arc::new(d.policy.clone()), true);
+        d.take();
+        d.ready(1, 1, 1);
+        reload(&mut d, false, None);
+        d.kill("m", mode);
+        reload(&mut d, false, Some(EXIT_GRACE_MS));
+        d.lines();
+        d.kill_with(Kill { reply: None, ..kill("m", KillMode::Now) });
+        d.did(&["kill %1.1"]);
+        d.dies(1, 1, Exit::Signal(9), None);
+        assert_eq!(d.core.worker_count(), 0, "{mode:?}");
+    }
+}

@@ -105,7 +105,7 @@ impl Core {
         done: &mut Reloaded,
     ) {
         let worker = &mut self.workers[index as usize];
-        worker.retired = false;
+        let back = core::mem::take(&mut worker.retired);
         let lives = worker.life.is_some();
         match lives && (changed || worker.renewed.is_some()) {
             true => worker.renewed = Some(policy),
@@ -120,6 +120,10 @@ impl Core {
             (true, false) => done.kept += 1,
             (false, _) => done.renewed += u64::from(changed),
         }
+        if back && !lives {
+            // A process may be wished for again without messages (rule W5).
+            self.try_start(now, index);
+        }
         self.arm(index);
         self.touch(index);
     }
@@ -127,8 +131,6 @@ impl Core {
     fn retire(&mut self, now: Instant, index: u32) {
         let worker = &mut self.workers[index as usize];
         worker.retired = true;
-        // Else neither a kill nor its own end would ever end it.
-        worker.kept = false;
         if worker.life.is_none() {
             // What it waits for may not be wished for any more.
             self.try_start(now, index);

@@ -20,6 +20,7 @@ mod left_behind;
 mod lies;
 mod odd_company;
 mod one_socket;
+mod one_turn;
 mod overlap;
 mod permissions;
 mod quota;

@@ -71,7 +71,7 @@ fn info(supervisor: &Supervisor, worker: &str) -> Value {
 }
 
 /// How a process is, in a letter; none if there is none.
-fn state(pid: i32) -> Option<char> {
+pub(crate) fn state(pid: i32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }

@@ -1181,6 +1181,44 @@ fn what_was_sent_ahead_to_a_process_that_makes_place_waits_for_the_next() {
 }
 
 #[test]
+fn c13_what_a_process_that_makes_place_has_not_begun_still_expires() {
+    let mut d = Driver::new();
+    d.call("a", "m");
+    d.ready(2, 1, 4);
+    d.done(2, 1, 1);
+    // It was handed over at once, and so had no deadline before.
+    d.accepted(Call { expires: Some(ms(50)), reply: reply(2), ..post("a") });
+    d.mark = Some(mark(1, 1));
+    reload(&mut d, true, Some(1));
+    d.did(&["spawn %2.1", "deliver #1 to %2.1", "deliver #2 to %2.1", "ask %2.1"]);
+    assert_eq!(d.core.next_deadline(), Some(d.now.after(ms(50))));
+    d.tick(50);
+    d.did(&["t2: expired"]);
+}
+
+#[test]
+fn a_process_that_drops_the_task_it_was_about_to_begin_makes_place_all_the_same() {
+    let mut d = Driver::new();
+    d.call("a", "m");
+    d.ready(2, 1, 8);
+    d.lines();
+    d.mark = Some(mark(1, 0));
+    reload(&mut d, true, Some(1));
+    d.did(&["ask %2.1"]);
+    assert_eq!((d.core.ledger().running, d.core.ledger().pending), (1, 0));
+    // Nobody tells that it has seen the flag just then, and does not begin: so it is asked again.
+    d.mark = Some(mark(0, 0));
+    d.tick(1000);
+    d.did(&["ask %2.1"]);
+    assert_eq!((d.core.ledger().running, d.core.ledger().pending), (0, 1));
+    d.tick(1000 + EXIT_GRACE_MS);
+    d.did(&["term %2.1"]);
+    d.dies(2, 1, Exit::Signal(15), d.mark);
+    d.ready(2, 2, 8);
+    d.did(&["sweep %2.1", "spawn %2.2", "deliver #1 to %2.2"]);
+}
+
+#[test]
 fn a_process_that_is_being_started_is_replaced_when_it_is_ready() {
     let mut d = Driver::new();
     d.call("a", "m");

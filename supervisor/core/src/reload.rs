@@ -62,8 +62,10 @@ impl Core {
         self.now = now;
         self.set_limits(limits);
         let mut done = Reloaded::default();
-        let all: Vec<u32> = self.workers.seats().map(|(index, _)| index).collect();
-        for index in all {
+        // In the order of their numbers: places are others after an upgrade.
+        let mut all: Vec<_> = self.workers.seats().map(|(index, seat)| (seat.number(), index)).collect();
+        all.sort_unstable();
+        for (_, index) in all {
             let Some(seat) = self.workers.seat(index as usize) else { continue };
             let (renewal, rests) = (renewal(seat.name(), seat.newest_policy()), matches!(seat, Seat::Resting(_)));
             match renewal {

@@ -38,7 +38,8 @@ impl EventLoop {
         self.applying = false;
     }
 
-    fn apply_commands(&mut self) {
+    /// Once, without what looks bring in: for who is called by such a look, and may not leave anything half done.
+    pub(crate) fn apply_commands(&mut self) {
         while let Some(effect) = self.core.next_effect() {
             match effect {
                 Effect::Spawn { process } => self.spawn(process),

@@ -96,12 +96,14 @@ impl Core {
         discarded += self.empty_by(kill.mode, oldest);
         let worker = &mut self.workers[oldest as usize];
         let killer = kill.reply.map(|reply| Killer { discarded, ..worker.killer(now, reply) });
-        if worker.kept {
+        if worker.stays() {
             if let Some(killer) = killer {
                 self.only_emptied(oldest, killer, kill.wait);
             }
             return;
         }
+        // It ends, whatever becomes of its class meanwhile.
+        worker.kept = false;
         if let Some(killer) = killer {
             let waiting = kill.wait.then_some(killer);
             match &mut worker.life {
@@ -180,13 +182,14 @@ impl Core {
         self.note(index, Change::Killed { mode: kill.mode, discarded: 0 });
         let worker = &mut self.workers[index as usize];
         let killer = kill.reply.map(|reply| worker.killer(now, reply));
-        if worker.kept {
+        if worker.stays() {
             // What is there is executed anyway.
             if let Some(killer) = killer {
                 self.only_emptied(index, killer, kill.wait);
             }
             return;
         }
+        worker.kept = false;
         if let Some(killer) = killer {
             if kill.wait {
                 worker.killers.push(killer);

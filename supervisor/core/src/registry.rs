@@ -417,7 +417,7 @@ impl Core {
     pub(crate) fn rest_idle(&mut self) {
         while let Some(index) = self.idle.pop() {
             let worker = self.workers.get(index as usize);
-            match worker.is_some_and(|worker| worker.retired && worker.may_rest()) {
+            match worker.is_some_and(Worker::may_leave) {
                 true => self.remove(self.now, index, None),
                 false => self.workers.rest(self.now, index),
             }

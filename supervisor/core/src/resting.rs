@@ -49,6 +49,14 @@ impl Worker {
         let silent = self.violations.is_none() && self.held.is_none();
         alone && idle && timeless && silent && self.goal == Goal::Up
     }
+
+    /// Whether no class has its name, and there is nothing left of it to be done or to be said: then it is removed. What
+    /// rest would forget keeps no other from its place.
+    pub fn may_leave(&self) -> bool {
+        let alone = self.older.is_none() && self.newer.is_none() && self.killers.is_empty() && !self.watched;
+        let idle = self.life.is_none() && self.mailbox.len() == 0 && !self.place;
+        self.retired && alone && idle
+    }
 }
 
 impl Resting {

@@ -68,8 +68,8 @@ pub(crate) struct Worker {
     #[serde(default)]
     pub retired: bool,
     pub goal: Goal,
-    /// Created by the supervisor and not by a call: a process is wished for without messages too,
-    /// and a kill only empties the mailbox (rule K10).
+    /// Created by the supervisor and not by a call: while it has a class, a process is wished for without messages too,
+    /// and a kill only empties the mailbox (rule K10): [`Worker::stays`].
     pub kept: bool,
     /// Somebody waits for a state of this name.
     pub watched: bool,
@@ -186,10 +186,15 @@ impl Worker {
         self.in_flight().min(1)
     }
 
+    /// Whether neither a kill nor an end of its own ends it. Without a class nothing else would ever end it.
+    pub fn stays(&self) -> bool {
+        self.kept && !self.retired
+    }
+
     /// Whether a process is wished for, should its turn have come.
     pub fn wants_process(&self) -> bool {
         match self.goal {
-            Goal::Up => self.kept || !self.mailbox.nothing_due(),
+            Goal::Up => self.stays() || !self.mailbox.nothing_due(),
             Goal::Drain => !self.mailbox.nothing_due(),
             Goal::Down => false,
         }
@@ -244,7 +249,7 @@ impl Worker {
     }
 
     /// How many unsettled messages the process may have. One for a worker that a kill only
-    /// empties: what is emptied then has surely not begun.
+    /// empties: what is emptied then has surely not begun. Also while it has no class, which may come back.
     pub fn window(&self, life: &Life) -> usize {
         if self.kept { 1 } else { life.window as usize }
     }
@@ -296,7 +301,7 @@ impl Worker {
     /// When it has had nothing to do for too long (rule W6).
     pub fn idle_deadline(&self, life: &Life) -> Instant {
         let idle = life.accepts() && life.in_flight.is_empty() && self.mailbox.nothing_due();
-        match self.policy.idle_timeout.filter(|_| idle && !self.kept && self.goal == Goal::Up) {
+        match self.policy.idle_timeout.filter(|_| idle && !self.stays() && self.goal == Goal::Up) {
             Some(timeout) => life.since.after(timeout),
             None => Instant::NEVER,
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use workhall_core::{
     AccountId, Call, CallReceipt, Change, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode, KillReceipt,
-    Ledger, Letters, Limits, Mark, Outcome, Policy, ProcessKey, Refused, ReplyTo,
+    Ledger, Letters, Limits, Mark, Outcome, Policy, ProcessKey, Refused, Renewal, ReplyTo,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, StartStage, Until};
@@ -51,7 +51,12 @@ pub struct World {
     agenda: BinaryHeap<Reverse<(Instant, u64, Item)>>,
     processes: Vec<Process>,
     slots: BTreeMap<ProcessKey, usize>,
+    /// The configuration: a name that is not here has no class.
     policies: BTreeMap<&'static str, Arc<Policy>>,
+    /// What was there for a name before its class went.
+    gone: BTreeMap<&'static str, Arc<Policy>>,
+    /// What new configurations say.
+    reloads: Rng,
     coverage: Coverage,
     notes: Arc<Mutex<Notes>>,
     trace: bool,
@@ -86,6 +91,7 @@ enum Item {
     ClientActs,
     BecomeCalm,
     ShutDown,
+    Reload,
     ExtraTick,
     IsReady(usize),
     Arrives(usize),
@@ -135,6 +141,9 @@ impl World {
             processes: Vec::new(),
             slots: BTreeMap::new(),
             policies,
+            gone: BTreeMap::new(),
+            // Of its own, too.
+            reloads: Rng::new(seed.rotate_left(32)),
             coverage: Coverage::default(),
             notes,
             trace: options.trace,
@@ -159,6 +168,12 @@ impl World {
         if self.rng.percent(30) {
             let at = self.rng.up_to_ms(lively.as_millis() as u64);
             self.plan(at, Item::ShutDown);
+        }
+        if self.reloads.percent(40) {
+            for _ in 0..self.reloads.between(1, 6) {
+                let at = self.reloads.up_to_ms(lively.as_millis() as u64);
+                self.plan(at, Item::Reload);
+            }
         }
         for name in ["main", "boot"] {
             if self.rng.percent(30) {
@@ -252,6 +267,7 @@ impl World {
         let ledger = self.core.ledger();
         if self.phase == Phase::Calm && ledger.pending + ledger.running == 0 && !self.checker.unfinished_kills() {
             self.coverage.count("calm runs");
+            self.kept_ones_are_there();
             self.checker.waits_are_answered();
             self.shut_down();
         }
@@ -281,6 +297,7 @@ impl World {
             Item::ClientActs => self.client_acts(),
             Item::BecomeCalm => self.become_calm(),
             Item::ShutDown => self.shut_down(),
+            Item::Reload => self.reload(),
             Item::ExtraTick => self.tick(),
             Item::IsReady(slot) => self.is_ready(slot),
             Item::Arrives(slot) => self.arrives(slot),
@@ -368,6 +385,7 @@ impl World {
                 self.core.forget_waits(connection);
                 let tokens = std::mem::take(&mut self.wait_tokens);
                 self.checker.forgets_waits(&tokens);
+                self.apply();
             }
             _ => {
                 let after = self.rng.up_to_ms(100);
@@ -504,8 +522,7 @@ impl World {
             (_, KillMode::Drain) => "kill by drain",
             (_, KillMode::Now) => "kill now",
         });
-        let policies = &self.policies;
-        self.checker.killed(self.now, &kill, &|name| (*policies[name]).clone(), receipt);
+        self.checker.killed(self.now, &kill, receipt);
         self.apply();
     }
 
@@ -561,10 +578,88 @@ impl World {
         let first = report.first.unwrap_or_default().0;
         for (at, (old, name)) in letters.iter().take(report.requeued as usize).enumerate() {
             let number = self.core.worker(self.now, Target::Name(name)).map(|view| view.identity.number);
-            let policy = self.policies[&**name].clone();
+            let policy = self.policies.get(&**name).cloned().unwrap_or_default();
             self.checker.requeued(*old, MessageId(first + at as u64), name, number, &policy);
         }
         self.apply();
+    }
+
+    // ---- a new configuration ----------------------------------------------------------------
+
+    /// Each class may have changed, gone or come back, as it was or changed.
+    fn reload(&mut self) {
+        if self.calm || self.phase == Phase::Stopping {
+            return;
+        }
+        for name in NAMES {
+            let rng = &mut self.reloads;
+            let change = match (self.gone.remove(name), rng.below(10)) {
+                (None, 0..=1) => {
+                    self.gone.extend(self.policies.remove_entry(name));
+                    "class gone"
+                }
+                (None, 2..=4) => {
+                    self.policies.insert(name, Arc::new(draw_policy(rng, name)));
+                    "class changed"
+                }
+                (Some(policy), 0..=4) => {
+                    self.policies.insert(name, policy);
+                    "class back"
+                }
+                (Some(_), 5..=6) => {
+                    self.policies.insert(name, Arc::new(draw_policy(rng, name)));
+                    "class back, and changed"
+                }
+                (gone, _) => {
+                    self.gone.extend(gone.map(|policy| (name, policy)));
+                    continue;
+                }
+            };
+            self.coverage.count(change);
+        }
+        let restart = self.reloads.percent(50);
+        self.coverage.count(if restart { "reload with restart" } else { "reload" });
+        let policies = &self.policies;
+        let done = self.core.reload(self.now, self.limits.clone(), restart, |name, before| match policies.get(name) {
+            None => Renewal::Gone,
+            Some(policy) if **policy == *before => Renewal::Same(policy.clone()),
+            Some(policy) => Renewal::Changed(policy.clone()),
+        });
+        self.log(|world| format!("reload, restart {restart}: {:?}, {done:?}", world.policies.keys()));
+        self.checker.reloaded(restart, &|name| policies.get(name).map(|policy| &**policy));
+        self.apply();
+    }
+
+    /// Whoever has no class any more leaves when it has nothing left.
+    fn see_who_leaves(&mut self) {
+        for number in self.checker.retired() {
+            match self.core.worker(self.now, Target::Number(number)) {
+                Some(_) => self.checker.stays(number),
+                None => {
+                    self.coverage.count("left without a class");
+                    self.log(|_| format!("  {number} has left"));
+                    self.checker.left(number);
+                }
+            }
+        }
+    }
+
+    /// Rule W5: who was not created by a call, and has a class, has a process or is about to have one.
+    fn kept_ones_are_there(&mut self) {
+        if self.core.next_deadline().is_some_and(|at| at <= self.now) {
+            // The tick that starts it is late.
+            return;
+        }
+        for number in self.checker.kept() {
+            let view = self.core.worker(self.now, Target::Number(number));
+            let waits = |view: &workhall_core::WorkerView<'_>| {
+                view.slot.is_some() || view.queued || view.next_start_in.is_some()
+            };
+            if !view.as_ref().is_some_and(waits) {
+                let detail = format!("{number} has no process, and waits for none: {view:?}");
+                self.checker.violation.get_or_insert(("W5", detail));
+            }
+        }
     }
 
     fn shut_down(&mut self) {
@@ -660,6 +755,7 @@ impl World {
                 Effect::Stopped => self.stopped = true,
             }
         }
+        self.see_who_leaves();
         self.take_news();
     }
 
@@ -1133,7 +1229,7 @@ impl World {
                 let process = &self.processes[slot];
                 format!("of {} {}.{}", process.name, process.key.number, process.key.generation)
             }
-            Item::ClientActs | Item::BecomeCalm | Item::ShutDown | Item::ExtraTick => String::new(),
+            Item::ClientActs | Item::BecomeCalm | Item::ShutDown | Item::Reload | Item::ExtraTick => String::new(),
         }
     }
 }

@@ -25,6 +25,7 @@ mod logs;
 mod logs_go_on;
 mod odd_company;
 mod one_socket;
+mod one_turn;
 mod overlap;
 mod permissions;
 mod quota;

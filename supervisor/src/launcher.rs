@@ -76,9 +76,10 @@ enum Step {
     Privileges,
     Stdin,
     Exec,
+    Continue,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step::Plan,
     Step::Cgroup,
     Step::Nice,
@@ -89,6 +90,7 @@ const STEPS: [Step; 10] = [
     Step::Privileges,
     Step::Stdin,
     Step::Exec,
+    Step::Continue,
 ];
 const LIMITS: u32 = 100;
 
@@ -180,6 +182,9 @@ fn prepare(plan: &Plan) -> Result<(), Failed> {
     if let Some(user) = plan.user {
         sys::set_user(user).map_err(at(Step::User))?;
     }
+    // Behind the change of user. Rule D7: should the supervisor die while an operator has paused this process (rule P4), it
+    // does not keep its name for ever.
+    sys::continue_at_parents_death().map_err(at(Step::Continue))?;
     if let Some(directory) = &plan.directory {
         std::env::set_current_dir(directory).map_err(at(Step::Directory))?;
     }
@@ -207,6 +212,7 @@ impl Plan {
             Step::Privileges => format!("cannot give up new privileges: {error}"),
             Step::Stdin => format!("cannot open /dev/null: {error}"),
             Step::Exec => cannot_execute(Path::new(&self.program), &error),
+            Step::Continue => format!("cannot have it continued when the supervisor ends: {error}"),
         };
         let stage = if step == Step::Exec { StartStage::Exec } else { StartStage::Setup };
         let lack = sys::shortage(&error).map(|lack| format!(" ({lack})")).unwrap_or_default();
@@ -250,6 +256,7 @@ mod tests {
             "up",
             "null",
             "/x/y",
+            "when the supervisor ends",
         ]) {
             let (stage, detail) = said(step);
             assert!(detail.contains(part) && detail.contains("Permission denied"), "{step:?}: {detail}");

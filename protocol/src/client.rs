@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::messages::{
-    Address, Call, Dead, DeadShow, Error, FromSupervisor, Info, Kill, Letters, List, Message, OutcomeBody, Receipt,
-    ReceiptBody, Ref, Reload, Reply, Request, Resume, Status, Until, Upgrade, Wait,
+    Address, Call, Dead, DeadShow, Error, FromSupervisor, Info, Kill, Letters, List, Message, OutcomeBody, Pause,
+    Receipt, ReceiptBody, Ref, Reload, Reply, Request, Resume, Status, Until, Upgrade, Wait,
 };
 use crate::sys;
 use crate::wire::{DecodeError, Decoder, EncodeError, Encoding, encode};
@@ -267,7 +267,15 @@ impl<S: Read + AsFd> Client<S> {
         self.receipt(ticket)
     }
 
-    /// Ends the backoff or pause of a worker (rule D4): by name of all of that name.
+    /// Stops the process of a worker until a resume, while its mailbox goes on accepting (rule P4): by name all of that
+    /// name.
+    pub fn pause(&mut self, worker: Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
+        let ticket = self.ticket();
+        self.send(&Request::Pause(Pause { reference: Ref::Number(ticket.0), worker }))?;
+        self.receipt(ticket)
+    }
+
+    /// Ends the pause of a worker, and its backoff or pause after crashes (rules P4, D4): by name of all of that name.
     pub fn resume(&mut self, worker: Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
         let ticket = self.ticket();
         self.send(&Request::Resume(Resume { reference: Ref::Number(ticket.0), worker }))?;

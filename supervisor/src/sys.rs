@@ -345,6 +345,13 @@ pub fn terminate(leader: i32) {
     signal_group(leader, Signal::SIGCONT);
 }
 
+/// SIGSTOP to a worker's process and its group, not reaped yet. Not `cgroup.freeze`: when the supervisor dies suddenly, the
+/// kernel continues what is stopped ([`continue_at_parents_death`]; and a group that nobody can continue any more gets
+/// SIGHUP and SIGCONT), so the process finds out and ends. A frozen one would keep its name for ever.
+pub fn pause(leader: i32) {
+    signal_group(leader, Signal::SIGSTOP);
+}
+
 /// SIGCONT to a worker's process and its group, not reaped yet.
 pub fn resume(leader: i32) {
     signal_group(leader, Signal::SIGCONT);

@@ -123,6 +123,9 @@ impl Core {
         let worker = &mut self.workers[index as usize];
         let was_down = worker.goal == Goal::Down;
         worker.goal = Goal::Down;
+        // First of all: who is stopped hears nothing.
+        self.end_pause(now, index);
+        let worker = &mut self.workers[index as usize];
         worker.drain_deadline = Instant::NEVER;
         let grace = match (within, worker.policy.task_grace) {
             (Some(within), Some(grace)) => Some(within.min(grace)),
@@ -198,6 +201,10 @@ impl Core {
         }
         self.touch(index);
         self.remove_if_drained(now, index);
+        if self.workers.contains(index as usize) {
+            // What is there is to be executed.
+            self.go_on(now, index);
+        }
     }
 
     /// Rule K10: the receipts of a kill that ended nothing.

@@ -23,6 +23,7 @@ mod ledger;
 mod lifecycle;
 mod mailbox;
 mod overtime;
+mod pause;
 mod places;
 mod policy;
 mod post;

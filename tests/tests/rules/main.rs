@@ -21,6 +21,7 @@ mod lies;
 mod odd_company;
 mod one_socket;
 mod overlap;
+mod pause;
 mod permissions;
 mod quota;
 mod raw_client;

@@ -16,6 +16,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -76,10 +77,11 @@ enum Step {
     Privileges,
     Stdin,
     Exec,
+    Outputs,
     Continue,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step::Plan,
     Step::Cgroup,
     Step::Nice,
@@ -90,6 +92,7 @@ const STEPS: [Step; 11] = [
     Step::Privileges,
     Step::Stdin,
     Step::Exec,
+    Step::Outputs,
     Step::Continue,
 ];
 const LIMITS: u32 = 100;
@@ -148,6 +151,14 @@ pub fn become_program(plan: &Plan, image: &Image) -> Failed {
     match prepare(plan) {
         Ok(()) => Failed(Step::Exec as u32, image.execute()),
         Err(failed) => failed,
+    }
+}
+
+/// The same in a process that [`sys::start`] has made. What it writes on stdout and stderr goes into these pipes.
+pub fn become_writer(plan: &Plan, image: &Image, outputs: &[OwnedFd; 2]) -> Failed {
+    match sys::write_to(outputs) {
+        Ok(()) => become_program(plan, image),
+        Err(error) => Failed(Step::Outputs as u32, error),
     }
 }
 
@@ -212,6 +223,7 @@ impl Plan {
             Step::Privileges => format!("cannot give up new privileges: {error}"),
             Step::Stdin => format!("cannot open /dev/null: {error}"),
             Step::Exec => cannot_execute(Path::new(&self.program), &error),
+            Step::Outputs => format!("cannot hand over the pipes of its stdout and stderr: {error}"),
             Step::Continue => format!("cannot have it continued when the supervisor ends: {error}"),
         };
         let stage = if step == Step::Exec { StartStage::Exec } else { StartStage::Setup };
@@ -256,6 +268,7 @@ mod tests {
             "up",
             "null",
             "/x/y",
+            "pipes",
             "when the supervisor ends",
         ]) {
             let (stage, detail) = said(step);

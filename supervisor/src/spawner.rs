@@ -17,6 +17,7 @@ use workhall_protocol::terms::StartStage;
 use crate::cgroup::Group;
 use crate::config::Class;
 use crate::launcher::{self, Plan, cannot_execute};
+use crate::output::{Output, Outputs};
 use crate::sys::{self, Image, Inherit, Stream};
 
 /// A process that was started.
@@ -32,6 +33,8 @@ pub struct Spawned {
     pub page: MarkPage,
     /// Its descriptor: the next program of this supervisor maps it again.
     pub page_fd: OwnedFd,
+    /// Where it writes.
+    pub outputs: Outputs,
 }
 
 /// Why there is no process: how far it had come, and the reason for people.
@@ -60,6 +63,10 @@ pub fn spawn(
     let setup = |what: &'static str| move |error: io::Error| (StartStage::Setup, failed(what, &error));
     let (stream, theirs) = sys::stream_pair().map_err(setup("cannot make its connection"))?;
     let (page, page_fd) = MarkPage::create().map_err(setup("cannot make its mark page"))?;
+    let owner = Some(class.runs_as()).filter(|creds| *creds != sys::own_creds()).map(|creds| (creds.uid, creds.gid));
+    let (out, their_out) = sys::output_pipe(owner).map_err(setup("cannot make the pipe of its stdout"))?;
+    let (err, their_err) = sys::output_pipe(owner).map_err(setup("cannot make the pipe of its stderr"))?;
+    let outputs = [out, err].map(|pipe| Some(Output::new(pipe)));
     let connection = Inherit::new(&theirs).map_err(setup("cannot hand over its connection"))?;
     let marks = Inherit::new(&page_fd).map_err(setup("cannot hand over its mark page"))?;
     let _name = Inherit::new(&lock).map_err(setup("cannot hand over the lock of its name"))?;
@@ -73,10 +80,13 @@ pub fn spawn(
         ("WORKHALL_SOCKET", around.socket.into()),
     ];
     let own = own.map(|(name, value): (&str, OsString)| (name.into(), value));
-    let pid = if needs_launcher(&plan) { launched(class, &plan, own)? } else { started(class, &plan, own, &page)? };
+    let pid = match needs_launcher(&plan) {
+        true => launched(class, &plan, own, [their_out, their_err])?,
+        false => started(class, &plan, own, &page, &[their_out, their_err])?,
+    };
     drop(marks);
     match sys::open_pidfd(pid) {
-        Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page, page_fd }),
+        Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page, page_fd, outputs }),
         Err(error) => {
             // Nobody would notice its end: it must not live.
             end(pid, around.group);
@@ -120,20 +130,28 @@ fn needs_launcher(plan: &Plan) -> bool {
 }
 
 /// The program itself. What fails in the process before is told as the launcher tells it.
-fn started(class: &Class, plan: &Plan, own: [Variable; 6], page: &MarkPage) -> Result<i32, Failed> {
+fn started(
+    class: &Class,
+    plan: &Plan,
+    own: [Variable; 6],
+    page: &MarkPage,
+    outputs: &[OwnedFd; 2],
+) -> Result<i32, Failed> {
     let environment: Vec<Variable> = class.settings.environment.iter().cloned().chain(own).collect();
     let image = Image::new(&plan.program, &plan.words, &environment)
         .map_err(|error| (StartStage::Exec, cannot_execute(Path::new(&plan.program), &error)))?;
-    sys::start(|| launcher::become_program(plan, &image).tell(page)).map_err(no_process)
+    sys::start(|| launcher::become_writer(plan, &image, outputs).tell(page)).map_err(no_process)
 }
 
 /// This binary, which will become the program.
-fn launched(class: &Class, plan: &Plan, own: [Variable; 6]) -> Result<i32, Failed> {
+fn launched(class: &Class, plan: &Plan, own: [Variable; 6], outputs: [OwnedFd; 2]) -> Result<i32, Failed> {
     let setup = |error: io::Error| (StartStage::Setup, failed("cannot hand over what is to be done", &error));
     let text = serde_json::to_vec(plan).map_err(|error| setup(error.into()))?;
     let file = sys::memory_file(&text).map_err(setup)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0(launcher::NAME).env_clear().envs(environment(class).1).envs(own).stdin(file).process_group(0);
+    let [out, err] = outputs;
+    command.stdout(out).stderr(err);
     #[allow(clippy::zombie_processes, reason = "the event loop reaps it through its pidfd")]
     let child = command.spawn().map_err(no_process)?;
     Ok(child.id() as i32)

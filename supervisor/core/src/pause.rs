@@ -17,6 +17,7 @@ use workhall_protocol::ids::Target;
 use workhall_protocol::terms::Ignored;
 
 use crate::effect::Effect;
+use crate::news::Change;
 use crate::registry::Core;
 use crate::time::Instant;
 use crate::worker::{Goal, Life, UNSPAWNED, Worker};
@@ -42,6 +43,7 @@ impl Core {
                 continue;
             }
             worker.suspended = Some(now);
+            self.note(index, Change::Suspended);
             self.halt(index);
             // Nobody holds a place among the processes for as long as an operator likes.
             self.give_up_place(index);
@@ -59,9 +61,13 @@ impl Core {
         self.now = now;
         for index in &line {
             let worker = &mut self.workers[*index as usize];
+            let waited = worker.suspended.is_some() || worker.backoff_until > now;
             worker.failures.reset();
             worker.paused = false;
             worker.backoff_until = worker.backoff_until.min(now);
+            if waited {
+                self.note(*index, Change::Resumed);
+            }
             self.try_start(now, *index);
             self.go_on(now, *index);
         }

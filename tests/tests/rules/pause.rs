@@ -420,6 +420,31 @@ fn p04_nor_does_it_where_what_is_left_has_a_parent_that_could_continue_it() {
     thaws(&mut supervisor, &frozen);
 }
 
+#[test]
+fn p04_a_pause_is_an_event_and_info_says_why_there_is_no_process() {
+    let mut supervisor = Supervisor::start();
+    supervisor.call(&["a", "count"]);
+    let pid = pause(&mut supervisor, "a");
+    supervisor.cli(&["pause", "a"]).ok();
+    let report = info(&supervisor, "a");
+    assert!(report["why"].is_null() && report["state_ms"].as_u64() >= report["paused_ms"].as_u64(), "{report}");
+    assert_eq!(report["tree"]["processes"][0]["state"], "T", "{report}");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    supervisor.until("it has died", |this| this.ps("a")["crashes"] == 1);
+    let why = info(&supervisor, "a")["why"].to_string();
+    assert!(why.contains("an operator has paused it"), "{why}");
+    for _ in 0..2 {
+        supervisor.cli(&["resume", "a"]).ok();
+    }
+    supervisor.call(&["a", "count"]);
+    let events = supervisor.cli(&["events", "a", "--json"]).ok().json();
+    let events = events.as_array().unwrap();
+    let words: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(words, ["created", "started", "ready", "paused", "exited", "resumed", "started", "ready"]);
+    assert_eq!((&events[3]["detail"], &events[3]["delay_ms"]), (&json!("by an operator"), &Value::Null));
+    assert!(supervisor.cli(&["events", "a"]).ok().out.contains("by an operator"));
+}
+
 /// What programs say, and are told.
 #[test]
 fn p04_a_client_pauses_and_resumes() {

@@ -78,10 +78,9 @@ enum Step {
     Stdin,
     Exec,
     Outputs,
-    Continue,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 11] = [
     Step::Plan,
     Step::Cgroup,
     Step::Nice,
@@ -93,7 +92,6 @@ const STEPS: [Step; 12] = [
     Step::Stdin,
     Step::Exec,
     Step::Outputs,
-    Step::Continue,
 ];
 const LIMITS: u32 = 100;
 
@@ -193,9 +191,6 @@ fn prepare(plan: &Plan) -> Result<(), Failed> {
     if let Some(user) = plan.user {
         sys::set_user(user).map_err(at(Step::User))?;
     }
-    // Behind the change of user. Rule D7: should the supervisor die while an operator has paused this process (rule P4), it
-    // does not keep its name for ever.
-    sys::continue_at_parents_death().map_err(at(Step::Continue))?;
     if let Some(directory) = &plan.directory {
         std::env::set_current_dir(directory).map_err(at(Step::Directory))?;
     }
@@ -224,7 +219,6 @@ impl Plan {
             Step::Stdin => format!("cannot open /dev/null: {error}"),
             Step::Exec => cannot_execute(Path::new(&self.program), &error),
             Step::Outputs => format!("cannot hand over the pipes of its stdout and stderr: {error}"),
-            Step::Continue => format!("cannot have it continued when the supervisor ends: {error}"),
         };
         let stage = if step == Step::Exec { StartStage::Exec } else { StartStage::Setup };
         let lack = sys::shortage(&error).map(|lack| format!(" ({lack})")).unwrap_or_default();
@@ -269,7 +263,6 @@ mod tests {
             "null",
             "/x/y",
             "pipes",
-            "when the supervisor ends",
         ]) {
             let (stage, detail) = said(step);
             assert!(detail.contains(part) && detail.contains("Permission denied"), "{step:?}: {detail}");

@@ -128,12 +128,6 @@ pub fn set_no_new_privs() -> io::Result<()> {
     Ok(nix::sys::prctl::set_no_new_privs()?)
 }
 
-/// When the process that has started this one ends, the kernel sends it SIGCONT (PR_SET_PDEATHSIG): so one that is stopped
-/// then goes on, and finds out. To one that runs it is nothing. A change of user takes it back.
-pub fn continue_at_parents_death() -> io::Result<()> {
-    Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGCONT)?)
-}
-
 /// Sets how nice it is to others, from -20 to 19.
 pub fn set_nice(nice: i32) -> io::Result<()> {
     Ok(rustix::process::setpriority_process(None, nice)?)

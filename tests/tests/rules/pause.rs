@@ -337,87 +337,31 @@ fn p04_a_pause_outlasts_an_upgrade() {
     assert!(held.has_ended() && supervisor.worker_pid("a") == pid);
 }
 
-// ---- the supervisor's sudden death (rule D7) ------------------------------------------------
-
-/// Workers that are paused as a supervisor dies: one idle, one in a task.
-struct Frozen {
-    idle: i32,
-    held: Held,
-    busy: i32,
-}
-
-fn freeze(supervisor: &mut Supervisor) -> Frozen {
-    supervisor.call(&["idle", "count"]);
-    let held = supervisor.hold("busy");
-    let [idle, busy] = ["idle", "busy"].map(|worker| pause(supervisor, worker));
-    Frozen { idle, held, busy }
-}
-
-/// As D7 has it: the task is finished, then another process serves the name; no two ever live.
-fn thaws(supervisor: &mut Supervisor, frozen: &Frozen) {
-    assert_eq!(supervisor.call(&["idle", "count"]), 1, "another process serves it");
-    assert!(supervisor.ps("idle")["paused_ms"].is_null());
-    let Frozen { idle, held, busy } = frozen;
-    supervisor.until("it goes on", |_| state(*busy) != Some('T'));
-    let waiting = supervisor.start_cli(&["call", "busy", "count", "--wait"]);
-    supervisor.until("it waits for the name", |this| this.ps("busy")["pending"] == 1);
-    assert!(lives(*busy) && !held.has_ended());
-    held.release();
-    assert_eq!(waiting.end().ok().out, "1\n");
-    assert!(held.has_ended(), "its task was finished");
-    assert!(!lives(*idle) && !lives(*busy));
-    supervisor.no_overlap();
-}
-
+/// Rule D7: the kernel sends SIGHUP and SIGCONT to an orphaned group that is stopped.
 #[test]
 fn p04_a_paused_process_does_not_keep_its_name_when_the_supervisor_dies() {
     for mode in tree_modes() {
         let config = format!("supervisor.process_tree = '{mode}'\n{ANY_NAME}");
-        // In a session of its own, so that nobody else in it could continue them.
+        // In a session of its own: who inherits the processes is not of it.
         let mut supervisor = Supervisor::with_config_under(&config, |_| vec!["setsid".into()]);
-        // The kernel ends what is stopped in a group that nobody could continue any more.
+        supervisor.call(&["idle", "count"]);
         let file = supervisor.path("child");
         let script = "echo $$ > $FILE.new; mv $FILE.new $FILE; exec sleep 1000";
         let child = supervisor.call(&["parent", "leave", script, text(&file)])[0].as_i64().unwrap() as i32;
-        pause(&mut supervisor, "parent");
+        // In the middle of a task that never ends by itself.
+        supervisor.hold("busy");
+        let pids = ["idle", "parent", "busy"].map(|worker| pause(&mut supervisor, worker));
         supervisor.until("its child is stopped", |_| state(child) == Some('T'));
-        let frozen = freeze(&mut supervisor);
         supervisor.signal(Signal::SIGKILL);
         supervisor.ended();
         supervisor.restart();
-        thaws(&mut supervisor, &frozen);
-        assert_eq!(supervisor.call(&["parent", "count"]), 1);
-        assert!(!lives(child));
+        for worker in ["idle", "parent", "busy"] {
+            assert_eq!(supervisor.call(&[worker, "count"]), 1, "{mode}: another process serves {worker}");
+            assert!(supervisor.ps(worker)["paused_ms"].is_null());
+        }
+        assert!(!pids.into_iter().chain([child]).any(lives), "{mode}");
+        supervisor.no_overlap();
     }
-}
-
-/// Adopts what the supervisor leaves, in the same session, and starts it again: the first process of a container.
-const ADOPTS: &str = r#"
-import ctypes, signal, subprocess, sys
-ctypes.CDLL(None).prctl(36, 1)
-ends = False
-def end(*_):
-    global ends
-    ends = True
-    child.terminate()
-signal.signal(signal.SIGTERM, end)
-while not ends:
-    child = subprocess.Popen(sys.argv[1:])
-    child.wait()
-"#;
-
-#[test]
-fn p04_nor_does_it_where_what_is_left_has_a_parent_that_could_continue_it() {
-    let under = ["/usr/bin/python3", "-S", "-c", ADOPTS].map(str::to_string).to_vec();
-    let mut supervisor = Supervisor::with_config_under(ANY_NAME, |_| under);
-    let frozen = freeze(&mut supervisor);
-    let pid = supervisor.status()["pid"].as_i64().unwrap() as i32;
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    supervisor.until("it was started again", |this| {
-        let status = this.cli(&["status", "--json"]);
-        status.code == 0 && status.json()["pid"] != pid
-    });
-    thaws(&mut supervisor, &frozen);
 }
 
 #[test]

@@ -46,6 +46,7 @@ impl EventLoop {
                 Effect::Deliver { process, slot, id } => self.deliver(process, slot, id),
                 Effect::Ask { process, slot } => self.ask(process, slot),
                 Effect::Look { process, slot } => self.looks.push_back((process, slot)),
+                Effect::Pause { process, slot } => self.signal(process, slot, sys::pause),
                 Effect::Continue { process, slot } => self.signal(process, slot, sys::resume),
                 Effect::Term { process, slot } => self.signal(process, slot, sys::terminate),
                 Effect::Kill { process, slot } => self.kill_tree(process, slot),

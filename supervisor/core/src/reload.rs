@@ -162,6 +162,10 @@ impl Core {
     pub(crate) fn ask_to_make_place(&mut self, now: Instant, index: u32) {
         let worker = &mut self.workers[index as usize];
         let process = worker.key(index);
+        if worker.suspended.is_some() {
+            // It is asked when it goes on.
+            return;
+        }
         let Some(life) = &mut worker.life else { return };
         life.stop = Some(Stop::new(now, Step::Ask, !life.in_flight.is_empty()));
         let slot = life.slot;

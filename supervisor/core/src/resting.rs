@@ -46,7 +46,7 @@ impl Worker {
         let alone = self.older.is_none() && self.newer.is_none() && self.killers.is_empty() && !self.watched;
         let idle = self.life.is_none() && self.mailbox.len() == 0 && !self.kept && !self.place && !self.queued;
         let timeless = self.drain_deadline == Instant::NEVER && self.wake_at == Instant::NEVER;
-        let silent = self.violations.is_none() && self.held.is_none();
+        let silent = self.violations.is_none() && self.held.is_none() && self.suspended.is_none();
         alone && idle && timeless && silent && self.goal == Goal::Up
     }
 

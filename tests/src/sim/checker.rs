@@ -101,6 +101,8 @@ struct Worker {
     may_be_cut: bool,
     /// Its drain becomes a kill here, if it is not over.
     drain_cut: Instant,
+    /// By an operator: it starts nothing and is given nothing until it is resumed.
+    paused: bool,
     startup: Option<String>,
     /// That of its process, if it has one.
     policy: Policy,
@@ -135,6 +137,8 @@ struct Process {
     page_differs: bool,
     /// It must be gone by then.
     bound: Option<Instant>,
+    /// Since when it is stopped.
+    halted: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -470,18 +474,21 @@ impl Checker {
             let worker = self.workers.get_mut(number).expect("was found above");
             worker.closed = true;
             worker.kept = false;
+            worker.paused = false;
             worker.down |= kill.mode != KillMode::Drain;
             worker.may_be_cut |= kill.within.is_some() || kill.mode == KillMode::Now;
         }
-        if let (KillMode::Drain, Some(within)) = (kill.mode, kill.within) {
-            // The limit is one of the whole name.
+        if kill.mode == KillMode::Drain {
+            // The limit is one of the whole name, and so is the end of a pause.
+            let cut = kill.within.map_or(Instant::NEVER, |within| now.after(within));
             let meant = |number: WorkerNumber, worker: &Worker| match kill.target {
                 Target::Number(meant) => number == meant,
                 Target::Name(_) => worker.name == name,
             };
             for (_, worker) in self.workers.iter_mut().filter(|(number, worker)| meant(**number, worker)) {
-                worker.drain_cut = worker.drain_cut.min(now.after(within));
-                worker.may_be_cut = true;
+                worker.drain_cut = worker.drain_cut.min(cut);
+                worker.may_be_cut |= kill.within.is_some();
+                worker.paused = false;
             }
         }
         self.open.retain(|_, number| !numbers.contains(number));
@@ -603,9 +610,83 @@ impl Checker {
         self.open.clear();
         for worker in self.workers.values_mut() {
             worker.closed = true;
+            worker.paused = false;
             worker.down = true;
             worker.may_be_cut = true;
         }
+    }
+
+    // ---- pauses (rule P4) -------------------------------------------------------------------
+
+    /// After the core has done it, before its effects.
+    pub fn paused(&mut self, target: Target<'_>, receipt: Result<(), Ignored>) {
+        let meant = |number: &WorkerNumber, worker: &Worker| match target {
+            Target::Number(target) => target == *number,
+            Target::Name(name) => worker.name == name,
+        };
+        let lives =
+            |number: WorkerNumber| self.processes.iter().any(|(key, process)| key.number == number && !process.over);
+        let mut open = false;
+        let (mut lives_down, mut drained) = (false, false);
+        for (number, worker) in self.workers.iter().filter(|(number, worker)| meant(number, worker)) {
+            open |= !worker.closed;
+            drained |= worker.closed && !worker.down;
+            lives_down |= worker.down && lives(*number);
+        }
+        // Whether a drained worker is still there, and not ending, only the core knows.
+        let allowed = match receipt {
+            Ok(()) => open || drained,
+            Err(Ignored::NoWorker) => !open && !lives_down,
+            Err(Ignored::Ending) => !open && (lives_down || drained),
+            Err(_) => false,
+        };
+        self.must(allowed, "P4", || format!("pause {target:?} had {receipt:?}"));
+        if receipt.is_ok() {
+            for (_, worker) in self.workers.iter_mut().filter(|(number, worker)| meant(number, worker) && !worker.down)
+            {
+                worker.paused = true;
+            }
+        }
+    }
+
+    /// Before the core does it.
+    pub fn resumed(&mut self, target: Target<'_>) {
+        for (number, worker) in &mut self.workers {
+            let meant = match target {
+                Target::Number(target) => target == *number,
+                Target::Name(name) => worker.name == name,
+            };
+            worker.paused &= !meant;
+        }
+    }
+
+    /// Who is paused, as far as is known.
+    pub fn paused_numbers(&self) -> Vec<WorkerNumber> {
+        self.workers.iter().filter(|(_, worker)| worker.paused).map(|(number, _)| *number).collect()
+    }
+
+    fn halted(&mut self, key: ProcessKey) {
+        let paused = self.workers.get(&key.number).is_some_and(|worker| worker.paused);
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(&key) else {
+            return self.fail("P4", format!("{key:?} is stopped and never started"));
+        };
+        let whole = process.step.is_none() && process.exit.is_none() && !process.disconnected;
+        let twice = process.halted.replace(now).is_some();
+        self.must(paused && whole && !twice, "P4", || format!("{key:?} is stopped"));
+    }
+
+    /// What it may take of time goes on where it was.
+    fn continued(&mut self, key: ProcessKey) {
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(&key) else {
+            return self.must(self.shutdown, "P4", || format!("{key:?} is continued and never started"));
+        };
+        let halted = process.halted.take();
+        if let Some(since) = halted {
+            process.since = process.since.after(now.since(since)).min(now);
+        }
+        self.must(halted.is_some() || self.shutdown, "P4", || format!("{key:?} is continued and was not stopped"));
     }
 
     // ---- what processes really do -----------------------------------------------------------
@@ -618,6 +699,8 @@ impl Checker {
         self.now = now;
         let over = self.processes[&key].over || self.processes[&key].exit.is_some();
         self.must(!over, "K8", || format!("{key:?} executes after its end"));
+        let halted = self.processes[&key].halted.is_some();
+        self.must(!halted, "P4", || format!("{key:?} begins {task} while it is stopped"));
         let Some(message) = self.by_task_mut(task) else {
             return self.fail("C1", format!("{task} is executed and was never accepted"));
         };
@@ -779,14 +862,14 @@ impl Checker {
             Effect::Look { process, .. } => {
                 let timed =
                     self.workers.get(&process.number).is_some_and(|worker| worker.policy.task_timeout.is_some());
-                self.must(timed, "D6", || format!("{process:?} is looked at"));
+                let halted = self.processes.get(process).is_some_and(|process| process.halted.is_some());
+                self.must(timed && !halted, "D6", || format!("{process:?} is looked at"));
             }
             Effect::Ask { process, .. } => self.stop(*process, EndedBy::Ask),
             Effect::Term { process, .. } => self.stop(*process, EndedBy::Term),
             Effect::Kill { process, .. } => self.stop(*process, EndedBy::Kill),
-            Effect::Continue { process, .. } => {
-                self.must(self.shutdown, "D8", || format!("{process:?} is continued"));
-            }
+            Effect::Pause { process, .. } => self.halted(*process),
+            Effect::Continue { process, .. } => self.continued(*process),
             Effect::Sweep { process, .. } => {
                 let exited = self.processes.get(process).is_some_and(|process| process.exit.is_some() && !process.over);
                 self.must(exited, "K8", || format!("{process:?} is swept"));
@@ -822,6 +905,8 @@ impl Checker {
         };
         worker.generation += 1;
         let (generation, down, name) = (worker.generation, worker.down, worker.name.clone());
+        let paused = worker.paused;
+        self.must(!paused, "P4", || format!("{key:?} is paused and starts"));
         self.must(key.generation.0 == generation, "generation", || format!("{key:?}, not {generation}"));
         self.must(!down, "K7", || format!("{key:?} was killed and starts"));
         let alive = self.processes.values().filter(|process| !process.over).count();
@@ -841,6 +926,8 @@ impl Checker {
 
     fn deliver(&mut self, key: ProcessKey, id: MessageId) {
         let (down, kept) = self.workers.get(&key.number).map_or((true, false), |worker| (worker.down, worker.kept));
+        let paused = self.workers.get(&key.number).is_some_and(|worker| worker.paused);
+        self.must(!paused, "P4", || format!("{id} is for {key:?}, which is paused"));
         let begun =
             self.by_task(id).is_none_or(|message| message.begun.is_some() && !message.again || message.fate.is_some());
         let now = self.now;
@@ -896,6 +983,8 @@ impl Checker {
         process.step = process.step.max_by_key_with(step);
         process.asked |= step == EndedBy::Ask;
         let text = || format!("{step:?} to {key:?} which executes {executes:?}");
+        let deaf = process.halted.is_some();
+        self.must(!deaf, "P4", || format!("{step:?} to {key:?}, which is stopped"));
         self.must(!over, "K4", || format!("{step:?} to {key:?}, which has ended"));
         let fault = step != EndedBy::Ask && (!ready || disconnected || begun);
         let cut_off = disconnected && step == EndedBy::Ask;
@@ -1106,7 +1195,8 @@ impl Checker {
         self.must(counters.spawned == spawned, "spawned", || format!("{counters:?}, {spawned} were started"));
         let late = self.processes.iter().find(|(key, process)| {
             let timeout = self.workers.get(&key.number).and_then(|worker| worker.policy.task_timeout);
-            let begun = process.ready && !process.in_flight.is_empty() && process.exit.is_none();
+            let begun =
+                process.ready && !process.in_flight.is_empty() && process.exit.is_none() && process.halted.is_none();
             let judged = process.step.is_none_or(|step| step == EndedBy::Ask) && !process.disconnected;
             timeout.is_some_and(|timeout| begun && judged && now > process.since.after(timeout * 5 / 4 + TICK_SLACK))
         });
@@ -1185,6 +1275,7 @@ impl Worker {
             kept: false,
             closed: false,
             drain_cut: Instant::NEVER,
+            paused: false,
             down: false,
             may_be_cut: false,
             startup,

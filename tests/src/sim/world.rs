@@ -76,6 +76,8 @@ pub struct World {
     held_names: BTreeMap<&'static str, u32>,
     /// How late the next tick is.
     lateness: Duration,
+    /// Processes that are stopped, with what they will do when they are continued.
+    halted: BTreeMap<usize, Vec<Item>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,23 @@ enum Item {
     Disconnected(usize),
     TreeGone(usize),
     Late(usize),
+}
+
+impl Item {
+    /// The process that does it itself: one that is stopped does not. SIGKILL, and what is done to it, are not its own.
+    fn actor(self) -> Option<usize> {
+        match self {
+            Item::Dies(_, None, 9) => None,
+            Item::IsReady(slot)
+            | Item::Arrives(slot)
+            | Item::BeginsSecondHalf(slot, _)
+            | Item::ActsInTask(slot, _)
+            | Item::TaskEnds(slot, _)
+            | Item::IdleExit(slot, _)
+            | Item::Dies(slot, ..) => Some(slot),
+            _ => None,
+        }
+    }
 }
 
 impl World {
@@ -159,6 +178,7 @@ impl World {
             awaited_percent,
             held_names,
             lateness: Duration::ZERO,
+            halted: BTreeMap::new(),
         }
     }
 
@@ -293,6 +313,10 @@ impl World {
 
     fn happens(&mut self, item: Item) {
         self.log(|world| format!("{item:?} {}", world.whose(item)));
+        if let Some(deferred) = item.actor().and_then(|slot| self.halted.get_mut(&slot)) {
+            self.coverage.count("act of a stopped process deferred");
+            return deferred.push(item);
+        }
         match item {
             Item::ClientActs => self.client_acts(),
             Item::BecomeCalm => self.become_calm(),
@@ -333,6 +357,9 @@ impl World {
         if self.phase == Phase::Lively {
             self.phase = Phase::Calm;
             self.calm_until = self.now.after(CALM_MAX);
+        }
+        for name in NAMES {
+            self.resumes(&Whom::Name(name));
         }
         for slot in 0..self.processes.len() {
             // What hung goes on, and ends as it should.
@@ -378,8 +405,9 @@ impl World {
                 self.kill(wish);
             }
             85..=90 => self.wait(),
-            91 => self.resume(),
+            91 | 96 => self.resume(),
             92 => self.take_dead_letters(),
+            93 | 95 if self.has_places_for_all() => self.pause(),
             94 => {
                 let connection = NonZeroU64::new(2).expect("is not 0");
                 self.core.forget_waits(connection);
@@ -425,12 +453,17 @@ impl World {
             existing: self.rng.percent(10),
             expires: self.rng.percent(12).then(|| self.rng.up_to_ms(500)),
             awaited: self.rng.percent(self.awaited_percent),
-            // A worker that has no process when the message is due may wait for a place for ever: the others idle.
-            after: (self.rng.percent(8) && self.limits.processes >= NAMES.len() as u32).then(|| self.rng.up_to_ms(500)),
+            after: (self.rng.percent(8) && self.has_places_for_all()).then(|| self.rng.up_to_ms(500)),
             account: own.map_or(self.rng.below(3), |_| 1 << 32),
             poison: self.rng.percent(2),
             padding: if self.rng.percent(2) { 3000 } else { self.rng.below(80) as usize },
         }
+    }
+
+    /// Else a worker that has no process when a message is due, or when it is resumed, may wait for a place for ever: the
+    /// others idle.
+    fn has_places_for_all(&self) -> bool {
+        self.limits.processes >= NAMES.len() as u32
     }
 
     fn draw_kill(&mut self, own: Option<ProcessKey>) -> KillWish {
@@ -539,10 +572,34 @@ impl World {
     }
 
     fn resume(&mut self) {
-        let whom = self.draw_whom(None);
-        self.log(|_| format!("resume {whom:?}"));
+        let paused = self.checker.paused_numbers();
+        let whom = match paused.is_empty() || self.rng.percent(40) {
+            true => self.draw_whom(None),
+            false => Whom::Number(self.rng.pick(&paused)),
+        };
         self.coverage.count("resume");
-        self.core.resume(self.now, target_of(&whom));
+        self.resumes(&whom);
+    }
+
+    fn resumes(&mut self, whom: &Whom) {
+        self.log(|_| format!("resume {whom:?}"));
+        self.checker.resumed(target_of(whom));
+        self.core.resume(self.now, target_of(whom));
+        self.apply();
+    }
+
+    fn pause(&mut self) {
+        // Most of all in the middle of a task.
+        let busy = self.processes.iter().filter(|process| process.alive && process.running.is_some());
+        let busy: Vec<WorkerNumber> = busy.map(|process| process.key.number).collect();
+        let whom = match busy.is_empty() || self.rng.percent(40) {
+            true => self.draw_whom(None),
+            false => Whom::Number(self.rng.pick(&busy)),
+        };
+        let receipt = self.core.pause(self.now, target_of(&whom));
+        self.log(|_| format!("pause {whom:?} -> {receipt:?}"));
+        self.coverage.count(if receipt.is_ok() { "pause" } else { "pause ignored" });
+        self.checker.paused(target_of(&whom), receipt);
         self.apply();
     }
 
@@ -735,7 +792,8 @@ impl World {
                 Effect::Term { slot, .. } => self.term(slot as usize),
                 Effect::Kill { slot, .. } => self.signal_kill(slot as usize),
                 Effect::Sweep { slot, .. } => self.sweep(slot as usize),
-                Effect::Continue { .. } => {}
+                Effect::Pause { slot, .. } => drop(self.halted.entry(slot as usize).or_default()),
+                Effect::Continue { slot, .. } => self.continues(slot as usize),
                 Effect::Settled { outcome, .. } => self.coverage.count(outcome_kind(&outcome)),
                 Effect::KillEnded { report, .. } => {
                     self.coverage.count(match report.ended_by {
@@ -903,7 +961,15 @@ impl World {
         );
     }
 
+    /// What came while it was stopped, it does now; in which order, chance says.
+    fn continues(&mut self, slot: usize) {
+        for item in self.halted.remove(&slot).unwrap_or_default() {
+            self.plan(Duration::ZERO, item);
+        }
+    }
+
     fn term(&mut self, slot: usize) {
+        self.continues(slot);
         if self.processes[slot].nature.obeys_term {
             let takes = self.processes[slot].nature.exit_takes;
             self.plan_death(slot, takes, Exit::Signal(15));
@@ -1274,6 +1340,7 @@ fn kind_of(effect: &Effect) -> &'static str {
         Effect::Deliver { .. } => "effect Deliver",
         Effect::Ask { .. } => "effect Ask",
         Effect::Look { .. } => "effect Look",
+        Effect::Pause { .. } => "effect Pause",
         Effect::Continue { .. } => "effect Continue",
         Effect::Term { .. } => "effect Term",
         Effect::Kill { .. } => "effect Kill",

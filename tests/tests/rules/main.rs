@@ -27,6 +27,7 @@ mod odd_company;
 mod one_socket;
 mod one_turn;
 mod overlap;
+mod pause;
 mod permissions;
 mod quota;
 mod raw_client;

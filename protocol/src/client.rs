@@ -1,6 +1,7 @@
 //! The client of programs that call: blocking, over any connection that is given to it.
 
 mod news;
+mod pause;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -11,7 +12,7 @@ use std::path::Path;
 
 use crate::messages::{
     Address, Call, Dead, DeadShow, Error, FromSupervisor, Info, Kill, Letters, List, Message, News, OutcomeBody,
-    Receipt, ReceiptBody, Ref, Reload, Reply, Request, Resume, Status, Until, Upgrade, Wait,
+    Receipt, ReceiptBody, Ref, Reload, Reply, Request, Status, Until, Upgrade, Wait,
 };
 use crate::sys;
 use crate::wire::{DecodeError, Decoder, EncodeError, Encoding, encode};
@@ -269,13 +270,6 @@ impl<S: Read + AsFd> Client<S> {
     pub fn dead_drop(&mut self, which: WhichLetters<'_>) -> Result<ReceiptBody<'static>, ClientError> {
         let ticket = self.ticket();
         self.send(&Request::DeadDrop(which.letters(ticket)))?;
-        self.receipt(ticket)
-    }
-
-    /// Ends the backoff or pause of a worker (rule D4): by name of all of that name.
-    pub fn resume(&mut self, worker: Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
-        let ticket = self.ticket();
-        self.send(&Request::Resume(Resume { reference: Ref::Number(ticket.0), worker }))?;
         self.receipt(ticket)
     }
 

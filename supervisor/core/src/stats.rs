@@ -288,7 +288,9 @@ impl Core {
             let of = &mut ages[worker.counted as usize];
             of.oldest_pending = of.oldest_pending.max(worker.oldest_pending(now));
             let running = worker.life.as_deref().filter(|life| !life.in_flight.is_empty());
-            of.longest_running = of.longest_running.max(running.map(|life| now.since(life.since)));
+            // What is halted executes nothing.
+            let until = worker.suspended.map_or(now, |since| since.min(now));
+            of.longest_running = of.longest_running.max(running.map(|life| until.since(life.since)));
         }
         ages
     }

@@ -194,6 +194,7 @@ mod tests {
             ("info x", Some("x")),
             ("wait x", Some("x")),
             ("wait --idle x", Some("x")),
+            ("pause x", Some("x")),
             ("resume x", Some("x")),
             ("logs -f x", Some("x")),
             ("events --since 1s x", Some("x")),
@@ -220,8 +221,8 @@ mod tests {
         assert!(of(Shell::Bash).ends_with(BASH) && of(Shell::Fish).ends_with(FISH));
         let zsh = of(Shell::Zsh);
         assert!(zsh.starts_with("#compdef workhall\n"));
-        // call, kill, info, logs, events, wait, resume, dead list, dead requeue, dead drop.
-        assert_eq!(zsh.matches(":_workhall_workers'").count(), 10, "{zsh}");
+        // call, kill, info, logs, events, wait, pause, resume, dead list, dead requeue, dead drop.
+        assert_eq!(zsh.matches(":_workhall_workers'").count(), 11, "{zsh}");
         let args = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>().into_iter();
         assert_eq!(asked(args("workhall complete-workers -- call x")), Some(vec!["call".into(), "x".into()]));
         assert_eq!(asked(args("workhall call complete-workers")), None);

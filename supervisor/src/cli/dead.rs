@@ -8,7 +8,7 @@ use workhall_protocol::client::WhichLetters;
 use workhall_protocol::messages::{Letter, ReceiptBody, Refused, Requeued};
 use workhall_protocol::terms::{DeadReason, Exit};
 
-use super::connect::{Connection, connect, refused};
+use super::connect::{connect, refused};
 use super::output::{age, bytes, count, print_line, print_table, printed, ran, safe, table, word};
 use super::show::read;
 use super::{ExitCode, Failure, WorkerArgument};
@@ -266,7 +266,7 @@ fn unknown(message: u64) -> Failure {
     )
 }
 
-fn unexpected(answer: &ReceiptBody<'_>) -> Failure {
+pub(super) fn unexpected(answer: &ReceiptBody<'_>) -> Failure {
     if let ReceiptBody::Refused { reason, detail } = answer {
         return refused(*reason, detail);
     }
@@ -294,37 +294,4 @@ fn lines(letter: &Letter<'_>) -> Result<Vec<(&'static str, String)>, Failure> {
         ("accepted", format!("{} ago", age(letter.accepted_ago_ms))),
         ("died", format!("{} ago", age(letter.died_ago_ms))),
     ])
-}
-
-/// The arguments of `workhall resume`.
-#[derive(Debug, clap::Args)]
-pub struct Resume {
-    /// The worker: a name, or %7 for number 7
-    worker: WorkerArgument,
-    /// Print the receipt as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-impl Resume {
-    /// Ends its backoff or pause.
-    pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        self.worker.check()?;
-        let mut connection: Connection = connect(socket, None)?;
-        let receipt = connection.ask(|client| client.resume(self.worker.address()))?;
-        if self.json {
-            printed(print_line(serde_json::to_value(&receipt).map_err(anyhow::Error::from)?))?;
-        }
-        match receipt {
-            ReceiptBody::Resumed {} => Ok(ExitCode::Done),
-            ReceiptBody::Ignored { .. } => Err(Failure::new(
-                ExitCode::Failed,
-                format!(
-                    "there is no worker {0}, so nothing to resume: `workhall ps` lists those there are",
-                    self.worker
-                ),
-            )),
-            other => Err(unexpected(&other)),
-        }
-    }
 }

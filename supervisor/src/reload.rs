@@ -77,9 +77,6 @@ impl EventLoop {
         let workers = self.renew_workers(now, &config, restart);
         self.accounts.set_bounds(config.unread_bytes, config.unfinished_bytes);
         self.config = config;
-        if self.resume_accepting().is_err() {
-            self.accept_later();
-        }
         Ok(ReloadReport {
             config: self.config.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default(),
             added,

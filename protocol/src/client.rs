@@ -240,9 +240,19 @@ impl<S: Read + AsFd> Client<S> {
     /// Asks which dead letters there are: of all workers or those of one name, all that one answer holds or the last
     /// `limit` that died.
     pub fn dead(&mut self, worker: Option<&str>, limit: Option<u64>) -> Result<ReceiptBody<'static>, ClientError> {
+        self.dead_page(worker, None, limit)
+    }
+
+    /// The same in pages ([`Dead`]): of those that stand before the place `before`, the last `limit` that died.
+    pub fn dead_page(
+        &mut self,
+        worker: Option<&str>,
+        before: Option<u64>,
+        limit: Option<u64>,
+    ) -> Result<ReceiptBody<'static>, ClientError> {
         let ticket = self.ticket();
         let (reference, worker) = (Ref::Number(ticket.0), worker.map(Cow::Borrowed));
-        self.send(&Request::Dead(Dead { reference, worker, limit }))?;
+        self.send(&Request::Dead(Dead { reference, worker, limit, before }))?;
         self.receipt(ticket)
     }
 
@@ -314,6 +324,26 @@ impl<S: Read + AsFd> Client<S> {
                 Some(_) => {
                     return self.receipt(ticket).and_then(|receipt| Err(ClientError::NoOutcome(receipt)));
                 }
+            }
+            self.flush()?;
+            self.read_one()?;
+        }
+    }
+
+    /// Whether [`Client::outcome`] would return at once: the outcome was read, or a receipt that says there is none.
+    pub fn has_outcome(&self, ticket: Ticket) -> bool {
+        let goes_on = |receipt: &_| {
+            matches!(receipt, Ok(ReceiptBody::Accepted(_) | ReceiptBody::Killed { .. } | ReceiptBody::Waiting {}))
+        };
+        self.outcomes.contains_key(&ticket.0) || self.receipts.get(&ticket.0).is_some_and(|receipt| !goes_on(receipt))
+    }
+
+    /// Waits until [`Client::has_outcome`] holds for one of these requests, and says for which: the first of them, if
+    /// for several.
+    pub fn first_outcome(&mut self, tickets: &[Ticket]) -> Result<Ticket, ClientError> {
+        loop {
+            if let Some(ticket) = tickets.iter().find(|ticket| self.has_outcome(**ticket)) {
+                return Ok(*ticket);
             }
             self.flush()?;
             self.read_one()?;

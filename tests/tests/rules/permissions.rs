@@ -329,6 +329,8 @@ fn one_connection_more_than_all_is_told_why_whoever_it_is() {
     }
     assert_eq!(supervisor.log().matches("turned away: there are 16 connections").count(), 1, "{}", supervisor.log());
     assert_eq!(supervisor.status()["counts"]["clients"], 17);
+    let shown = supervisor.cli(&["status"]).ok().out;
+    assert!(shown.contains(", 17 of 16 clients;"), "their own limit is that of all: {shown}");
     let waiting: Vec<_> = (0..4).map(|_| supervisor.start_cli(&["wait", "open", "--idle"])).collect();
     let mut clients = || {
         let ReceiptBody::Report(report) = mine[0].status().unwrap() else { panic!() };

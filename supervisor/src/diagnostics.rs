@@ -22,6 +22,12 @@ pub fn say(message: impl Display) {
     });
 }
 
+/// Without the characters to which terminals listen, in a text of lines that quotes somebody.
+pub fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(shown).collect()
+}
+
 /// From here on nothing that is said waits for its reader.
 pub fn never_wait() {
     UNWAITING.set(Some(Unwaiting { stderr: Stderr::find(), lost: 0, rest: Vec::new() }));

@@ -245,11 +245,11 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
     lines.push((
         "now",
         format!(
-            "{} workers, {} processes, {} clients; {} processes started so far",
-            count(counts.workers),
-            count(counts.processes),
-            count(counts.clients),
-            count(counts.spawned)
+            "{}, {}, {}; {} started so far",
+            counted(counts.workers, "worker", "workers"),
+            counted(counts.processes, "process", "processes"),
+            counted(counts.clients, "client", "clients"),
+            counted(counts.spawned, "process", "processes")
         ),
     ));
     let terms = [

@@ -1,5 +1,7 @@
 //! The client of programs that call: blocking, over any connection that is given to it.
 
+mod news;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
@@ -8,8 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::messages::{
-    Address, Call, Dead, DeadShow, Error, FromSupervisor, Info, Kill, Letters, List, Message, OutcomeBody, Receipt,
-    ReceiptBody, Ref, Reload, Reply, Request, Resume, Status, Until, Upgrade, Wait,
+    Address, Call, Dead, DeadShow, Error, FromSupervisor, Info, Kill, Letters, List, Message, News, OutcomeBody,
+    Receipt, ReceiptBody, Ref, Reload, Reply, Request, Resume, Status, Until, Upgrade, Wait,
 };
 use crate::sys;
 use crate::wire::{DecodeError, Decoder, EncodeError, Encoding, encode};
@@ -99,6 +101,8 @@ pub struct Client<S> {
     unread: usize,
     receipts: HashMap<u64, Result<ReceiptBody<'static>, String>>,
     outcomes: HashMap<u64, OutcomeBody<'static>>,
+    /// Lines and events that were read and not taken, in order.
+    news: VecDeque<(u64, News<'static>)>,
     /// Made by [`Client::post`], and not known to be accepted; in order.
     posts: VecDeque<u64>,
     /// Those of them that were not, with their receipts above.
@@ -123,6 +127,7 @@ impl<S: Read + AsFd> Client<S> {
             unread: 0,
             receipts: HashMap::new(),
             outcomes: HashMap::new(),
+            news: VecDeque::new(),
             posts: VecDeque::new(),
             failed_posts: Vec::new(),
         }
@@ -459,6 +464,10 @@ impl<S: Read + AsFd> Client<S> {
             }
             Reply::Receipt(r) => (number(&r.reference), Kept::Receipt(Ok(r.body.into_owned()))),
             Reply::Outcome(o) => (number(&o.reference), Kept::Outcome(o.body.into_owned())),
+            Reply::News(news) => {
+                let items = news.items.into_owned();
+                (number(&news.reference), Kept::News(News { reference: news.reference, lost: news.lost, items }))
+            }
             Reply::Error(e) => match e.reference {
                 Some(reference) => (number(&reference), Kept::Receipt(Err(e.detail.into_owned()))),
                 None => {
@@ -486,6 +495,7 @@ impl<S: Read + AsFd> Client<S> {
             (Some(n), Kept::Outcome(outcome)) => {
                 self.outcomes.insert(n, outcome);
             }
+            (Some(n), Kept::News(news)) => self.news.push_back((n, news)),
             _ => return Err(ClientError::Protocol(format!("unexpected message kind {kind}"))),
         }
         Ok(true)
@@ -496,6 +506,7 @@ enum Kept {
     Accepted(u64),
     Receipt(Result<ReceiptBody<'static>, String>),
     Outcome(OutcomeBody<'static>),
+    News(News<'static>),
     Nothing,
 }
 

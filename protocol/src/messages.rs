@@ -553,6 +553,44 @@ pub struct Upgrade<'a> {
     pub binary: Option<Cow<'a, str>>,
 }
 
+/// Asks for what workers wrote on stdout and stderr; answered by a receipt `waiting` or `refused`, then by `news` until
+/// the outcome `reached`, or without an end.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Logs<'a> {
+    /// For the receipt, the news and the outcome.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// Only what this worker wrote: by name all of that name, by number that one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Address<'a>>,
+    /// Of what there is only so many lines, the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u64>,
+    /// And what comes from here on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub follow: bool,
+}
+
+/// Asks for what happened to workers and messages; answered like [`Logs`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Events<'a> {
+    /// For the receipt, the news and the outcome.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// Only what happened to this worker: by name all of that name, by number that one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Address<'a>>,
+    /// Of what there is only so many events, the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u64>,
+    /// And what comes from here on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub follow: bool,
+    /// Of what there is only what is not older than so many milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+}
+
 // ---- from the supervisor --------------------------------------------------------------------
 
 /// The supervisor's answer to `ready`.
@@ -887,6 +925,18 @@ pub struct KillReport<'a> {
     pub steps: Steps,
 }
 
+/// Lines that workers wrote, or events, in order: some of the answer to [`Logs`] or [`Events`].
+#[derive(Clone, Debug, PartialEq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct News<'a> {
+    /// The request's reference.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// So many that were asked for are not kept any more: older ones, or such that were not read in time.
+    pub lost: u64,
+    /// A list of maps.
+    pub items: Payload<'a>,
+}
+
 /// What could not be understood.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
 pub struct Error<'a> {
@@ -1020,6 +1070,12 @@ direction! {
         /// Become another program.
         #[serde(borrow)]
         17 Upgrade(Upgrade<'a>),
+        /// What workers wrote.
+        #[serde(borrow)]
+        18 Logs(Logs<'a>),
+        /// What happened.
+        #[serde(borrow)]
+        19 Events(Events<'a>),
     }
 }
 
@@ -1043,6 +1099,8 @@ direction! {
         /// What could not be understood.
         #[serde(borrow)]
         70 Error(Error<'a>),
+        /// Lines or events.
+        71 News(News<'a>),
     }
 }
 

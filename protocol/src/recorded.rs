@@ -121,10 +121,10 @@ fn every_kind_and_every_body_is_recorded() {
                 OutcomeBody::Killed(_) => 5,
                 OutcomeBody::Reached {} => 6,
             }),
-            Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) | Reply::Error(_) => false,
+            Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) | Reply::Error(_) | Reply::News(_) => false,
         };
     }
-    assert!(kinds.into_iter().eq((1..=17).chain(65..=70)));
+    assert!(kinds.into_iter().eq((1..=19).chain(65..=71)));
     assert!(receipts.into_iter().eq(0..=11));
     assert!(outcomes.into_iter().eq(0..=6));
 }

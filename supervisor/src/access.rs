@@ -86,6 +86,13 @@ pub enum Wish<'a> {
         /// Its `call`.
         list: Option<&'a Allowed>,
     },
+    /// Read what a worker of a class wrote, and what happened to it.
+    Read {
+        /// The class; empty if it is any.
+        class: &'a str,
+        /// Its `logs`.
+        list: Option<&'a Allowed>,
+    },
     /// Kill a worker.
     Kill,
     /// Change what there is beyond calls and kills.
@@ -111,6 +118,12 @@ impl Rights {
         let (allowed, list) = match wish {
             Wish::Call { list, class } => {
                 (list.is_none_or(|list| list.holds(who)), format_args!("`call` of class `{class}`").to_string())
+            }
+            Wish::Read { class, list } => {
+                let may = list.is_some_and(|list| list.holds(who));
+                let admin = self.admin.as_ref().is_some_and(|list| list.holds(who));
+                let which = if class.is_empty() { "any class".to_string() } else { format!("class `{class}`") };
+                (may || admin, format!("`logs` of {which}, nor in `admin` in [supervisor]"))
             }
             Wish::Kill => (self.kill.as_ref().is_none_or(|list| list.holds(who)), "`kill` in [supervisor]".to_string()),
             Wish::Admin => {

@@ -11,6 +11,7 @@ use workhall_protocol::messages::{self, Ask, OutcomeBody, Receipt, ReceiptBody, 
 use workhall_protocol::terms::StartStage;
 
 use crate::cgroup::Group;
+use crate::clock::Clock;
 use crate::config::Class;
 use crate::connection::Peer;
 use crate::event_loop::{EventLoop, Process};
@@ -55,6 +56,16 @@ impl EventLoop {
                 Effect::Stopped => self.stopped = true,
             }
         }
+        self.take_news();
+    }
+
+    /// Writes down what has happened.
+    fn take_news(&mut self) {
+        while let Some(news) = self.core.next_news() {
+            let ago = self.clock.now().since(news.at).as_millis() as u64;
+            self.journal.note(Clock::wall_ms().saturating_sub(ago), news);
+        }
+        self.journal.lost_events += self.core.take_lost_news();
     }
 
     /// Starts the main worker, if the configuration has one (rule W5).
@@ -75,6 +86,7 @@ impl EventLoop {
                 self.core.handle(now, Event::SpawnFailed { process: key, stage, detail: detail.into() });
             }
             Err(Unstarted::Held(detail)) => {
+                self.read_earlier(key);
                 self.core.handle(now, Event::Held { process: key, detail: detail.into() });
             }
         }
@@ -102,10 +114,17 @@ impl EventLoop {
             reaped: false,
             group,
             sweep: None,
+            outputs: spawned.outputs,
         };
         // From here on it is watched: should its connection fail, its end is noticed like any other.
         let slot = self.add_process(process).map_err(|error| setup(&format!("cannot watch process {pid}"), &error))?;
         self.leaders.insert(pid);
+        if let Some(name) = self.core.name(key) {
+            self.names.note(name, pid);
+        }
+        if self.watch_outputs(slot).is_err() {
+            sys::kill_group(pid);
+        }
         match self.add_connection(spawned.stream, Peer::Worker { process: key, slot, creds }) {
             Ok(index) => self.processes[slot].connection = Some(index),
             Err(_) => sys::kill_group(pid),

@@ -34,6 +34,11 @@ impl Clock {
         now.since(Instant::default())
     }
 
+    /// Milliseconds since 1970, for people.
+    pub fn wall_ms() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+    }
+
     /// The kernel's monotonic clock, in microseconds: what the service manager compares with.
     pub fn monotonic_usec() -> u64 {
         sys::monotonic().as_micros() as u64

@@ -7,6 +7,8 @@ mod again;
 mod difference;
 mod file;
 mod include;
+mod kept;
+mod no_class;
 mod patterns;
 mod people;
 mod settings;
@@ -35,14 +37,11 @@ use patterns::{Pattern, PatternKind, glob};
 pub use settings::Settings;
 
 use crate::access::{Allowed, Creds, Rights};
+use crate::journal;
 use crate::sys::{self, SocketAccess};
 
 /// Where the configuration is looked for when nobody says where.
 pub const DEFAULT_FILE: &str = "/etc/workhall/workhall.toml";
-
-/// So many files of the workers directory are looked at to say which programs there are: it is done for each call that
-/// is refused, by the loop that serves all.
-const LISTED_MAX: usize = 1_000;
 
 /// A configuration that was read and checked.
 #[derive(Debug)]
@@ -51,6 +50,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The files that it was read from, the main one first, and their texts.
     pub texts: Vec<(PathBuf, String)>,
+    /// In which of them a class stands that is not in the main one.
+    from: BTreeMap<String, usize>,
     /// `socket` in `[supervisor]`.
     pub socket: Option<PathBuf>,
     /// `shutdown_grace` in `[supervisor]`.
@@ -73,6 +74,8 @@ pub struct Config {
     pub socket_access: SocketAccess,
     /// Who may do what beyond calls.
     pub rights: Rights,
+    /// What is kept of workers' lines and of events.
+    pub journal: journal::Settings,
     classes: Vec<Arc<Class>>,
     /// Patterns and the class of each, the most specific first.
     patterns: Vec<Pattern>,
@@ -111,6 +114,9 @@ pub struct Class {
     pub settings: Settings,
     /// Who may call its workers; everyone who may open the socket, if none.
     pub call: Option<Allowed>,
+    /// Who may read what its workers wrote, and what happened to them: nobody but who may administer, if none.
+    #[serde(default)]
+    pub logs: Option<Allowed>,
 }
 
 impl Class {
@@ -158,7 +164,7 @@ impl Config {
         let (sources, from) = include(main, included, &mut parsed)?;
         let checked = parsed.check(&sources, &from)?;
         let texts = sources.into_iter().filter_map(|source| Some((source.file?, source.text)));
-        Ok(Config { texts: texts.collect(), ..checked })
+        Ok(Config { texts: texts.collect(), from, ..checked })
     }
 
     /// The defaults, for a supervisor without a file.
@@ -192,6 +198,13 @@ impl Config {
     /// A class of the file.
     pub fn class(&self, name: &str) -> Option<Arc<Class>> {
         self.classes.iter().find(|class| *class.policy.class == *name).cloned()
+    }
+
+    /// The file that a class stands in; none if it stands in none.
+    pub fn file_of(&self, class: &str) -> Option<&Path> {
+        self.class(class)?;
+        let place = self.from.get(class).copied().unwrap_or(0);
+        self.texts.get(place).map(|(file, _)| file.as_path())
     }
 
     /// Whether any class says who may call.
@@ -232,20 +245,6 @@ impl Config {
         }
     }
 
-    /// Why a name has no class although its first part is that of a class, and maybe of a program.
-    fn hidden_program(&self, name: &str, class: &Arc<Class>, program: &Path) -> String {
-        let sentence = self.no_class(name);
-        match is_executable(program) {
-            true => format!(
-                "{sentence}; {} does not serve it, because the configuration has a class of that name: \
-                 add `{name}` to the `names` of {}, or rename one of them",
-                program.display(),
-                self.shown(class)
-            ),
-            false => sentence,
-        }
-    }
-
     /// The controllers that its classes need.
     pub fn controllers(&self) -> Vec<&'static str> {
         let sets = |set: fn(&Settings) -> Option<u64>| self.classes.iter().any(|class| set(&class.settings).is_some());
@@ -258,47 +257,18 @@ impl Config {
         self.classes.iter().all(|class| class.settings.no_new_privs)
     }
 
-    fn no_class(&self, name: &str) -> String {
-        let mut known: Vec<String> = self.classes.iter().map(|class| self.shown(class)).collect();
-        let mut sentence = format!("no class matches `{name}`: ");
-        match (known.is_empty(), &self.workers_dir) {
-            (false, _) => sentence += &format!("the configuration has {}", list(&mut known)),
-            (true, Some(_)) => {}
-            (true, None) => sentence += "the configuration has no classes",
-        }
-        if let Some(dir) = &self.workers_dir {
-            let mut programs: Vec<String> = std::fs::read_dir(dir)
-                .into_iter()
-                .flatten()
-                .take(LISTED_MAX)
-                .flatten()
-                .filter(|entry| is_executable(&entry.path()))
-                .map(|entry| format!("`{}`", entry.file_name().to_string_lossy()))
-                .collect();
-            let and = if known.is_empty() { "" } else { ", and " };
-            sentence += &match programs.is_empty() {
-                true => format!("{and}{} has no executables", dir.display()),
-                false => format!("{and}{} has {}", dir.display(), list(&mut programs)),
-            };
-        }
-        sentence
-    }
-
-    /// A class with the patterns of its names, where it has any.
-    fn shown(&self, class: &Arc<Class>) -> String {
-        let patterns = self.patterns.iter().filter(|pattern| Arc::ptr_eq(&pattern.class, class));
-        let globs: Vec<String> = patterns.filter_map(Pattern::glob).map(|glob| format!("`{glob}`")).collect();
-        let name = &class.policy.class;
-        match globs.is_empty() {
-            true => format!("`{name}`"),
-            false => format!("`{name}` for {}", globs.join(" and ")),
-        }
-    }
-
     fn class_of_program(&self, name: &str, program: &Path) -> Class {
         let file = ClassFile { exec: vec![program.to_string_lossy().into_owned()], ..ClassFile::default() };
         let policy = Arc::new(file.policy(name));
-        Class { policy, exec: file.exec, directory: None, main: false, settings: self.plain.clone(), call: None }
+        Class {
+            policy,
+            exec: file.exec,
+            directory: None,
+            main: false,
+            settings: self.plain.clone(),
+            call: None,
+            logs: None,
+        }
     }
 }
 
@@ -374,7 +344,9 @@ impl ClassFile {
         let directory = self.directory.as_ref().map(|dir| base.join(dir));
         let settings = self.settings().with_context(|| format!("class `{name}`"))?;
         let call = self.call.as_ref().map(|list| list.allowed());
-        Ok(Arc::new(Class { policy: Arc::new(self.policy(name)), exec, directory, main: self.main, settings, call }))
+        let logs = self.logs.as_ref().map(|list| list.allowed());
+        let policy = Arc::new(self.policy(name));
+        Ok(Arc::new(Class { policy, exec, directory, main: self.main, settings, call, logs }))
     }
 
     /// Adds the patterns of its names to those of the classes before.
@@ -416,6 +388,7 @@ impl SupervisorFile {
         let mut config = Config {
             file: source.file.clone(),
             texts: Vec::new(),
+            from: BTreeMap::new(),
             socket: self.socket_path(base)?,
             shutdown_grace: self.shutdown_grace,
             limits: Limits {
@@ -437,6 +410,7 @@ impl SupervisorFile {
             unfinished_bytes: size(self.unfinished_bytes),
             socket_access: self.socket_access(),
             rights: self.rights(),
+            journal: self.journal(),
             classes,
             patterns,
             workers_dir: None,

@@ -28,6 +28,14 @@ pub fn printable(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// Passes on whole lines that others have said. Many at once are taken or lost together.
+pub fn pass_on(text: &str, lines: u64) {
+    UNWAITING.with_borrow_mut(|unwaiting| match unwaiting {
+        Some(unwaiting) => unwaiting.pass_on(text, lines),
+        None => drop(io::stderr().lock().write_all(text.as_bytes())),
+    });
+}
+
 /// From here on nothing that is said waits for its reader.
 pub fn never_wait() {
     UNWAITING.set(Some(Unwaiting { stderr: Stderr::find(), lost: 0, rest: Vec::new() }));
@@ -53,15 +61,19 @@ pub fn go_on((rest, lost): (Vec<u8>, u64)) {
 struct Unwaiting {
     stderr: Stderr,
     lost: u64,
-    /// Of the line for which there was no room: lines stay whole.
+    /// Of the lines for which there was no room: lines stay whole.
     rest: Vec<u8>,
 }
 
 impl Unwaiting {
     fn say(&mut self, line: &str) {
+        self.pass_on(line, 1);
+    }
+
+    fn pass_on(&mut self, text: &str, lines: u64) {
         match self.catch_up() {
-            true => self.write(line.as_bytes()),
-            false => self.lost += 1,
+            true => self.write(text.as_bytes()),
+            false => self.lost += lines,
         }
     }
 

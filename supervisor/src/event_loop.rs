@@ -23,8 +23,10 @@ use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer, READ_BYTES};
 use crate::diagnostics::{say, say_what_was_lost};
+use crate::journal::Journal;
 use crate::name_lock::NameLocks;
 use crate::notify::{Figures, Notifier};
+use crate::output::Outputs;
 use crate::process_tree::{self, Foreign, Inherited, Sweep};
 use crate::reaper::Reserve;
 use crate::starter::Starter;
@@ -65,6 +67,8 @@ pub(crate) struct Process {
     pub group: Option<Group>,
     /// The hunt for what it left behind, once it has ended.
     pub sweep: Option<Sweep>,
+    /// Where it writes.
+    pub outputs: Outputs,
 }
 
 /// A supervisor at work.
@@ -132,6 +136,8 @@ pub struct EventLoop {
     pub(crate) traced: BTreeSet<usize>,
     /// A child has ended that may be an adopted one.
     pub(crate) reap_adopted: bool,
+    /// What workers wrote, and what happened to them.
+    pub(crate) journal: Journal,
     /// What the service manager is told.
     pub(crate) notifier: Notifier,
     /// Held as long as the supervisor lives.
@@ -181,6 +187,10 @@ impl EventLoop {
 
     /// Takes everything and watches it, and has neither workers nor connections.
     pub(crate) fn bare(setup: Setup) -> std::io::Result<EventLoop> {
+        let (journal, warning) = Journal::new(&setup.config.journal);
+        if let Some(warning) = warning {
+            say(format_args!("warning: {warning}"));
+        }
         let this = EventLoop {
             core: Core::new(setup.config.limits.clone(), setup.seed),
             own: sys::own_creds(),
@@ -225,6 +235,7 @@ impl EventLoop {
             traced: BTreeSet::new(),
             give_up_at: None,
             reap_adopted: false,
+            journal,
             notifier: setup.notifier,
             lock: setup.lock,
             binary: own_binary(),
@@ -246,10 +257,11 @@ impl EventLoop {
         while !self.stopped {
             let deadlines = [self.core.next_deadline(), self.accept_again, self.give_up_at, self.notifier.deadline()];
             let wake_at = deadlines.into_iter().chain([self.upgrade_deadline()]).flatten().min();
-            let timeout = match self.has_unfinished_turns() || self.upgrade_waits_for_a_turn() {
-                true => Some(Default::default()),
-                false => wake_at.map(|at| at.since(self.clock.now())),
-            };
+            let timeout =
+                match self.has_unfinished_turns() || self.has_hungry_followers() || self.upgrade_waits_for_a_turn() {
+                    true => Some(Default::default()),
+                    false => wake_at.map(|at| at.since(self.clock.now())),
+                };
             self.poller.wait(timeout, &mut ready)?;
             for event in &ready {
                 self.event(*event)?;
@@ -260,6 +272,7 @@ impl EventLoop {
             self.apply();
             self.hunt();
             self.answer_questions();
+            self.feed_followers();
             if self.accept_again.is_some_and(|at| at <= now) {
                 self.accept_again = None;
                 self.resume_accepting()?;
@@ -348,6 +361,7 @@ impl EventLoop {
                     self.process_ended(slot);
                 }
             }
+            Token::Output { slot, stderr, serial } => self.output_readable(slot, serial, stderr),
             Token::Tree { slot, serial } => {
                 if self.processes.get(slot).is_some_and(|process| process.serial & SERIAL_MASK == serial) {
                     self.end_tree(slot, false);

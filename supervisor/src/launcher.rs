@@ -16,6 +16,7 @@
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -77,9 +78,10 @@ enum Step {
     Privileges,
     Stdin,
     Exec,
+    Outputs,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step::Plan,
     Step::Cgroup,
     Step::Nice,
@@ -90,6 +92,7 @@ const STEPS: [Step; 10] = [
     Step::Privileges,
     Step::Stdin,
     Step::Exec,
+    Step::Outputs,
 ];
 const LIMITS: u32 = 100;
 
@@ -155,6 +158,14 @@ pub fn become_program(plan: &Plan, prepared: &Prepared, in_group: bool) -> Faile
     match follow(plan, prepared, in_group) {
         Ok(()) => Failed(Step::Exec as u32, prepared.image.execute()),
         Err(failed) => failed,
+    }
+}
+
+/// The same in a process that [`sys::start`] has made. What it writes on stdout and stderr goes into these pipes.
+pub fn become_writer(plan: &Plan, prepared: &Prepared, in_group: bool, outputs: &[OwnedFd; 2]) -> Failed {
+    match sys::write_to(outputs) {
+        Ok(()) => become_program(plan, prepared, in_group),
+        Err(error) => Failed(Step::Outputs as u32, error),
     }
 }
 
@@ -227,6 +238,7 @@ impl Plan {
             Step::Privileges => format!("cannot give up new privileges: {error}"),
             Step::Stdin => format!("cannot open /dev/null: {error}"),
             Step::Exec => cannot_execute(Path::new(&self.program), &error),
+            Step::Outputs => format!("cannot hand over the pipes of its stdout and stderr: {error}"),
         };
         let stage = if step == Step::Exec { StartStage::Exec } else { StartStage::Setup };
         let lack = sys::shortage(&error).map(|lack| format!(" ({lack})")).unwrap_or_default();
@@ -270,6 +282,7 @@ mod tests {
             "up",
             "null",
             "/x/y",
+            "pipes",
         ]) {
             let (stage, detail) = said(step);
             assert!(detail.contains(part) && detail.contains("Permission denied"), "{step:?}: {detail}");

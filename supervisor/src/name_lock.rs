@@ -29,6 +29,8 @@ use workhall_core::Instant;
 use crate::sys::{self, FileId};
 
 const KEY_BYTES: usize = 16;
+/// The longest number of a process, in digits.
+const PID_BYTES_MAX: u64 = 10;
 /// For how long a look at all processes of the machine serves.
 const LOOK_LASTS: Duration = Duration::from_secs(1);
 /// How many descriptors of one process are looked at: whoever has a million holds up nobody by it.
@@ -130,6 +132,21 @@ impl NameLocks {
     /// The file of a name, by which those who hold its lock are known; none if there is none.
     pub fn file(&self, place: Place) -> Option<FileId> {
         sys::file_id(&self.at(&place.file())).ok()
+    }
+
+    /// Notes which process a name is locked for: a supervisor that follows may have to read what it still writes.
+    pub fn note(&self, name: &str, pid: i32) {
+        let _only_a_help = fs::write(self.at(&self.place(name).file()), pid.to_string());
+    }
+
+    /// The process that was noted, if it still holds the lock.
+    pub fn noted(&self, name: &str) -> Option<i32> {
+        let place = self.place(name);
+        let mut text = String::new();
+        File::open(self.at(&place.file())).ok()?.take(PID_BYTES_MAX).read_to_string(&mut text).ok()?;
+        let pid = text.parse().ok()?;
+        let file = self.file(place)?;
+        Look::new().opened_by(pid).contains(&file).then_some(pid)
     }
 
     /// Whether nobody holds the lock. One that cannot be looked at may be held.

@@ -1,20 +1,23 @@
 //! What is asked of the supervisor: who is there, how one is, how all is. Answered at the end of a turn.
 
+use std::path::Path;
 use std::time::Duration;
 
-use workhall_core::{Event, Instant, Mark, WorkerView};
+use workhall_core::{Event, Instant, Mark, State, WorkerView};
 use workhall_protocol::args::Payload;
 use workhall_protocol::ids::Target;
 use workhall_protocol::messages::{self, ReceiptBody, Ref, Reply};
 use workhall_protocol::terms::{Ignored, Refusal};
 
 use crate::access::{Wish, is_master};
+use crate::cgroup::Group;
 use crate::clock::Clock;
+use crate::config::Class;
 use crate::connection::QUESTIONS_MAX;
 use crate::event_loop::EventLoop;
 use crate::report::{
-    AskerReport, ClassLimits, Counts, DeadTotalsReport, ExitReport, LedgerReport, LimitsReport, MailboxReport,
-    SenderReport, StatusReport, ViolationReport, WorkerInfo, WorkerRow,
+    AskerReport, ClassLimits, Counts, DeadTotalsReport, EndingReport, ExitReport, LedgerReport, LimitsReport,
+    MailboxReport, SenderReport, StatusReport, TreeReport, ViolationReport, WorkerInfo, WorkerRow, kept,
 };
 
 /// How many senders `status` names, the largest.
@@ -53,8 +56,19 @@ impl EventLoop {
         };
         let class = self.classes.get(view.class).cloned().or_else(|| self.config.class(view.class));
         let others = self.core.line(&view.identity.name).filter(|number| *number != view.identity.number);
+        let line: Vec<u64> = others.map(|number| number.0).collect();
+        let process = view.slot.and_then(|slot| self.processes.get(slot as usize));
+        // The number of one that was reaped may be another's by now.
+        let process = process.filter(|process| {
+            process.key.number == view.identity.number && (!process.reaped || process.group.is_some())
+        });
+        let tree = process.map(|process| TreeReport::new(process.pid, process.group.as_ref().map(Group::dir)));
         let info = WorkerInfo {
             row: WorkerRow::new(&view, self.pid(&view)),
+            state_ms: millis(view.state_age),
+            why: why_not_running(&view, &line),
+            ending: view.ending.map(|(step, age)| EndingReport { step, step_ms: millis(age) }),
+            tree: tree.filter(|tree| !tree.processes.is_empty()),
             startup_method: view.startup_method.map(str::to_string),
             mailbox: MailboxReport {
                 bytes: view.bytes,
@@ -75,13 +89,21 @@ impl EventLoop {
                 .last_violations()
                 .map(|(generation, words)| ViolationReport { generation: generation.0, said: words.to_string() })
                 .collect(),
-            limits: ClassLimits::new(view.policy()),
+            limits: ClassLimits::new(view.policy(), class.as_ref().map(|class| &class.settings)),
+            from: class.as_ref().and_then(|class| self.source_of(class)),
             exec: class.map(|class| class.exec.clone()).unwrap_or_default(),
-            line: others.map(|number| number.0).collect(),
+            line,
             outdated: view.outdated,
             retired: view.retired,
         };
         self.report(index, reference, &info);
+    }
+
+    /// The file that a class is from: the program, if it is one of the workers directory; none if the class is gone.
+    fn source_of(&self, class: &Class) -> Option<String> {
+        let program = || Some(Path::new(class.exec.first()?)).filter(|it| it.parent() == self.config.workers_dir());
+        let file = self.config.file_of(&class.policy.class).or_else(program);
+        file.map(|file| file.display().to_string())
     }
 
     fn status(&mut self, now: Instant, index: usize, reference: Ref) {
@@ -89,6 +111,7 @@ impl EventLoop {
         let (limits, total_bytes_used) = self.core.limits();
         let (processes_used, processes_queued) = self.core.places();
         let dead = self.core.dead_totals();
+        let (logs, events) = kept(&self.journal);
         let mut senders: Vec<SenderReport> =
             self.core.charges().map(|(account, charge)| SenderReport::new(account, charge)).collect();
         senders.sort_unstable_by_key(|sender| (std::cmp::Reverse(sender.bytes), sender.user, sender.worker));
@@ -122,6 +145,8 @@ impl EventLoop {
                 violations: counters.violations,
             },
             dead_letters: DeadTotalsReport { messages: dead.messages, bytes: dead.bytes, dropped: dead.dropped },
+            logs,
+            events,
             senders,
             limits: LimitsReport {
                 message_bytes: limits.message_bytes,
@@ -253,6 +278,32 @@ impl EventLoop {
             }
         }
     }
+}
+
+/// In one sentence, with what to do where there is something to be done.
+fn why_not_running(view: &WorkerView<'_>, line: &[u64]) -> Option<String> {
+    if view.slot.is_some() {
+        return None;
+    }
+    let older = line.iter().find(|number| **number < view.identity.number.0);
+    let last = view.exits().next().map(|exit| match (&exit.failure, exit.exit) {
+        (Some(failure), _) => failure.to_string(),
+        (None, Some(exit)) => exit.to_string(),
+        (None, None) => "unknown".to_string(),
+    });
+    let last = last.map(|last| format!("; the last: {last}")).unwrap_or_default();
+    let failures = view.failures_in_a_row;
+    Some(match view.state {
+        State::Paused => format!("{failures} lives ended badly, one after the other: it pauses{last}"),
+        _ if older.is_some() => {
+            format!("%{} of the same name is still ending", older.copied().unwrap_or_default())
+        }
+        _ if view.waits_for.is_some() => "its name is still held (see `waits_for`)".to_string(),
+        State::Backoff => format!("{failures} lives ended badly, one after the other: the next one waits{last}"),
+        _ if view.queued => "there are as many processes as may be (`max_processes` in [supervisor])".to_string(),
+        _ if view.pending > 0 => "what is pending is for later".to_string(),
+        _ => "nothing is to be done: the next call starts it".to_string(),
+    })
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -67,6 +67,7 @@ impl EventLoop {
             // Nobody else reaps our children; should it happen the status is unknown, but not the end.
             Err(_) => workhall_protocol::terms::Exit::Signal(0),
         };
+        self.end_output(slot);
         let process = &mut self.processes[slot];
         process.reaped = true;
         self.leaders.remove(&pid);
@@ -203,6 +204,7 @@ impl EventLoop {
         let mut remains = Vec::with_capacity(slots.len());
         for slot in slots {
             self.sweeping.remove(&slot);
+            self.end_output(slot);
             // The kernel forgets the watch of its group with the descriptor.
             let Process { key, group, .. } = self.processes.remove(slot);
             let place = self.core.name(key).map(|name| self.names.place(name));

@@ -76,6 +76,7 @@ impl EventLoop {
         self.not_enforced = config.not_enforced(|controller| self.trees.why_not_limited(controller));
         let workers = self.renew_workers(now, &config, restart);
         self.accounts.set_bounds(config.unread_bytes, config.unfinished_bytes);
+        let not_as_wanted = self.journal.renew(&config.journal);
         self.config = config;
         Ok(ReloadReport {
             config: self.config.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default(),
@@ -83,7 +84,13 @@ impl EventLoop {
             removed,
             changed,
             later,
-            warnings: self.config.warnings().into_iter().chain(self.not_enforced.clone()).collect(),
+            warnings: self
+                .config
+                .warnings()
+                .into_iter()
+                .chain(self.not_enforced.clone())
+                .chain(not_as_wanted)
+                .collect(),
             workers,
         })
     }

@@ -1,11 +1,19 @@
 //! The answers to `list`, `info`, `status` and `dead`: made by the daemon, shown by the command line.
 //! Keys are only ever added.
 
+mod kept;
+mod limits;
+mod tree;
+
 use serde::{Deserialize, Serialize};
-use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, Policy, State, WorkerView};
-use workhall_protocol::terms::{DeadReason, Exit, StartStage};
+use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, State, WorkerView};
+use workhall_protocol::terms::{DeadReason, EndedBy, Exit, StartStage};
 
 use crate::access::{Account, Owner};
+pub(crate) use kept::kept;
+pub use kept::{EventsReport, LinesReport};
+pub use limits::ClassLimits;
+pub use tree::TreeReport;
 
 mod changes;
 
@@ -59,6 +67,18 @@ pub struct WorkerInfo {
     /// The row of `ps`.
     #[serde(flatten)]
     pub row: WorkerRow,
+    /// For how long the worker is in its state.
+    #[serde(default)]
+    pub state_ms: u64,
+    /// Why it has no process, for people; null if it has one.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// How far the end of its process has come; null if it is not to end.
+    #[serde(default)]
+    pub ending: Option<EndingReport>,
+    /// The processes that it has, and what they use; null without any.
+    #[serde(default)]
+    pub tree: Option<TreeReport>,
     /// What an empty method executes (rule C5).
     pub startup_method: Option<String>,
     /// Bytes of its messages, and the limits of its mailbox.
@@ -90,6 +110,9 @@ pub struct WorkerInfo {
     pub limits: ClassLimits,
     /// The program and its arguments.
     pub exec: Vec<String>,
+    /// The file that says so: the configuration, or the program in the workers directory.
+    #[serde(default)]
+    pub from: Option<String>,
     /// Workers of the same name that wait behind this one or end before it, by number.
     pub line: Vec<u64>,
     /// Its process was started under an older configuration of its class.
@@ -98,6 +121,15 @@ pub struct WorkerInfo {
     /// No class has its name since the configuration was changed: it takes nothing new.
     #[serde(default)]
     pub retired: bool,
+}
+
+/// How far the end of a process has come (rule K4).
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct EndingReport {
+    /// `ask`, `term` or `kill`.
+    pub step: EndedBy,
+    /// For how long this step lasts.
+    pub step_ms: u64,
 }
 
 /// Bytes of messages, and the limits of a mailbox.
@@ -118,36 +150,6 @@ pub struct ViolationReport {
     pub generation: u64,
     /// What, for people.
     pub said: String,
-}
-
-/// What a class allows; null is without a limit.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ClassLimits {
-    /// From the spawn until the process must be ready.
-    pub start_timeout_ms: u64,
-    /// One task.
-    pub task_timeout_ms: Option<u64>,
-    /// A process without anything to do.
-    pub idle_timeout_ms: Option<u64>,
-    /// How often a message may be executed whose process dies meanwhile.
-    pub attempts: u8,
-    /// When the worker pauses.
-    pub crash_limit: CrashLimitReport,
-}
-
-/// When too many crashes pause a worker.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CrashLimitReport {
-    /// So many …
-    pub crashes: u16,
-    /// … within this time …
-    pub within_ms: u64,
-    /// … pause it for so long.
-    pub pause_ms: u64,
-    /// `accept` or `refuse`.
-    pub calls: String,
-    /// `keep` or `drop`.
-    pub unstarted: String,
 }
 
 /// How a life ended.
@@ -193,6 +195,12 @@ pub struct StatusReport {
     pub counts: Counts,
     /// Dead letters that are kept, and those that had to leave.
     pub dead_letters: DeadTotalsReport,
+    /// Lines that workers wrote.
+    #[serde(default)]
+    pub logs: LinesReport,
+    /// What happened to workers and messages.
+    #[serde(default)]
+    pub events: EventsReport,
     /// Who is charged for how much of what waits, the largest first.
     pub senders: Vec<SenderReport>,
     /// The bounds.
@@ -428,27 +436,6 @@ impl ExitReport {
             stage: exit.stage,
             failure: exit.failure.as_deref().map(str::to_string),
             ago_ms: now.since(exit.at).as_millis() as u64,
-        }
-    }
-}
-
-impl ClassLimits {
-    /// Of a policy.
-    pub fn new(policy: &Policy) -> ClassLimits {
-        let millis = |duration: std::time::Duration| duration.as_millis() as u64;
-        let limit = &policy.crash_limit;
-        ClassLimits {
-            start_timeout_ms: millis(policy.start_timeout),
-            task_timeout_ms: policy.task_timeout.map(millis),
-            idle_timeout_ms: policy.idle_timeout.map(millis),
-            attempts: policy.attempts,
-            crash_limit: CrashLimitReport {
-                crashes: limit.crashes,
-                within_ms: millis(limit.within),
-                pause_ms: millis(limit.pause),
-                calls: if limit.refuse_calls { "refuse" } else { "accept" }.to_string(),
-                unstarted: if limit.drop_unstarted { "drop" } else { "keep" }.to_string(),
-            },
         }
     }
 }

@@ -43,6 +43,7 @@ impl EventLoop {
             }
             (Request::Status(status), _) => self.ask_later(index, Question::Status(status.reference)),
             (Request::Wait(wait), _) => self.wait(index, wait),
+            (request @ (Request::Logs(_) | Request::Events(_)), _) => self.follow(index, request),
             (request, _) => self.administer(now, index, request),
         }
     }

@@ -19,6 +19,7 @@ use workhall_protocol::terms::StartStage;
 use crate::cgroup::Group;
 use crate::config::Class;
 use crate::launcher::{self, Plan, cannot_execute};
+use crate::output::{Output, Outputs};
 use crate::starter::Starter;
 use crate::sys::{self, Inherit, Stream};
 
@@ -35,6 +36,8 @@ pub struct Spawned {
     pub page: Arc<MarkPage>,
     /// Its descriptor: the next program of this supervisor maps it again.
     pub page_fd: OwnedFd,
+    /// Where it writes.
+    pub outputs: Outputs,
 }
 
 /// Why there is no process: how far it had come, and the reason for people.
@@ -64,10 +67,15 @@ pub fn spawn(
     let setup = |what: &'static str| move |error: io::Error| (StartStage::Setup, failed(what, &error));
     let (stream, theirs) = sys::stream_pair().map_err(setup("cannot make its connection"))?;
     let (page, page_fd) = MarkPage::create().map_err(setup("cannot make its mark page"))?;
+    let owner = Some(class.runs_as()).filter(|creds| *creds != sys::own_creds()).map(|creds| (creds.uid, creds.gid));
+    let (out, their_out) = sys::output_pipe(owner).map_err(setup("cannot make the pipe of its stdout"))?;
+    let (err, their_err) = sys::output_pipe(owner).map_err(setup("cannot make the pipe of its stderr"))?;
+    let outputs = [out, err].map(|pipe| Some(Output::new(pipe)));
     let connection = Inherit::new(&theirs).map_err(setup("cannot hand over its connection"))?;
     let marks = Inherit::new(&page_fd).map_err(setup("cannot hand over its mark page"))?;
     let name_lock = Inherit::new(&lock).map_err(setup("cannot hand over the lock of its name"))?;
-    let mut keep = [connection.number(), marks.number(), name_lock.number()];
+    let writes = [&their_out, &their_err].map(sys::number);
+    let mut keep = [connection.number(), marks.number(), name_lock.number(), writes[0], writes[1]];
     keep.sort_unstable();
     let page = Arc::new(page);
     let plan = plan(class, around)?;
@@ -81,12 +89,12 @@ pub fn spawn(
     ];
     let own = own.map(|(name, value): (&str, OsString)| (name.into(), value));
     let pid = match needs_launcher(&plan) {
-        true => launched(class, &plan, own)?,
-        false => started(starter, class, plan, own, keep, page.clone())?,
+        true => launched(class, &plan, own, [their_out, their_err])?,
+        false => started(starter, class, plan, own, keep, page.clone(), [their_out, their_err])?,
     };
     drop((connection, marks, name_lock));
     match sys::open_pidfd(pid) {
-        Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page, page_fd }),
+        Ok(pidfd) => Ok(Spawned { pid, pidfd, stream, page, page_fd, outputs }),
         Err(error) => {
             // Nobody would notice its end: it must not live.
             end(pid, around.group);
@@ -135,8 +143,9 @@ fn started(
     class: &Class,
     plan: Plan,
     own: [Variable; 6],
-    keep: [RawFd; 3],
+    keep: [RawFd; 5],
     page: Arc<MarkPage>,
+    outputs: [OwnedFd; 2],
 ) -> Result<i32, Failed> {
     let environment: Vec<Variable> = class.settings.environment.iter().cloned().chain(own).collect();
     let prepared = plan
@@ -144,18 +153,22 @@ fn started(
         .map_err(|error| (StartStage::Exec, cannot_execute(Path::new(&plan.program), &error)))?;
     let start = move |begun: &AtomicI32| {
         let group = plan.cgroup.as_ref().map(Path::new);
-        sys::start(group, &keep, begun, |in_group| launcher::become_program(&plan, &prepared, in_group).tell(&page))
+        sys::start(group, &keep, begun, |in_group| {
+            launcher::become_writer(&plan, &prepared, in_group, &outputs).tell(&page)
+        })
     };
     starter.start(start).map_err(no_process)
 }
 
 /// This binary, which will become the program.
-fn launched(class: &Class, plan: &Plan, own: [Variable; 6]) -> Result<i32, Failed> {
+fn launched(class: &Class, plan: &Plan, own: [Variable; 6], outputs: [OwnedFd; 2]) -> Result<i32, Failed> {
     let setup = |error: io::Error| (StartStage::Setup, failed("cannot hand over what is to be done", &error));
     let text = serde_json::to_vec(plan).map_err(|error| setup(error.into()))?;
     let file = sys::memory_file(&text).map_err(setup)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0(launcher::NAME).env_clear().envs(environment(class).1).envs(own).stdin(file).process_group(0);
+    let [out, err] = outputs;
+    command.stdout(out).stderr(err);
     #[allow(clippy::zombie_processes, reason = "the event loop reaps it through its pidfd")]
     let child = command.spawn().map_err(no_process)?;
     Ok(child.id() as i32)

@@ -1,10 +1,11 @@
 //! The only place of this crate that names the operating system's interfaces: nix, rustix and interprocess. Here are
 //! sockets, waiting and children; `own.rs` is about the process itself, `start.rs` about how one is started, `people.rs`
-//! about users, `activation.rs` about a socket that was handed over, `stderr.rs` about what is said. Thin: each function
-//! is one thing that the kernel does, and decides nothing.
+//! about users, `activation.rs` about a socket that was handed over, `stderr.rs` about what is said, `output.rs` about
+//! what workers say. Thin: each function is one thing that the kernel does, and decides nothing.
 
 mod activation;
 mod exec;
+mod output;
 mod own;
 mod people;
 mod start;
@@ -40,6 +41,7 @@ use crate::access::Creds;
 
 pub use activation::adopt_listener;
 pub use exec::*;
+pub use output::{open_pipe_of, output_pipe, readable_bytes, write_to};
 pub use own::*;
 pub use people::*;
 pub use start::{Image, start};

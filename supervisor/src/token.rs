@@ -24,6 +24,12 @@ pub(crate) enum Token {
         slot: usize,
         serial: u64,
     },
+    /// What a process writes.
+    Output {
+        slot: usize,
+        stderr: bool,
+        serial: u64,
+    },
 }
 
 /// The part of a serial number that fits into a token.
@@ -47,6 +53,7 @@ impl Token {
             Token::Connection { index, serial } => place(1, index, serial),
             Token::Process { slot, serial } => place(2, slot, serial),
             Token::Tree { slot, serial } => place(3, slot, serial),
+            Token::Output { slot, stderr, serial } => place(4 + u64::from(stderr), slot, serial),
         }
     }
 
@@ -56,6 +63,7 @@ impl Token {
             (1, _) => Token::Connection { index, serial },
             (2, _) => Token::Process { slot: index, serial },
             (3, _) => Token::Tree { slot: index, serial },
+            (kind @ (4 | 5), _) => Token::Output { slot: index, stderr: kind == 5, serial },
             (_, 0) => Token::Listener,
             (_, 1) => Token::ChildSignal,
             (_, 2) => Token::StopSignal,
@@ -92,6 +100,8 @@ mod tests {
             large,
             Token::Process { slot: 7, serial: 9 },
             Token::Tree { slot: 7, serial: 9 },
+            Token::Output { slot: 7, stderr: false, serial: 9 },
+            Token::Output { slot: 7, stderr: true, serial: 9 },
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }

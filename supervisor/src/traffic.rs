@@ -191,6 +191,7 @@ impl EventLoop {
         let _closing = self.poller.remove(connection.stream());
         if connection.awaited > 0 {
             self.core.forget_waits(connection.key);
+            self.forget_followers(connection.key);
         }
         let (account, key) = (connection.peer.account(), connection.key.get());
         self.accounts.close(account, key, &mut connection.charged, connection.held_back);

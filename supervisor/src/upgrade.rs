@@ -298,6 +298,7 @@ impl EventLoop {
         all.extend(self.connections.iter().map(|(_, connection)| connection.stream().as_fd()));
         for (_, process) in &self.processes {
             all.extend([process.pidfd.as_fd(), process.page_fd.as_fd()]);
+            all.extend(process.outputs.iter().flatten().map(|output| output.pipe().as_fd()));
         }
         all
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use workhall_core::{
     AccountId, Call, CallReceipt, Core, Effect, Event, Instant, Kill, KillMode, KillReceipt, KillReport, Limits, Mark,
-    Outcome, Policy, ProcessKey, ReplyTo,
+    News, Outcome, Policy, ProcessKey, ReplyTo,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerNumber};
 use workhall_protocol::terms::{DeadReason, Exit, Ignored, Refusal};
@@ -36,6 +36,8 @@ pub struct Driver {
     pub held: bool,
     /// What was commanded and not compared yet.
     pub effects: Vec<Effect>,
+    /// What happened and was not looked at yet.
+    pub news: Vec<News>,
 }
 
 impl Default for Driver {
@@ -64,7 +66,16 @@ impl Driver {
         change(&mut policy);
         let limits = Limits { message_bytes: 1000, total_bytes: 60_000, workers: 100, ..Limits::default() };
         let core = Core::new(limits, 1);
-        Driver { core, now: Instant(0), policy, keys: HashMap::new(), mark: None, held: false, effects: Vec::new() }
+        Driver {
+            core,
+            now: Instant(0),
+            policy,
+            keys: HashMap::new(),
+            mark: None,
+            held: false,
+            effects: Vec::new(),
+            news: Vec::new(),
+        }
     }
 
     /// Takes the effects, and gives the answers that come at once.
@@ -88,6 +99,9 @@ impl Driver {
             if let Some(answer) = answer {
                 self.core.handle(self.now, answer);
             }
+        }
+        while let Some(news) = self.core.next_news() {
+            self.news.push(news);
         }
     }
 

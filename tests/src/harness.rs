@@ -86,12 +86,14 @@ impl Output {
     }
 
     /// The same, for a command that must have ended with this status, and said why: in one sentence of
-    /// its own, or in the form in which wrong usage is explained.
+    /// its own, below which may stand the line of a file that it is about, or in the form in which wrong usage is explained.
     #[track_caller]
     pub fn fails(self, code: i32, parts: &[&str]) -> Output {
         assert_eq!(self.code, code, "{self:?}");
         let usage = self.err.starts_with("error: ") && self.err.contains("--help");
-        let sentence = self.err.starts_with("workhall: ") && self.err.trim_end().lines().count() == 1;
+        let line_of_a_file = |line: &str| line.starts_with("    ");
+        let sentence = self.err.starts_with("workhall: ")
+            && self.err.trim_end().lines().skip(1).enumerate().all(|(at, line)| at == 0 && line_of_a_file(line));
         assert!(usage || sentence, "not one sentence: {self:?}");
         for part in parts {
             assert!(self.err.contains(part), "stderr lacks `{part}`: {self:?}");

@@ -92,8 +92,8 @@ impl Session {
                 }
                 _ => return Err(error.detail.into_owned()),
             },
-            // This library asks for no outcomes.
-            Reply::Outcome(_) => {}
+            // This library asks for no outcomes and no news.
+            Reply::Outcome(_) | Reply::News(_) => {}
         }
         Ok(())
     }

@@ -11,9 +11,10 @@ use crate::effect::Effect;
 use crate::event::{Mark, ProcessKey};
 use crate::ledger::Place;
 use crate::mailbox::{Envelope, Message};
+use crate::news::Change;
 use crate::registry::Core;
 use crate::restart::Next;
-use crate::stop::Step;
+use crate::stop::{Step, Stop};
 use crate::time::Instant;
 use crate::view::LastExit;
 use crate::worker::{Goal, KEPT_MAX, Life};
@@ -41,7 +42,24 @@ impl Core {
             life.start_failed(StartStage::EndedBeforeReady, "it ended before it was ready".into());
         }
         let slot = life.slot;
+        let asked = worker.goal != Goal::Up || life.idled || life.replaced;
+        let what = match (life.failed_stage, life.failure.clone()) {
+            // Its program was never executed: only what was to prepare it has ended.
+            (Some(stage @ (StartStage::Setup | StartStage::Exec)), Some(detail)) => {
+                Change::NotStarted { stage, detail }
+            }
+            (stage, failure) => Change::Exited {
+                exit,
+                // That its connection ended before it, or that it was late with it, is no step of an end.
+                ended_by: life.stop.as_ref().filter(|stop| asked || stop.step() > Step::Ask).map(Stop::ended_by),
+                stage,
+                failure,
+            },
+        };
         let mut rest = life.in_flight.take();
+        self.note(index, what);
+        let worker = &mut self.workers[index as usize];
+        let life = worker.life.as_mut().expect("was there above");
         // Without a mark nobody knows whether the first had begun: it is charged, and not executed again unasked.
         let begun = |first: &Message| mark.is_none_or(|mark| mark.begun >= first.task);
         if rest.front().is_some_and(begun) {
@@ -126,14 +144,18 @@ impl Core {
         if well {
             worker.failures.reset();
         }
-        let mut unstarted = false;
+        let (mut unstarted, mut waits) = (false, None);
         if crash || !well {
             let limit = worker.policy.crash_limit;
             let delay = match worker.failures.count(now, &limit, jitter) {
-                Next::After(delay) => delay,
+                Next::After(delay) => {
+                    waits = Some(Change::Backoff { delay }).filter(|_| !delay.is_zero());
+                    delay
+                }
                 Next::Pause(pause) => {
                     worker.paused = true;
                     unstarted = life.ready.is_none() && limit.drop_unstarted;
+                    waits = Some(Change::Paused { pause });
                     pause
                 }
             };
@@ -144,6 +166,9 @@ impl Core {
             exits.pop_front();
         }
         exits.push_back(LastExit { generation: worker.generation, exit, stage, failure, at: ended });
+        if let Some(waits) = waits {
+            self.note(index, waits);
+        }
         self.touch(index);
         if unstarted {
             self.drop_unstarted(now, index, exit);

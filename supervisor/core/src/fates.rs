@@ -14,6 +14,7 @@ impl Core {
     /// The end of a message: the ledger, the charge, and who waits.
     pub(crate) fn settle(&mut self, index: u32, message: Envelope, place: Place, outcome: Outcome) {
         self.ledger.settle(place, &outcome);
+        self.note_end(index, &message, &outcome);
         let charge = message.charge();
         self.workers[index as usize].charged -= charge;
         self.total_bytes -= charge;

@@ -12,6 +12,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::event::ProcessKey;
+use crate::news::Change;
 use crate::registry::Core;
 use crate::time::Instant;
 use crate::worker::Goal;
@@ -54,9 +55,13 @@ impl Core {
         if worker.goal == Goal::Down || drained || self.stopping.is_some() {
             return self.remove(now, index, None);
         }
+        let first = worker.held.is_none();
         let held = worker.held.get_or_insert_with(|| Box::new(Held { attempts: 0, detail: Box::default() }));
         held.detail = detail;
         worker.backoff_until = now.after(held.count());
+        if first {
+            self.note(index, Change::Held);
+        }
         self.give_up_place(index);
         self.arm(index);
         self.touch(index);

@@ -13,6 +13,7 @@ use crate::effect::{Effect, KillReport, Outcome};
 use crate::event::{Kill, KillMode, KillReceipt, ProcessKey, ReplyTo};
 use crate::ledger::Place;
 use crate::mailbox::Envelope;
+use crate::news::Change;
 use crate::registry::{Core, SHUTDOWN_REPEAT};
 use crate::stop::{Step, Stop};
 use crate::time::Instant;
@@ -88,11 +89,11 @@ impl Core {
         let (&oldest, newer) = line.split_last().expect("the caller has found one");
         let mut discarded = 0;
         for &index in newer {
-            discarded += self.empty_mailbox(index);
+            discarded += self.empty_by(kill.mode, index);
             self.workers[index as usize].goal = Goal::Down;
             self.remove(now, index, None);
         }
-        discarded += self.empty_mailbox(oldest);
+        discarded += self.empty_by(kill.mode, oldest);
         let worker = &mut self.workers[oldest as usize];
         let killer = kill.reply.map(|reply| Killer { discarded, ..worker.killer(now, reply) });
         if worker.kept {
@@ -176,6 +177,7 @@ impl Core {
 
     /// Rule K13: what is there is executed, newer calls go to a successor.
     fn drain(&mut self, now: Instant, index: u32, kill: &Kill<'_>) {
+        self.note(index, Change::Killed { mode: kill.mode, discarded: 0 });
         let worker = &mut self.workers[index as usize];
         let killer = kill.reply.map(|reply| worker.killer(now, reply));
         if worker.kept {
@@ -241,6 +243,12 @@ impl Core {
         if worker.goal == Goal::Drain && worker.messages() == 0 {
             self.bring_down(now, index, Step::Ask, None);
         }
+    }
+
+    fn empty_by(&mut self, mode: KillMode, index: u32) -> u64 {
+        let discarded = self.workers[index as usize].mailbox.len();
+        self.note(index, Change::Killed { mode, discarded });
+        self.empty_mailbox(index)
     }
 
     /// Rule K2. Returns how many there were.

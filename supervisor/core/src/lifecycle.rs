@@ -12,6 +12,7 @@ use crate::effect::{Effect, Outcome};
 use crate::event::{Event, Mark, ProcessKey};
 use crate::ledger::Place;
 use crate::mailbox::Message;
+use crate::news::{Change, beginning};
 use crate::registry::Core;
 use crate::stop::{Step, Stop};
 use crate::time::Instant;
@@ -26,13 +27,15 @@ impl Core {
                 if let Some(life) = self.life(process) {
                     life.slot = slot;
                     self.workers[process.index as usize].held = None;
+                    self.note(process.index, Change::Started);
                     self.signal(process.index, process);
                 }
             }
             Event::SpawnFailed { process, stage, detail } => {
                 if let Some(life) = self.life(process) {
-                    life.start_failed(stage, detail);
+                    life.start_failed(stage, detail.clone());
                     self.workers[process.index as usize].held = None;
+                    self.note(process.index, Change::NotStarted { stage, detail });
                     self.end_life(now, process.index);
                 }
             }
@@ -51,7 +54,8 @@ impl Core {
             Event::DoneAll { process, id } => self.all_settled(now, process, id),
             Event::Failed { process, id, error } => {
                 self.settled(now, process, id, |wanted| Outcome::Failed {
-                    error: if wanted { error.into() } else { Box::default() },
+                    // People want to know why, too, but not all of it.
+                    error: if wanted { error.into() } else { beginning(error) },
                 });
             }
             Event::Undeliverable { process, id, error } => self.undeliverable(now, process, id, error),
@@ -109,6 +113,7 @@ impl Core {
             let slot = life.slot;
             self.emit(Effect::Ask { process, slot });
         }
+        self.note(process.index, Change::Ready);
         if life_makes_place {
             self.ask_to_make_place(now, process.index);
         }
@@ -213,6 +218,7 @@ impl Core {
     fn violated(&mut self, index: u32, detail: &str) {
         self.counters.violations += 1;
         self.workers[index as usize].violated(detail);
+        self.note(index, Change::Violation { detail: beginning(detail) });
     }
 
     /// The process never sees this message: it has failed, wherever it stood among those sent ahead.
@@ -222,7 +228,7 @@ impl Core {
         let message = life.in_flight.remove(at).expect("was found there");
         let another = !life.in_flight.is_empty();
         life.since = if at == 0 { now } else { life.since };
-        let error = if message.reply.is_some() { error.into() } else { Box::default() };
+        let error = if message.reply.is_some() { error.into() } else { beginning(error) };
         let place = if at == 0 { Place::Running } else { Place::Pending };
         self.settle(process.index, message.envelope(), place, Outcome::Failed { error });
         if at == 0 && another {

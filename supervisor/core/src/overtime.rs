@@ -1,6 +1,7 @@
 //! What takes too long (rule D6), and what has had nothing to do for long (rule W6).
 
 use crate::event::ProcessKey;
+use crate::news::Change;
 use crate::registry::Core;
 use crate::stop::{Step, Stop};
 use crate::time::Instant;
@@ -29,8 +30,11 @@ impl Core {
         let process = worker.key(index);
         let Some(life) = &mut worker.life else { return };
         life.timed_out = life.running();
-        let slot = life.slot;
-        if life.stop.is_none() {
+        let (slot, unasked) = (life.slot, life.stop.is_none());
+        if let Some(message) = life.timed_out {
+            self.note(index, Change::TimedOut { message });
+        }
+        if unasked {
             self.ask(index, process, slot, true);
         }
         self.climb(now, index, Step::Term);
@@ -44,6 +48,7 @@ impl Core {
         life.idled = true;
         life.stop = Some(Stop::new(now, Step::Ask, false));
         let slot = life.slot;
+        self.note(index, Change::Idle);
         self.ask(index, process, slot, true);
         self.arm(index);
         self.touch(index);

@@ -22,6 +22,7 @@ use crate::effect::Effect;
 use crate::event::{AccountId, ProcessKey};
 use crate::ledger::{Counters, Ledger};
 use crate::mailbox::{Bodies, Identity, Message};
+use crate::news::{Change, Pile};
 use crate::policy::{Limits, Policy};
 use crate::time::Instant;
 use crate::view::{WorkerView, view};
@@ -86,6 +87,9 @@ pub struct Core {
     pub(crate) idle: Vec<u32>,
     #[serde(skip)]
     pub(crate) effects: VecDeque<Effect>,
+    /// What happened, and nobody has taken yet.
+    #[serde(skip)]
+    pub(crate) news: Pile,
     #[serde(skip)]
     pub(crate) bodies: Bodies,
     /// When the current step happens.
@@ -123,6 +127,7 @@ impl Core {
             touched: Vec::new(),
             idle: Vec::new(),
             effects: VecDeque::new(),
+            news: Pile::default(),
             bodies: Bodies::default(),
             now: Instant::default(),
             stopping: None,
@@ -196,9 +201,13 @@ impl Core {
         }
         for index in line {
             let worker = &mut self.workers[index as usize];
+            let waited = worker.backoff_until > now;
             worker.failures.reset();
             worker.paused = false;
             worker.backoff_until = worker.backoff_until.min(now);
+            if waited {
+                self.note(index, Change::Resumed);
+            }
             self.try_start(now, index);
         }
         self.finish_step();
@@ -287,6 +296,7 @@ impl Core {
             None => self.index_name(index, hash),
         }
         self.index_number(index, number_hash);
+        self.note(index, Change::Created);
         index
     }
 
@@ -324,6 +334,7 @@ impl Core {
         let worker = self.workers.remove(index as usize);
         debug_assert!(worker.mailbox.len() == 0 && worker.life.is_none());
         self.killed.remove(&index);
+        self.note_of(&worker, Change::Gone);
         self.report_killers(now, &worker, life);
         let number_hash = self.hasher.hash_one(worker.identity.number);
         if let Ok(entry) = self.by_number.find_entry(number_hash, |entry| *entry == index) {

@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 use crate::deadlines::Due;
 use crate::event::Mark;
 use crate::mailbox::Message;
+use crate::news::Change;
 use crate::policy::{Limits, Policy};
 use crate::registry::Core;
 use crate::stop::{Step, Stop};
@@ -126,9 +127,13 @@ impl Core {
 
     fn retire(&mut self, now: Instant, index: u32) {
         let worker = &mut self.workers[index as usize];
-        worker.retired = true;
+        let first = !core::mem::replace(&mut worker.retired, true);
         // Else neither a kill nor its own end would ever end it.
         worker.kept = false;
+        if first {
+            self.note(index, Change::Retired);
+        }
+        let worker = &self.workers[index as usize];
         if worker.life.is_none() {
             // What it waits for may not be wished for any more.
             self.try_start(now, index);
@@ -156,6 +161,7 @@ impl Core {
         let Some(life) = &mut worker.life else { return };
         life.stop = Some(Stop::new(now, Step::Ask, !life.in_flight.is_empty()));
         let slot = life.slot;
+        self.note(index, Change::Replaced);
         self.ask(index, process, slot, true);
         self.arm(index);
         self.touch(index);

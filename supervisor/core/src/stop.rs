@@ -54,6 +54,11 @@ impl Stop {
         self.step
     }
 
+    /// Whether a step was taken.
+    pub fn has_begun(&self, step: Step) -> bool {
+        self.began[step as usize].is_some()
+    }
+
     /// Asked, and the current task still runs.
     pub fn waits_for_task(&self) -> bool {
         self.step == Step::Ask && self.idle_since.is_none()
@@ -92,6 +97,16 @@ impl Stop {
             Step::Term => EndedBy::Term,
             Step::Kill => EndedBy::Kill,
         }
+    }
+
+    /// When its first step began.
+    pub fn began_at(&self) -> Instant {
+        self.began.iter().flatten().next().copied().unwrap_or(self.acted)
+    }
+
+    /// When the step began that it is at.
+    pub fn step_began_at(&self) -> Instant {
+        self.began[self.step as usize].unwrap_or(self.acted)
     }
 
     /// How long each step took, given when the process ended; none for a step not taken.

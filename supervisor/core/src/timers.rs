@@ -1,10 +1,11 @@
 //! What happens by the passing of time.
 
-use workhall_protocol::terms::StartStage;
+use workhall_protocol::terms::{EndedBy, StartStage};
 
 use crate::deadlines::Due;
 use crate::effect::Effect;
 use crate::event::ProcessKey;
+use crate::news::Change;
 use crate::registry::Core;
 use crate::stop::{Step, Stop};
 use crate::time::Instant;
@@ -116,11 +117,16 @@ impl Core {
         let process = worker.key(index);
         let Some(life) = worker.life.as_mut().filter(|life| life.exit.is_none()) else { return };
         let busy = !life.in_flight.is_empty();
+        let first = life.stop.as_ref().is_none_or(|stop| !stop.has_begun(step));
         let stop = life.stop.get_or_insert_with(|| Stop::new(now, step, busy));
         if stop.step() > step {
             return;
         }
         stop.enter(now, step);
+        if first && step != Step::Ask {
+            let step = if step == Step::Term { EndedBy::Term } else { EndedBy::Kill };
+            self.note(index, Change::Signalled { step });
+        }
         self.signal(index, process);
         self.arm(index);
         self.touch(index);

@@ -7,14 +7,14 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId, WorkerNumber};
-use workhall_protocol::terms::{Exit, StartStage};
+use workhall_protocol::terms::{EndedBy, Exit, StartStage};
 
 use crate::mailbox::Identity;
 use crate::policy::Policy;
 use crate::registry::Core;
 use crate::resting::Resting;
 use crate::time::Instant;
-use crate::worker::{Goal, UNSPAWNED, Violations, Worker};
+use crate::worker::{Goal, Life, UNSPAWNED, Violations, Worker};
 use crate::workers::Seat;
 
 /// The state of a worker, in one word.
@@ -73,6 +73,10 @@ pub struct WorkerView<'a> {
     pub class: &'a str,
     /// In one word.
     pub state: State,
+    /// For how long it is so.
+    pub state_age: Duration,
+    /// The step of the stop ladder that its process is at, and for how long.
+    pub ending: Option<(EndedBy, Duration)>,
     /// It was killed or is drained: newer calls go to its successor.
     pub closed: bool,
     /// The current life, else the last one.
@@ -175,6 +179,8 @@ fn view_resting(place: u32, resting: &Resting, now: Instant) -> WorkerView<'_> {
         identity: Cow::Owned(resting.identity()),
         class: &resting.policy.class,
         state: if is_paused { State::Paused } else { State::Absent },
+        state_age: now.since(facts.exits.back().map_or(facts.created, |exit| exit.at)),
+        ending: None,
         closed: false,
         generation: facts.generation,
         slot: None,
@@ -209,6 +215,7 @@ fn view_awake(place: u32, worker: &Worker, now: Instant) -> WorkerView<'_> {
         Some(Running { id: message.id, method: message.method(), age: now.since(life.since) })
     });
     let waits_for_start = life.is_none() && worker.wants_process();
+    let stop = life.and_then(|life| life.stop.as_ref()).filter(|_| life.is_some_and(|life| life.exit.is_none()));
     WorkerView {
         place,
         identity: Cow::Borrowed(&worker.identity),
@@ -223,6 +230,14 @@ fn view_awake(place: u32, worker: &Worker, now: Instant) -> WorkerView<'_> {
             Some(_) if running.is_some() => State::Busy,
             Some(_) => State::Idle,
         },
+        state_age: now.since(match life {
+            None => worker.exits.as_ref().and_then(|exits| exits.back()).map_or(worker.created, |exit| exit.at),
+            Some(Life { exit: Some((_, at)), stop: None, .. }) => *at,
+            Some(Life { stop: Some(stop), .. }) => stop.began_at(),
+            Some(life) if life.ready.is_none() => life.started,
+            Some(life) => life.since,
+        }),
+        ending: stop.map(|stop| (stop.ended_by(), now.since(stop.step_began_at()))),
         closed: worker.goal != Goal::Up,
         generation: worker.generation,
         slot: life.map(|life| life.slot).filter(|slot| *slot != UNSPAWNED),
@@ -244,7 +259,11 @@ fn view_awake(place: u32, worker: &Worker, now: Instant) -> WorkerView<'_> {
         outdated: worker.renewed.is_some(),
         retired: worker.retired,
         violations: worker.violations.as_ref().map_or(0, |violations| violations.count),
-        oldest: worker.mailbox.envelopes().map(|message| now.since(message.accepted)).next(),
+        // What was sent ahead waits too, and came before what is in the mailbox.
+        oldest: life
+            .and_then(|life| life.in_flight.iter().nth(1).map(|message| message.accepted))
+            .or_else(|| worker.mailbox.envelopes().map(|message| message.accepted).next())
+            .map(|accepted| now.since(accepted)),
         waits_for: worker.held.as_ref().filter(|_| waits_for_start).map(|held| held.detail()),
         startup_method: worker.startup.as_deref(),
         age: now.since(worker.created),

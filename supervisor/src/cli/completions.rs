@@ -222,6 +222,8 @@ mod tests {
             ("wait x", Some("x")),
             ("wait --idle x", Some("x")),
             ("resume x", Some("x")),
+            ("logs -f x", Some("x")),
+            ("events --since 1s x", Some("x")),
             ("dead list x", Some("x")),
             ("dead show 1", None),
             ("dead requeue --worker x", Some("x")),
@@ -247,8 +249,8 @@ mod tests {
         assert_eq!(of(Shell::Fish).matches(" -r -f -a \"(__fish_workhall_workers)\"\n").count(), 2);
         let zsh = of(Shell::Zsh);
         assert!(zsh.starts_with("#compdef workhall\n"));
-        // call, kill, info, wait, resume, dead list, dead requeue, dead drop.
-        assert_eq!(zsh.matches(":_workhall_workers'").count(), 8, "{zsh}");
+        // call, kill, info, logs, events, wait, resume, dead list, dead requeue, dead drop.
+        assert_eq!(zsh.matches(":_workhall_workers'").count(), 10, "{zsh}");
         let args = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>().into_iter();
         assert_eq!(asked(args("workhall complete-workers -- call x")), Some(vec!["call".into(), "x".into()]));
         assert_eq!(asked(args("workhall call complete-workers")), None);

@@ -9,6 +9,7 @@ mod dead;
 mod kill;
 mod manual;
 mod output;
+mod read;
 mod reload;
 mod serve;
 mod show;
@@ -65,6 +66,12 @@ enum Command {
     /// Show the supervisor: the ledger, limits, uptime, configuration
     #[command(after_help = "Examples:\n  workhall status\n  workhall status --json | jq .ledger")]
     Status(show::Status),
+    /// Show what workers wrote on stdout and stderr
+    #[command(after_help = read::LOGS_EXAMPLES)]
+    Logs(read::Logs),
+    /// Show what happened to workers and messages
+    #[command(after_help = read::EVENTS_EXAMPLES)]
+    Events(read::Events),
     /// Wait until a worker is idle, gone or empty
     #[command(after_help = "Example:\n  workhall wait counter --idle --timeout 30s")]
     Wait(wait::Wait),
@@ -130,6 +137,8 @@ pub fn run() -> ExitCode {
         Command::Ps(command) => command.run(socket),
         Command::Info(command) => command.run(socket),
         Command::Status(command) => command.run(socket),
+        Command::Logs(command) => command.run(socket),
+        Command::Events(command) => command.run(socket),
         Command::Wait(command) => command.run(socket),
         Command::Dead(command) => command.run(socket),
         Command::Resume(command) => command.run(socket),

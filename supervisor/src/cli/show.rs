@@ -6,11 +6,12 @@ use std::time::Duration;
 use comfy_table::{Cell, CellAlignment};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use workhall_protocol::terms::EndedBy;
 
 use super::connect::connect;
 use super::output::{age, bytes, count, counted, print_line, print_table, printed, safe, state, table};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
-use crate::report::{ExitReport, StatusReport, WorkerInfo, WorkerRow};
+use crate::report::{EndingReport, ExitReport, StatusReport, TreeReport, WorkerInfo, WorkerRow};
 
 /// How many senders `status` shows to people, the largest.
 const SENDERS_SHOWN: usize = 5;
@@ -138,7 +139,15 @@ fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
     let row = &info.row;
     let mut lines = vec![
         ("worker", format!("{} (%{}), class {}", safe(&row.name), row.number, safe(&row.class))),
-        ("state", row.state.clone() + if row.closed { ", closed: newer calls go to a successor" } else { "" }),
+        (
+            "state",
+            format!(
+                "{}, for {}{}",
+                row.state,
+                age(info.state_ms),
+                if row.closed { ", closed: newer calls go to a successor" } else { "" }
+            ),
+        ),
     ];
     if info.retired {
         lines
@@ -147,11 +156,21 @@ fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
     if info.outdated {
         lines.push(("class", "changed since its process was started: the next one has the new class".to_string()));
     }
+    lines.extend(info.why.as_ref().map(|why| ("why", safe(why))));
+    if let Some(EndingReport { step, step_ms }) = info.ending {
+        let step = match step {
+            EndedBy::Term => "SIGTERM was sent",
+            EndedBy::Kill => "SIGKILL was sent",
+            _ => "asked to end",
+        };
+        lines.push(("ending", format!("{step}, for {}", age(step_ms))));
+    }
     let age_of_process = info.process_age_ms.map(|millis| format!(", for {}", age(millis))).unwrap_or_default();
     lines.push(match row.pid {
         Some(pid) => ("process", format!("{pid}, generation {}{age_of_process}", row.generation)),
         None => ("process", format!("none; generation {} was the last", row.generation)),
     });
+    lines.extend(info.tree.iter().flat_map(|tree| tree_lines(tree, info)));
     if let Some(task) = &row.running {
         lines.push(("running", format!("{}, message {}, for {}", safe(&task.method), task.message, age(task.age_ms))));
     }
@@ -197,8 +216,34 @@ fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
         let numbers: Vec<String> = info.line.iter().map(|number| format!("%{number}")).collect();
         lines.push(("same name", format!("{} (ending, or waiting for its end)", numbers.join(", "))));
     }
-    lines.push(("executes", info.exec.join(" ")));
+    lines.push(("executes", safe(&info.exec.join(" "))));
+    lines.extend(info.from.as_ref().map(|from| ("says", safe(from))));
     lines.push(("created", format!("{} ago", age(row.age_ms))));
+    lines
+}
+
+/// What its processes use, of how much, and each of them.
+fn tree_lines(tree: &TreeReport, info: &WorkerInfo) -> Vec<(&'static str, String)> {
+    let of = |limit: Option<String>| limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
+    let tasks = match (tree.tasks, info.limits.processes) {
+        (Some(tasks), limit) => format!("; {}{} processes and threads", count(tasks), of(limit.map(count))),
+        (None, _) => String::new(),
+    };
+    let sum = format!(
+        "{}{} of memory, {} of processor time{tasks}",
+        bytes(tree.memory_bytes),
+        of(info.limits.memory_bytes.map(bytes)),
+        age(tree.cpu_ms)
+    );
+    let each = tree.processes.iter().map(|process| {
+        let (program, memory) = (safe(&process.program), bytes(process.memory_bytes));
+        ("", format!("{} {program} ({}), {memory}, {}", process.pid, process.state, age(process.cpu_ms)))
+    });
+    let mut lines = vec![("uses", sum)];
+    lines.extend(each);
+    if tree.more {
+        lines.push(("", "and more".to_string()));
+    }
     lines
 }
 
@@ -216,6 +261,8 @@ fn limits_line(info: &WorkerInfo) -> String {
     let limits = &info.limits;
     let crash = &limits.crash_limit;
     let mut parts = vec![format!("ready within {}", age(limits.start_timeout_ms))];
+    let task = limits.task_grace_ms.map_or("its task".to_string(), age);
+    parts.push(format!("ended within {task}, {} and {}", age(limits.exit_grace_ms), age(limits.term_grace_ms)));
     parts.extend(limits.task_timeout_ms.map(|millis| format!("a task {}", age(millis))));
     parts.extend(limits.idle_timeout_ms.map(|millis| format!("idle {}", age(millis))));
     parts.push(match limits.attempts {
@@ -281,6 +328,27 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
             bytes(dead.bytes),
             bytes(limits.dead_bytes),
             counted(dead.dropped, "older one", "older ones")
+        ),
+    ));
+    let (logs, events) = (&status.logs, &status.events);
+    lines.push((
+        "logs",
+        format!(
+            "{} of {} lines kept, {} of {}; {} dropped",
+            count(logs.lines),
+            count(logs.lines_max),
+            bytes(logs.bytes),
+            bytes(logs.bytes_max),
+            counted(logs.dropped, "older one", "older ones")
+        ),
+    ));
+    lines.push((
+        "events",
+        format!(
+            "{} of {} kept; {} dropped",
+            count(events.events),
+            count(events.events_max),
+            counted(events.dropped, "older one", "older ones")
         ),
     ));
     lines.push((

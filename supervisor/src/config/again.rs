@@ -25,11 +25,12 @@ impl Config {
 
     /// Bounds what it allows by what the system allows.
     pub fn fit(&mut self, descriptors: u64) {
-        // A worker takes three descriptors, its connection, its pidfd and its mark page: clients leave it half of them.
+        // Clients leave half of them to the workers.
         let for_clients = usize::try_from(descriptors.saturating_sub(64) / 2).unwrap_or(usize::MAX).max(16);
         self.connections = self.connections.min(for_clients);
-        // Its start takes some more, for a moment.
-        let for_processes = u32::try_from(descriptors.saturating_sub(64) / 2 / 4).unwrap_or(u32::MAX).max(4);
+        // One has its connection, its pidfd, its mark page and two pipes, and at its end the events of its control group;
+        // its start takes some more, for a moment.
+        let for_processes = u32::try_from(descriptors.saturating_sub(64) / 2 / 6).unwrap_or(u32::MAX).max(4);
         self.limits.processes = self.limits.processes.min(for_processes);
     }
 

@@ -12,6 +12,7 @@ use toml::Spanned;
 use workhall_core::{CrashLimit, Limits, Policy};
 use workhall_protocol::limits::{FRAME_BYTES_MAX, METHOD_BYTES_MAX};
 
+use super::kept::{EventsFile, LogsFile};
 use super::people::AllowedFile;
 use super::settings::{GroupFile, LimitsFile, Nice, Settings, SettingsFile, Umask, UserFile, Value, Variable};
 use super::{Placed, ProcessTree};
@@ -76,6 +77,8 @@ pub(super) struct SupervisorFile {
     pub socket_user: Option<u32>,
     #[serde(deserialize_with = "super::people::group")]
     pub socket_group: Option<u32>,
+    pub logs: LogsFile,
+    pub events: EventsFile,
     pub kill: Option<AllowedFile>,
     pub admin: Option<AllowedFile>,
 }
@@ -104,6 +107,8 @@ impl Default for SupervisorFile {
             socket_mode: SOCKET_MODE_DEFAULT,
             socket_user: None,
             socket_group: None,
+            logs: LogsFile::default(),
+            events: EventsFile::default(),
             kill: None,
             admin: None,
         }
@@ -143,6 +148,7 @@ pub(super) struct ClassFile {
     pub crash_limit: CrashLimitFile,
     pub mailbox: MailboxFile,
     pub call: Option<AllowedFile>,
+    pub logs: Option<AllowedFile>,
     #[serde(deserialize_with = "some_time")]
     pub start_timeout: Duration,
     #[serde(deserialize_with = "maybe_time")]
@@ -182,6 +188,7 @@ impl Default for ClassFile {
             crash_limit: CrashLimitFile::default(),
             mailbox: MailboxFile::default(),
             call: None,
+            logs: None,
             start_timeout: Duration::from_secs(30),
             task_timeout: None,
             idle_timeout: None,
@@ -357,7 +364,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     struct Bytes;
     impl de::Visitor<'_> for Bytes {
         type Value = u64;
@@ -405,7 +412,7 @@ fn message_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::E
     }
 }
 
-fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     match u64::deserialize(deserializer)? {
         0 => Err(de::Error::custom("0 is out of range: at least 1 (zero never means unlimited)")),
         count => Ok(count),

@@ -23,6 +23,7 @@ use crate::diagnostics::{go_on, say};
 use crate::event_loop::{EventLoop, Process, Setup};
 use crate::name_lock::NameLocks;
 use crate::notify::Notifier;
+use crate::output::{CarriedOutput, Output, Outputs};
 use crate::report::UpgradeReport;
 use crate::sys::{self, Interest, LeftOpen, Listener, Stream};
 use crate::token::Token;
@@ -96,6 +97,7 @@ fn take_over(
     this.inherited = std::mem::take(&mut state.inherited);
     let classes = std::mem::take(&mut state.classes).into_iter();
     this.classes = classes.map(|class| (class.policy.class.clone(), Arc::new(class))).collect();
+    this.journal.go_on(std::mem::take(&mut state.journal));
     this.take_over_connections(&mut state, left)?;
     this.take_over_processes(std::mem::take(&mut state.processes), left)?;
     // Signals are handled from here on: what was held back comes now. Children that have ended meanwhile are looked for
@@ -149,6 +151,11 @@ impl EventLoop {
         let mut processes = Vec::new();
         for carried in carried {
             let (slot, pidfd, page_fd) = (carried.slot, left.take(carried.pidfd)?, left.take(carried.page)?);
+            let mut outputs: Outputs = [None, None];
+            for (output, carried) in outputs.iter_mut().zip(carried.outputs) {
+                let Some(CarriedOutput { pipe, rest }) = carried else { continue };
+                *output = Some(Output::again(File::from(left.take(pipe)?), rest));
+            }
             let process = Process {
                 key: carried.key,
                 pid: carried.pid,
@@ -161,6 +168,7 @@ impl EventLoop {
                 reaped: carried.reaped,
                 group: carried.group.map(|dir: PathBuf| Group::again(dir)),
                 sweep: carried.sweep,
+                outputs,
             };
             if !process.reaped {
                 // If it has ended meanwhile, that is told at the first wait.
@@ -170,6 +178,9 @@ impl EventLoop {
             processes.push((slot, process));
         }
         self.processes = processes.into_iter().collect();
+        for (slot, _) in &self.processes {
+            self.watch_outputs(slot)?;
+        }
         let ended: Vec<usize> =
             self.processes.iter().filter(|(_, it)| it.sweep.is_some()).map(|(slot, _)| slot).collect();
         for slot in ended {

@@ -34,6 +34,8 @@ use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::Carried;
 use crate::event_loop::EventLoop;
+use crate::journal;
+use crate::output::{CarriedOutput, Output};
 use crate::process_tree::{Foreign, Inherited, Sweep};
 use crate::sys;
 
@@ -76,6 +78,9 @@ pub struct State {
     pub inherited: Inherited,
     /// What finds no room on stderr.
     pub unsaid: (Vec<u8>, u64),
+    /// What workers wrote, what happened, and who follows.
+    #[serde(default)]
+    pub journal: journal::Carried,
 }
 
 /// A configuration as it was read. It is in force until it is read again, whatever the file says meanwhile.
@@ -105,6 +110,9 @@ pub struct CarriedProcess {
     pub reaped: bool,
     pub group: Option<PathBuf>,
     pub sweep: Option<Sweep>,
+    /// Where it writes; nowhere, if the program that has started it had no such pipes.
+    #[serde(default)]
+    pub outputs: [Option<CarriedOutput>; 2],
 }
 
 impl State {
@@ -152,11 +160,13 @@ impl State {
                     reaped: process.reaped,
                     group: process.group.as_ref().map(|group| group.dir().to_path_buf()),
                     sweep: process.sweep.clone(),
+                    outputs: process.outputs.each_ref().map(|output| output.as_ref().map(Output::carried)),
                 })
                 .collect(),
             foreign: this.foreign.clone(),
             inherited: this.inherited.clone(),
             unsaid: crate::diagnostics::unsaid(),
+            journal: this.journal.carried(),
         }
     }
 

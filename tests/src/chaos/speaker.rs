@@ -108,7 +108,7 @@ pub struct Speaker {
 }
 
 enum Kind {
-    Library(Client<UnixStream>),
+    Library(Box<Client<UnixStream>>),
     ByHand(ByHand),
 }
 
@@ -136,7 +136,7 @@ impl Speaker {
         timeouts.map_err(|error| error.to_string())?;
         let mut kind = match by_hand {
             true => Kind::ByHand(ByHand::new(stream)),
-            false => Kind::Library(Client::new(stream)),
+            false => Kind::Library(Box::new(Client::new(stream))),
         };
         let report = match &mut kind {
             Kind::Library(client) => client.status().map_err(|error| error.to_string())?,

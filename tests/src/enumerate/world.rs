@@ -432,6 +432,7 @@ impl World {
                 _ => {}
             }
         }
+        while self.core.next_news().is_some() {}
         Ok(())
     }
 

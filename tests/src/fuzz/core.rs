@@ -437,6 +437,7 @@ impl<'a> World<'a> {
                 Effect::Stopped => self.stopped = true,
             }
         }
+        while self.core.next_news().is_some() {}
         assert!(self.core.ledger().balances());
     }
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use workhall_core::{
-    AccountId, Call, CallReceipt, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode, KillReceipt, Letters,
-    Limits, Mark, Outcome, Policy, ProcessKey, Refused, ReplyTo,
+    AccountId, Call, CallReceipt, Change, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode, KillReceipt,
+    Ledger, Letters, Limits, Mark, Outcome, Policy, ProcessKey, Refused, ReplyTo,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, StartStage, Until};
@@ -62,6 +62,8 @@ pub struct World {
     calm_until: Instant,
     stop_until: Instant,
     stopped: bool,
+    /// How many ends of messages were noted.
+    ends_noted: u64,
     next_token: u64,
     wait_tokens: Vec<u64>,
     awaited_percent: u64,
@@ -142,6 +144,7 @@ impl World {
             calm_until: Instant::NEVER,
             stop_until: Instant::NEVER,
             stopped: false,
+            ends_noted: 0,
             next_token: 1,
             wait_tokens: Vec::new(),
             awaited_percent,
@@ -656,6 +659,23 @@ impl World {
                 Effect::Killed { .. } | Effect::Reached { .. } => {}
                 Effect::Stopped => self.stopped = true,
             }
+        }
+        self.take_news();
+    }
+
+    /// Each end of a message that is not done is noted once, and nothing is done that is noted.
+    fn take_news(&mut self) {
+        while let Some(news) = self.core.next_news() {
+            self.log(|_| format!("  news: {} {:?}", news.worker.name, news.what));
+            if let Change::Ended { count, .. } = news.what {
+                self.ends_noted += count;
+            }
+        }
+        let Ledger { failed, discarded, expired, dead, .. } = self.core.ledger();
+        let (noted, ended) = (self.ends_noted, failed + discarded + expired + dead);
+        if noted != ended || self.core.take_lost_news() > 0 {
+            let detail = format!("{ended} messages have ended and are not done, {noted} are noted");
+            self.checker.violation.get_or_insert(("news", detail));
         }
     }
 

@@ -175,5 +175,5 @@ fn the_places_for_processes_are_no_more_than_the_descriptors_allow() {
     let supervisor = supervisor("max_processes = 100000000");
     let limits = supervisor.status()["limits"].clone();
     let (processes, descriptors) = (limits["processes"].as_u64().unwrap(), limits["descriptors"].as_u64().unwrap());
-    assert!(processes * 4 <= descriptors / 2 && processes > 0, "{limits}");
+    assert!(processes * 6 <= descriptors / 2 && processes > 0, "{limits}");
 }

@@ -420,9 +420,12 @@ fn a_supervisor_in_a_part_of_its_services_group_makes_the_others_beside_it() {
     assert_eq!(supervisor.status()["process_tree"], "cgroup");
     supervisor.call(&["a", "count"]);
     let (pid, worker) = (supervisor.pid(), supervisor.worker_pid("a"));
-    let members = |group: String| fs::read_to_string(service.join(group).join("cgroup.procs")).unwrap_or_default();
-    assert_eq!(members("supervisor".into()), format!("{pid}\n"));
-    assert_eq!(members(format!("workhall-{pid}/2.1")), format!("{worker}\n"));
+    let members = |group: &Path| fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    assert_eq!(members(&service.join("supervisor")), format!("{pid}\n"));
+    let groups = fs::read_dir(service.join(format!("workhall-{pid}"))).unwrap().flatten();
+    let groups: Vec<_> = groups.filter(|entry| entry.file_type().unwrap().is_dir()).map(|entry| entry.path()).collect();
+    assert_eq!(groups.iter().map(|group| members(group)).collect::<Vec<_>>(), [format!("{worker}\n")]);
+    assert!(groups[0].file_name().unwrap().to_str().unwrap().starts_with("2.1."), "{groups:?}");
     supervisor.signal(Signal::SIGTERM);
     supervisor.ended();
     assert!(!service.join(format!("workhall-{pid}")).exists());

@@ -291,6 +291,10 @@ fn what_can_never_work_is_an_error_in_words_for_people() {
         ("directory = \"a\\u0000b\"", "w.toml:3:13: no path can contain a NUL character"),
         ("processes = -1", "w.toml:3:13: invalid value: integer `-1`, expected a whole number, not below 0"),
         ("nice = 99999999999999999999", "w.toml:3:8: 99999999999999999999 is out of range: whole numbers go from"),
+        (
+            "[supervisor]\nlogs = 5",
+            "w.toml:4:8: invalid type: integer `5`, expected a table, like logs = { lines = 1000 }",
+        ),
         ("[supervisor]\nsocket = ''", "w.toml:4:10: `socket` in [supervisor]: a socket's path has 1 to 107 bytes"),
         (
             &format!("[supervisor]\n{long_socket}"),

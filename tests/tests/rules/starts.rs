@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use workhall_tests::harness::{Supervisor, bin_dir, program, python, tree_modes};
+use nix::sys::signal::Signal;
+use workhall_tests::harness::{Supervisor, bin_dir, lives, program, python, tree_modes};
 
 /// What a process says of itself before it becomes a worker; the shell changes none of it.
 const SAYS: &str = r#"
@@ -154,25 +155,94 @@ open(sys.argv[1] + ".leased", "w").close()
 time.sleep(1000)
 "#;
 
-#[test]
-fn d05_a_program_that_cannot_be_opened_yet_keeps_its_own_worker_waiting_and_nobody_else() {
-    for mode in tree_modes() {
+/// A supervisor whose class `leased` has a program that is leased, until this is dropped.
+struct Leased {
+    supervisor: Supervisor,
+    holder: std::process::Child,
+}
+
+impl Leased {
+    fn new(mode: &str, start_timeout: &str) -> Leased {
         let mut supervisor = Supervisor::with_config(&format!(
             "supervisor.process_tree = '{mode}'\n[class.a]\nexec = ['{{bin}}/test-worker']\n\
-             [class.leased]\nexec = ['{{dir}}/leased']\nstart_timeout = '120s'\n"
+             [class.leased]\nexec = ['{{dir}}/leased']\nstart_timeout = '{start_timeout}'\nterm_grace = '1s'\n"
         ));
         let path = supervisor.path("leased");
         fs::copy(bin_dir().join("test-worker"), &path).unwrap();
         let script = supervisor.file("lease.py", LEASE);
-        let mut holder = std::process::Command::new(python()).arg(script).arg(&path).spawn().unwrap();
+        let holder = std::process::Command::new(python()).arg(script).arg(&path).spawn().unwrap();
         supervisor.call(&["a", "count"]);
         supervisor.until("it is leased", |this| this.path("leased.leased").exists());
-        supervisor.cli(&["call", "leased", "count"]).ok();
-        supervisor.call(&["a", "count"]);
-        let executed = supervisor.ps("leased")["pid"].as_i64().is_none_or(|pid| program(pid as i32) == "leased");
-        holder.kill().unwrap();
-        holder.wait().unwrap();
-        assert!(!executed, "{mode}: all stood still until the lease was broken");
-        assert_eq!(supervisor.call(&["leased", "count"]), 2, "{mode}");
+        Leased { supervisor, holder }
+    }
+
+    /// Posts to the worker that cannot come to its program. Returns its process.
+    fn start(&mut self) -> i32 {
+        self.supervisor.cli(&["call", "leased", "count"]).ok();
+        let pid = self.supervisor.worker_pid("leased");
+        assert_ne!(program(pid), "leased", "all stood still until the lease was broken");
+        pid
+    }
+
+    fn release(&mut self) {
+        self.holder.kill().unwrap();
+        self.holder.wait().unwrap();
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[test]
+fn d05_a_program_that_cannot_be_opened_yet_keeps_its_own_worker_waiting_and_nobody_else() {
+    for mode in tree_modes() {
+        let mut leased = Leased::new(mode, "120s");
+        let pid = leased.start();
+        leased.supervisor.call(&["a", "count"]);
+        // Also the one that follows it, and the program that follows the supervisor's.
+        leased.supervisor.cli(&["kill", "leased", "--now", "--wait"]).ok();
+        assert!(!lives(pid), "{mode}");
+        let pid = leased.start();
+        leased.supervisor.cli(&["upgrade"]).ok();
+        assert_eq!(leased.supervisor.worker_pid("leased"), pid, "{mode}");
+        leased.supervisor.call(&["a", "count"]);
+        leased.release();
+        assert_eq!(leased.supervisor.call(&["leased", "count"]), 2, "{mode}");
+        assert_eq!(leased.supervisor.worker_pid("leased"), pid, "{mode}");
+    }
+}
+
+#[test]
+fn d05_a_start_that_does_not_come_to_its_program_has_its_deadline() {
+    for mode in tree_modes() {
+        let mut leased = Leased::new(mode, "200ms");
+        let pid = leased.start();
+        leased.supervisor.until("it is ended", |_| !lives(pid));
+        let info = leased.supervisor.cli(&["info", "leased", "--json"]).ok().json();
+        assert_eq!(info["exits"][0]["stage"], "not_ready_in_time", "{mode}: {info}");
+    }
+}
+
+#[test]
+fn d07_a_start_under_way_when_the_supervisor_dies_keeps_nobody_else() {
+    for mode in tree_modes() {
+        let mut leased = Leased::new(mode, "120s");
+        let idle = leased.supervisor.worker_pid("a");
+        let pid = leased.start();
+        leased.supervisor.signal(Signal::SIGKILL);
+        leased.supervisor.ended();
+        leased.supervisor.until("the idle worker sees it", |_| !lives(idle));
+        leased.supervisor.restart();
+        leased.supervisor.call(&["a", "count"]);
+        assert!(lives(pid), "{mode}");
+        leased.supervisor.cli(&["call", "leased", "count"]).ok();
+        let waits = leased.supervisor.cli(&["info", "leased", "--json"]).ok().json()["waits_for"].to_string();
+        assert!(waits.contains(&pid.to_string()), "{mode}: {waits}");
+        leased.release();
+        assert_eq!(leased.supervisor.call(&["leased", "count"]), 2, "{mode}: nobody has called the old one");
+        assert!(!lives(pid), "{mode}: it came to its program, and there was nobody");
     }
 }

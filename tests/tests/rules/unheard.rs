@@ -1,9 +1,12 @@
 //! A supervisor whose stderr nobody reads.
 
 use std::fs;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
-use workhall_tests::harness::{ANY_NAME, Supervisor, python};
+use workhall_tests::harness::{self, ANY_NAME, Supervisor, python};
+
+use super::logs;
 
 /// Starts what follows with a pipe of one page as its stderr, of which one line is read; the rest once there is `go`.
 const READER: &str = r#"
@@ -27,13 +30,17 @@ os.close(writer)
 os.execv(sys.argv[2], sys.argv[2:])
 "#;
 
-#[test]
-fn a_supervisor_whose_stderr_nobody_reads_goes_on_and_says_later_how_much_was_lost() {
-    let mut supervisor = Supervisor::with_config_under(ANY_NAME, |dir| {
+fn unheard(config: &str) -> Supervisor {
+    Supervisor::with_config_under(config, |dir| {
         let script = dir.join("reader.py");
         fs::write(&script, READER).unwrap();
         [python(), script.to_str().unwrap(), dir.join("go").to_str().unwrap()].map(str::to_string).to_vec()
-    });
+    })
+}
+
+#[test]
+fn a_supervisor_whose_stderr_nobody_reads_goes_on_and_says_later_how_much_was_lost() {
+    let mut supervisor = unheard(ANY_NAME);
     let mut client = supervisor.client();
     let mut line_more = |supervisor: &Supervisor| {
         supervisor.signal(Signal::SIGHUP);
@@ -56,4 +63,22 @@ fn a_supervisor_whose_stderr_nobody_reads_goes_on_and_says_later_how_much_was_lo
     let lost: usize = lost.unwrap().parse().unwrap();
     assert!((50..200).contains(&lost), "{log}");
     assert!(log.lines().all(|line| line.starts_with("workhall: ")), "whole lines: {log}");
+}
+
+#[test]
+fn a_worker_whose_lines_nobody_reads_on_stderr_holds_up_nobody() {
+    let mut supervisor = unheard(&logs::class(Path::new("{dir}")));
+    supervisor.file("worker.py", logs::WORKER);
+    supervisor.cli(&["call", "flood", "sh", "yes 'a line that is written again and again'"]).ok();
+    supervisor.until("much was written", |this| this.status()["logs"]["dropped"].as_u64().unwrap() > 100_000);
+    for n in 0..20 {
+        logs::run(&supervisor, "b", &format!("print({n}, flush=True)"));
+    }
+    assert_eq!(logs::texts(&supervisor, "b"), harness::numbers(0..20));
+    supervisor.kill(&["flood", "--now"]);
+    supervisor.let_go();
+    supervisor.until("it says what was lost", |this| {
+        this.signal(Signal::SIGHUP);
+        this.log().contains(" lines before this one were lost: nobody read them")
+    });
 }

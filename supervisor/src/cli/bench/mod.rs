@@ -54,7 +54,7 @@ const PART: &str = "bench-part";
 /// Descriptors of a process besides those of its connections.
 const DESCRIPTORS_BESIDE: u64 = 64;
 /// A supervisor keeps a process only where the system allows so many descriptors for each (README).
-const DESCRIPTORS_PER_PROCESS: u64 = 8;
+const DESCRIPTORS_PER_PROCESS: u64 = 12;
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -1,7 +1,7 @@
 //! The client of programs that call: blocking, over any connection that is given to it.
 
 mod news;
-
+mod pause;
 mod questions;
 
 use std::borrow::Cow;

@@ -519,7 +519,20 @@ pub struct Letters<'a> {
     pub all: bool,
 }
 
-/// Ends the backoff or pause of a worker (rule D4); answered by a receipt `resumed`, or ignored.
+/// Stops the process of a worker, whose mailbox goes on accepting, until a resume (rule P4); answered by a receipt
+/// `paused`, or ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Pause<'a> {
+    /// For the receipt.
+    #[serde(rename = "ref")]
+    pub reference: Ref,
+    /// Whom: by name all of that name.
+    #[serde(borrow)]
+    pub worker: Address<'a>,
+}
+
+/// Ends the pause of a worker, and its backoff or pause after crashes (rules P4, D4); answered by a receipt `resumed`, or
+/// ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
 pub struct Resume<'a> {
     /// For the receipt.
@@ -689,7 +702,7 @@ pub enum ReceiptBody<'a> {
         /// How many.
         messages: u64,
     },
-    /// The worker starts its process as soon as it needs one.
+    /// The worker's process goes on, or is started as soon as it needs one.
     Resumed {},
     /// So many brief calls were accepted: all since the last such receipt, but those that have a receipt of their own.
     AcceptedAll {
@@ -701,6 +714,8 @@ pub enum ReceiptBody<'a> {
         /// Why, for people.
         error: Cow<'a, str>,
     },
+    /// The worker executes nothing until it is resumed.
+    Paused {},
 }
 
 impl ReceiptBody<'_> {
@@ -724,6 +739,7 @@ impl ReceiptBody<'_> {
             ReceiptBody::Resumed {} => ReceiptBody::Resumed {},
             ReceiptBody::AcceptedAll { messages } => ReceiptBody::AcceptedAll { messages },
             ReceiptBody::Failed { error } => ReceiptBody::Failed { error: owned(error) },
+            ReceiptBody::Paused {} => ReceiptBody::Paused {},
         }
     }
 }
@@ -1060,7 +1076,7 @@ direction! {
         /// Drop dead letters.
         #[serde(borrow)]
         13 DeadDrop(Letters<'a>),
-        /// End a worker's backoff or pause.
+        /// End a worker's pause or backoff.
         #[serde(borrow)]
         14 Resume(Resume<'a>),
         /// All tasks up to one have ended.
@@ -1076,6 +1092,9 @@ direction! {
         /// What happened.
         #[serde(borrow)]
         19 Events(Events<'a>),
+        /// Stop a worker's process, and go on accepting.
+        #[serde(borrow)]
+        20 Pause(Pause<'a>),
     }
 }
 
@@ -1212,6 +1231,7 @@ mod tests {
                 Request::Upgrade(Upgrade { reference: one.clone(), binary: Some("/w".into()) }),
                 r#"{"upgrade":{"ref":1,"binary":"/w"}}"#,
             ),
+            (Request::Pause(Pause { reference: one.clone(), worker: 7.into() }), r#"{"pause":{"ref":1,"worker":7}}"#),
         ] {
             check(message, json, &mut Vec::new());
         }
@@ -1303,6 +1323,7 @@ mod tests {
                 r#"{"receipt":{"ref":4,"accepted_all":{"messages":64}}}"#,
             ),
             (receipt(ReceiptBody::Failed { error: "no".into() }), r#"{"receipt":{"ref":4,"failed":{"error":"no"}}}"#),
+            (receipt(ReceiptBody::Paused {}), r#"{"receipt":{"ref":4,"paused":{}}}"#),
             (outcome(OutcomeBody::Done { result: nil() }), r#"{"outcome":{"ref":"w","done":{"result":null}}}"#),
             (outcome(OutcomeBody::Failed { error: "no".into() }), r#"{"outcome":{"ref":"w","failed":{"error":"no"}}}"#),
             (

@@ -111,6 +111,7 @@ fn every_kind_and_every_body_is_recorded() {
                 ReceiptBody::Resumed {} => 9,
                 ReceiptBody::AcceptedAll { .. } => 10,
                 ReceiptBody::Failed { .. } => 11,
+                ReceiptBody::Paused {} => 12,
             }),
             Reply::Outcome(outcome) => outcomes.insert(match outcome.body {
                 OutcomeBody::Done { .. } => 0,
@@ -124,8 +125,8 @@ fn every_kind_and_every_body_is_recorded() {
             Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) | Reply::Error(_) | Reply::News(_) => false,
         };
     }
-    assert!(kinds.into_iter().eq((1..=19).chain(65..=71)));
-    assert!(receipts.into_iter().eq(0..=11));
+    assert!(kinds.into_iter().eq((1..=20).chain(65..=71)));
+    assert!(receipts.into_iter().eq(0..=12));
     assert!(outcomes.into_iter().eq(0..=6));
 }
 

@@ -38,13 +38,15 @@ impl EventLoop {
         self.applying = false;
     }
 
-    fn apply_commands(&mut self) {
+    /// Once, without what looks bring in: for who is called by such a look, and may not leave anything half done.
+    pub(crate) fn apply_commands(&mut self) {
         while let Some(effect) = self.core.next_effect() {
             match effect {
                 Effect::Spawn { process } => self.spawn(process),
                 Effect::Deliver { process, slot, id } => self.deliver(process, slot, id),
                 Effect::Ask { process, slot } => self.ask(process, slot),
                 Effect::Look { process, slot } => self.looks.push_back((process, slot)),
+                Effect::Pause { process, slot } => self.signal(process, slot, sys::pause),
                 Effect::Continue { process, slot } => self.signal(process, slot, sys::resume),
                 Effect::Term { process, slot } => self.signal(process, slot, sys::terminate),
                 Effect::Kill { process, slot } => self.kill_tree(process, slot),

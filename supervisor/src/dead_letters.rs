@@ -6,7 +6,7 @@ use workhall_core::{DeadLetter, Instant, Letters};
 use workhall_protocol::args::Payload;
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::messages::{
-    self, Dead, DeadShow, Letter, ReceiptBody, Refused, Reply, Request, Requeued, Resume, Sender,
+    self, Dead, DeadShow, Letter, Pause, ReceiptBody, Refused, Reply, Request, Requeued, Resume, Sender,
 };
 use workhall_protocol::terms::Ignored;
 
@@ -26,6 +26,7 @@ impl EventLoop {
             Request::Dead(dead) => &dead.reference,
             Request::DeadShow(show) => &show.reference,
             Request::Requeue(letters) | Request::DeadDrop(letters) => &letters.reference,
+            Request::Pause(pause) => &pause.reference,
             Request::Resume(resume) => &resume.reference,
             Request::Reload(reload) => &reload.reference,
             Request::Upgrade(upgrade) => &upgrade.reference,
@@ -41,6 +42,7 @@ impl EventLoop {
             Request::DeadShow(show) => self.dead_show(now, index, show),
             Request::Requeue(letters) => self.requeue(now, index, letters),
             Request::DeadDrop(letters) => self.dead_drop(now, index, letters),
+            Request::Pause(pause) => self.pause(now, index, pause),
             Request::Resume(resume) => self.resume(now, index, resume),
             Request::Reload(reload) => self.reload_asked(now, index, reload),
             Request::Upgrade(upgrade) => self.upgrade_asked(index, upgrade),
@@ -108,6 +110,14 @@ impl EventLoop {
             false => ReceiptBody::Dropped { messages: self.core.drop_dead(which) },
         };
         self.receipt(index, request.reference.clone(), body);
+    }
+
+    fn pause(&mut self, now: Instant, index: usize, pause: Pause<'_>) {
+        let body = match self.core.pause(now, pause.worker.target()) {
+            Ok(()) => ReceiptBody::Paused {},
+            Err(reason) => ReceiptBody::Ignored { reason },
+        };
+        self.receipt(index, pause.reference, body);
     }
 
     fn resume(&mut self, now: Instant, index: usize, resume: Resume<'_>) {

@@ -294,6 +294,7 @@ fn why_not_running(view: &WorkerView<'_>, line: &[u64]) -> Option<String> {
     let last = last.map(|last| format!("; the last: {last}")).unwrap_or_default();
     let failures = view.failures_in_a_row;
     Some(match view.state {
+        State::Paused if view.suspended.is_some() => "an operator has paused it: a resume continues it".to_string(),
         State::Paused => format!("{failures} lives ended badly, one after the other: it pauses{last}"),
         _ if older.is_some() => {
             format!("%{} of the same name is still ending", older.copied().unwrap_or_default())

@@ -120,8 +120,18 @@ impl EventLoop {
     /// Ends what is left in the control group of a process that has ended. What cannot be done now is done again
     /// when the group changes, and whenever the core says so: until then the gate stays shut.
     pub(crate) fn end_tree(&mut self, slot: usize, repeated: bool) {
+        let process = &self.processes[slot];
+        // One who may move the supervisor's processes may have moved its own.
+        if process.reaped && process.group.is_some() && self.end_group(slot) {
+            self.hunt_orphans_of(slot, repeated);
+        }
+    }
+
+    /// Ends what is in the control group of a process, if it has one. Returns whether nothing is; else the group is
+    /// watched.
+    fn end_group(&mut self, slot: usize) -> bool {
         let process = &mut self.processes[slot];
-        let (true, Some(group)) = (process.reaped, &mut process.group) else { return };
+        let Some(group) = &mut process.group else { return true };
         let watched = group.events().is_some();
         let mut emptied = group.end();
         if emptied.as_ref().is_err_and(|error| sys::shortage(error).is_some()) {
@@ -130,15 +140,11 @@ impl EventLoop {
             self.reserve.fill();
         }
         let empty = emptied.unwrap_or(false);
-        match (empty, watched, group.events()) {
-            // One who may move the supervisor's processes may have moved its own.
-            (true, ..) => self.hunt_orphans_of(slot, repeated),
-            (false, false, Some(events)) => {
-                let token = Token::Tree { slot, serial: process.serial }.pack();
-                let _else_by_the_repeated_sweep = self.poller.add_changes(events, token);
-            }
-            _ => {}
+        if let (false, false, Some(events)) = (empty, watched, group.events()) {
+            let token = Token::Tree { slot, serial: process.serial }.pack();
+            let _else_by_the_repeated_sweep = self.poller.add_changes(events, token);
         }
+        empty
     }
 
     /// At the end of the turn; `repeated`: some time has passed since the hunt before.
@@ -195,6 +201,8 @@ impl EventLoop {
                 }
             }
             self.reserve.fill();
+            // One was to be hunted before it was reaped, and its group still has somebody: its change is awaited.
+            gone.retain(|slot| self.end_group(*slot));
             self.trees_gone(gone);
         }
     }

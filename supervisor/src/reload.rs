@@ -74,6 +74,8 @@ impl EventLoop {
         // From here on nothing can fail.
         self.trees.enable(&config.controllers());
         self.not_enforced = config.not_enforced(|controller| self.trees.why_not_limited(controller));
+        // A start that was commanded just before, in what a look has brought in, is one of the class that it was for.
+        self.apply_commands();
         let workers = self.renew_workers(now, &config, restart);
         self.accounts.set_bounds(config.unread_bytes, config.unfinished_bytes);
         let not_as_wanted = self.journal.renew(&config.journal);

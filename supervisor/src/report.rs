@@ -32,6 +32,9 @@ pub struct WorkerRow {
     pub class: String,
     /// `absent`, `starting`, `idle`, `busy`, `ending`, `backoff`, `paused`.
     pub state: String,
+    /// For how long an operator has paused it; null if none has.
+    #[serde(default)]
+    pub paused_ms: Option<u64>,
     /// The process, if there is one.
     pub pid: Option<i32>,
     /// The current life, else the last.
@@ -93,7 +96,7 @@ pub struct WorkerInfo {
     pub exits: Vec<ExitReport>,
     /// Deaths in a row without a healthy life between.
     pub failures_in_a_row: u16,
-    /// Until the next start, at the earliest, in backoff or paused.
+    /// Until the next start, at the earliest, in backoff or paused after crashes.
     pub next_start_in_ms: Option<u64>,
     /// Who keeps the next process from starting; null if nobody does.
     #[serde(default)]
@@ -411,6 +414,7 @@ impl WorkerRow {
             number: view.identity.number.0,
             class: view.class.to_string(),
             state: state_word(view.state).to_string(),
+            paused_ms: view.suspended.map(|paused| paused.as_millis() as u64),
             pid,
             generation: view.generation.0,
             pending: view.pending,

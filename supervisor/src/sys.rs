@@ -347,6 +347,13 @@ pub fn terminate(leader: i32) {
     signal_group(leader, Signal::SIGCONT);
 }
 
+/// SIGSTOP to a worker's process and its group, not reaped yet. Not `cgroup.freeze`: when the supervisor dies suddenly, its
+/// workers' groups are orphaned, and the kernel sends SIGHUP and SIGCONT to an orphaned group that is stopped. What is
+/// frozen would keep its name for ever. (PR_SET_PDEATHSIG is no way: it means the death of the thread, so also an exec.)
+pub fn pause(leader: i32) {
+    signal_group(leader, Signal::SIGSTOP);
+}
+
 /// SIGCONT to a worker's process and its group, not reaped yet.
 pub fn resume(leader: i32) {
     signal_group(leader, Signal::SIGCONT);

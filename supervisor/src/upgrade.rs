@@ -8,9 +8,12 @@
 //! ```
 //!
 //! The new program is asked first whether it can read the state, as a child with a time limit, while this one goes on:
-//! so another version refuses before anything is touched. Then, between two turns, all of the state goes into a sealed
-//! file in memory ([`state`]), the descriptors it names lose their close-on-exec flag, and the file is executed that was
-//! asked. Signals that come meanwhile stay pending. [`resume`] is the other side, and says the answer.
+//! so another version refuses before anything is touched. Then all of the state goes into a sealed file in memory
+//! ([`state`]), the descriptors it names lose their close-on-exec flag, and the file is executed that was asked. Signals
+//! that come meanwhile stay pending. [`resume`] is the other side, and says the answer.
+//!
+//! The state is written between two turns, both times: within one, what was read before the request is still being
+//! handled.
 //!
 //! To carry something more: a field in [`state::State`] with a default, a line in [`state::State::of`], its descriptor in
 //! `descriptors` below, and a line in `resume.rs`.
@@ -67,8 +70,18 @@ pub(crate) struct Upgrade {
     binary: PathBuf,
     /// The file that is asked is the file that is executed.
     file: FileIdentity,
-    /// None once it has said yes.
-    check: Option<Check>,
+    stage: Stage,
+}
+
+/// How far it has come.
+#[derive(Debug)]
+enum Stage {
+    /// The new program is to be asked at the end of this turn.
+    Asked,
+    /// It is being asked.
+    Checked(Check),
+    /// It has said yes, and is to be executed at the end of this turn.
+    Agreed,
 }
 
 /// The program that is asked.
@@ -119,19 +132,18 @@ impl EventLoop {
             return self.receipt(index, reference, ReceiptBody::Refused { reason, detail });
         }
         let binary = upgrade.binary.map_or_else(|| self.binary.clone(), |path| PathBuf::from(&*path));
-        match self.begin_upgrade(&binary) {
-            Ok((file, check)) => {
+        match self.admit_upgrade(&binary) {
+            Ok(file) => {
                 let connection = &mut self.connections[index];
                 connection.awaited += 1;
-                self.upgrade = Some(Upgrade { by: (connection.key, reference), binary, file, check: Some(check) });
+                self.upgrade = Some(Upgrade { by: (connection.key, reference), binary, file, stage: Stage::Asked });
             }
             Err(error) => self.receipt(index, reference, ReceiptBody::Failed { error: error.into() }),
         }
     }
 
-    /// Asks the program whether it can go on with the state as it is now.
-    fn begin_upgrade(&mut self, binary: &Path) -> Result<(FileIdentity, Check), String> {
-        let shown = binary.display();
+    /// What can be said against it at once.
+    fn admit_upgrade(&self, binary: &Path) -> Result<FileIdentity, String> {
         if self.upgrade.is_some() {
             return Err("another upgrade is under way".to_string());
         }
@@ -139,9 +151,14 @@ impl EventLoop {
             return Err("the supervisor is stopping".to_string());
         }
         if !binary.is_absolute() {
-            return Err(format!("{shown} is no absolute path"));
+            return Err(format!("{} is no absolute path", binary.display()));
         }
-        let file = FileIdentity::of(binary)?;
+        FileIdentity::of(binary)
+    }
+
+    /// Asks the program whether it can go on with the state as it is now.
+    fn begin_check(&mut self, binary: &Path) -> Result<Check, String> {
+        let shown = binary.display();
         let (state, _) = self.write_state(None).map_err(|error| format!("the state cannot be written: {error:#}"))?;
         let ask = || -> io::Result<Check> {
             let (output, theirs) = sys::stream_pair()?;
@@ -161,24 +178,26 @@ impl EventLoop {
         let check = ask().map_err(|error| format!("cannot ask {shown} whether it can go on: {error}"))?;
         // Nobody else reaps it.
         self.leaders.insert(check.pid);
-        Ok((file, check))
+        Ok(check)
     }
 
-    /// Whether the program that was asked is to be executed, and only this turn's end was awaited.
+    /// Whether only the end of a turn is awaited.
     pub(crate) fn upgrade_waits_for_a_turn(&self) -> bool {
-        self.upgrade.as_ref().is_some_and(|upgrade| upgrade.check.is_none())
+        self.upgrade.as_ref().is_some_and(|upgrade| !matches!(upgrade.stage, Stage::Checked(_)))
     }
 
     /// When the program that is asked has taken too long.
     pub(crate) fn upgrade_deadline(&self) -> Option<Instant> {
-        let check = self.upgrade.as_ref()?.check.as_ref()?;
-        (!check.late).then_some(check.until)
+        match &self.upgrade.as_ref()?.stage {
+            Stage::Checked(check) if !check.late => Some(check.until),
+            _ => None,
+        }
     }
 
     /// Ends the program that is asked if its time is over; its end is told as any other.
     pub(crate) fn end_late_check(&mut self, now: Instant) {
-        let check = self.upgrade.as_mut().and_then(|upgrade| upgrade.check.as_mut());
-        if let Some(check) = check.filter(|check| !check.late && check.until <= now) {
+        let Some(Upgrade { stage: Stage::Checked(check), .. }) = &mut self.upgrade else { return };
+        if !check.late && check.until <= now {
             check.late = true;
             sys::kill_group(check.pid);
         }
@@ -187,7 +206,7 @@ impl EventLoop {
     /// The program that was asked has ended.
     pub(crate) fn check_ended(&mut self) {
         let Some(upgrade) = &mut self.upgrade else { return };
-        let Some(check) = &mut upgrade.check else { return };
+        let Stage::Checked(check) = &upgrade.stage else { return };
         let exit = match sys::reap(&check.pidfd) {
             Ok(None) => return,
             Ok(Some(exit)) => exit,
@@ -202,7 +221,7 @@ impl EventLoop {
         let refused = match (exit, answer) {
             _ if late => format!("{shown} did not say within {} s whether it can go on", CHECK_LASTS.as_secs()),
             (Exit::Code(0), Some(_)) => {
-                upgrade.check = None;
+                upgrade.stage = Stage::Agreed;
                 return;
             }
             (_, Some(answer)) => format!("{shown} cannot go on: {answer}"),
@@ -224,13 +243,28 @@ impl EventLoop {
 
     /// Between two turns. Comes back if there is nothing to do, or it has failed, or must wait for the next turn.
     pub(crate) fn upgrade_if_ready(&mut self) -> io::Result<()> {
-        let Some(Upgrade { check: None, binary, file, .. }) = &self.upgrade else { return Ok(()) };
-        let (binary, file) = (binary.clone(), *file);
+        if !self.upgrade_waits_for_a_turn() {
+            return Ok(());
+        }
         if self.stopping {
             self.upgrade_failed("the supervisor is stopping");
+            self.flush();
             return Ok(());
         }
         if !self.finish_turn() {
+            return Ok(());
+        }
+        let Some(Upgrade { stage, binary, file, .. }) = &self.upgrade else { return Ok(()) };
+        let (binary, file) = (binary.clone(), *file);
+        if let Stage::Asked = stage {
+            match self.begin_check(&binary) {
+                Ok(check) => {
+                    let stage = Stage::Checked(check);
+                    self.upgrade = self.upgrade.take().map(|upgrade| Upgrade { stage, ..upgrade });
+                }
+                Err(error) => self.upgrade_failed(&error),
+            }
+            self.flush();
             return Ok(());
         }
         // From here on nothing may be started, which would inherit that.

@@ -92,7 +92,7 @@ impl Driver {
                 Effect::Ask { process, .. } => Some(Event::Asked { process, mark: self.mark }),
                 _ => None,
             };
-            if let Effect::Term { slot, .. } | Effect::Kill { slot, .. } = effect {
+            if let Effect::Pause { slot, .. } | Effect::Term { slot, .. } | Effect::Kill { slot, .. } = effect {
                 assert_eq!(slot, 0, "a signal for what is not there: {effect:?}");
             }
             self.effects.push(effect);
@@ -299,6 +299,7 @@ pub fn line(effect: &Effect) -> String {
         Effect::Deliver { process, id, .. } => format!("deliver #{id} to {}", of(process)),
         Effect::Ask { process, .. } => format!("ask {}", of(process)),
         Effect::Look { process, .. } => format!("look at {}", of(process)),
+        Effect::Pause { process, .. } => format!("pause {}", of(process)),
         Effect::Continue { process, .. } => format!("continue {}", of(process)),
         Effect::Term { process, .. } => format!("term {}", of(process)),
         Effect::Kill { process, .. } => format!("kill {}", of(process)),

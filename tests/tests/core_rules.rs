@@ -1197,6 +1197,44 @@ fn what_was_sent_ahead_to_a_process_that_makes_place_waits_for_the_next() {
 }
 
 #[test]
+fn c13_what_a_process_that_makes_place_has_not_begun_still_expires() {
+    let mut d = Driver::new();
+    d.call("a", "m");
+    d.ready(2, 1, 4);
+    d.done(2, 1, 1);
+    // It was handed over at once, and so had no deadline before.
+    d.accepted(Call { expires: Some(ms(50)), reply: reply(2), ..post("a") });
+    d.mark = Some(mark(1, 1));
+    reload(&mut d, true, Some(1));
+    d.did(&["spawn %2.1", "deliver #1 to %2.1", "deliver #2 to %2.1", "ask %2.1"]);
+    assert_eq!(d.core.next_deadline(), Some(d.now.after(ms(50))));
+    d.tick(50);
+    d.did(&["t2: expired"]);
+}
+
+#[test]
+fn a_process_that_drops_the_task_it_was_about_to_begin_makes_place_all_the_same() {
+    let mut d = Driver::new();
+    d.call("a", "m");
+    d.ready(2, 1, 8);
+    d.lines();
+    d.mark = Some(mark(1, 0));
+    reload(&mut d, true, Some(1));
+    d.did(&["ask %2.1"]);
+    assert_eq!((d.core.ledger().running, d.core.ledger().pending), (1, 0));
+    // Nobody tells that it has seen the flag just then, and does not begin: so it is asked again.
+    d.mark = Some(mark(0, 0));
+    d.tick(1000);
+    d.did(&["ask %2.1"]);
+    assert_eq!((d.core.ledger().running, d.core.ledger().pending), (0, 1));
+    d.tick(1000 + EXIT_GRACE_MS);
+    d.did(&["term %2.1"]);
+    d.dies(2, 1, Exit::Signal(15), d.mark);
+    d.ready(2, 2, 8);
+    d.did(&["sweep %2.1", "spawn %2.2", "deliver #1 to %2.2"]);
+}
+
+#[test]
 fn a_process_that_is_being_started_is_replaced_when_it_is_ready() {
     let mut d = Driver::new();
     d.call("a", "m");
@@ -1248,4 +1286,85 @@ fn a_limit_below_what_is_in_use_drops_nothing() {
     }
     assert_eq!(d.core.ledger().done, 3);
     assert_eq!(d.core.places().0, 3);
+}
+
+/// README: "it is gone when it has no process and nothing left".
+#[test]
+fn a_worker_without_a_class_leaves_though_it_has_said_something_wrong() {
+    let mut d = Driver::new();
+    d.call("a", "m");
+    d.ready(2, 1, 1);
+    let process = d.key(2, 1);
+    d.core.handle(d.now, Event::Violation { process, detail: "rubbish" });
+    d.done(2, 1, 1);
+    reload(&mut d, false, None);
+    d.dies(2, 1, Exit::Code(0), None);
+    assert_eq!(d.core.worker_count(), 0);
+}
+
+/// The same where its name was held, and its message has expired meanwhile.
+#[test]
+fn a_worker_without_a_class_leaves_though_its_name_was_held() {
+    let mut d = Driver::new();
+    d.held = true;
+    d.accepted(Call { expires: Some(ms(50)), ..post("a") });
+    reload(&mut d, false, None);
+    for _ in 0..100 {
+        d.now = d.now.after(ms(1000));
+        d.core.tick(d.now);
+        d.take();
+    }
+    assert_eq!((d.core.ledger().expired, d.core.ledger().pending), (1, 0));
+    assert_eq!(d.core.worker_count(), 0);
+}
+
+/// README: "If its class comes back before, it goes on": rules W5 and K10 with it.
+#[test]
+fn k10_a_main_worker_whose_class_comes_back_is_the_main_worker_again() {
+    let mut d = Driver::new();
+    d.core.start(d.now, WorkerName::new("m").unwrap(), Arc::new(d.policy.clone()), true);
+    d.take();
+    d.ready(1, 1, 1);
+    reload(&mut d, false, None);
+    reload(&mut d, false, Some(EXIT_GRACE_MS));
+    d.lines();
+    d.kill("m", KillMode::Ladder);
+    d.did(&["k100: 0 discarded", "k100: ended by OnlyEmptied, current None, 0 discarded"]);
+    d.dies(1, 1, Exit::Code(0), None);
+    d.did(&["sweep %1.1", "spawn %1.2"]);
+}
+
+/// What it still has may be for later only: then nothing but the class brings its process back.
+#[test]
+fn w05_a_main_worker_without_a_process_is_started_when_its_class_comes_back() {
+    let mut d = Driver::new();
+    d.core.start(d.now, WorkerName::new("m").unwrap(), Arc::new(d.policy.clone()), true);
+    d.take();
+    d.ready(1, 1, 1);
+    d.accepted(Call { after: Some(ms(60_000)), ..post("m") });
+    reload(&mut d, false, None);
+    d.dies(1, 1, Exit::Code(0), None);
+    assert_eq!(d.view("m").pending, 1);
+    d.lines();
+    reload(&mut d, false, Some(EXIT_GRACE_MS));
+    d.did(&["spawn %1.2"]);
+}
+
+/// A kill in the meantime ends it, and goes on ending it: a second one is not told that it only emptied the mailbox.
+#[test]
+fn k10_a_main_worker_that_was_killed_while_it_had_no_class_stays_killed() {
+    for mode in [KillMode::Ladder, KillMode::Drain] {
+        let mut d = Driver::new();
+        d.core.start(d.now, WorkerName::new("m").unwrap(), Arc::new(d.policy.clone()), true);
+        d.take();
+        d.ready(1, 1, 1);
+        reload(&mut d, false, None);
+        d.kill("m", mode);
+        reload(&mut d, false, Some(EXIT_GRACE_MS));
+        d.lines();
+        d.kill_with(Kill { reply: None, ..kill("m", KillMode::Now) });
+        d.did(&["kill %1.1"]);
+        d.dies(1, 1, Exit::Signal(9), None);
+        assert_eq!(d.core.worker_count(), 0, "{mode:?}");
+    }
 }

@@ -158,15 +158,18 @@ impl<S> Worker<S> {
             if !supervisor.lives(now) {
                 break;
             }
+            if unsent > 0 && (!link.session.has_tasks() || now.duration_since(sent) >= SAY_WITHIN) {
+                // The last of a batch may take long: what has ended must not wait for it to be known.
+                link.flush()?;
+                if link.has_ended() {
+                    break;
+                }
+                (unsent, sent) = (0, now);
+            }
             if page.as_ref().is_some_and(|page| !page.begin(id)) {
                 break;
             }
             let awaited = task.wait;
-            if unsent > 0 && (!link.session.has_tasks() || now.duration_since(sent) >= SAY_WITHIN) {
-                // The last of a batch may take long: what has ended must not wait for it to be known.
-                link.flush()?;
-                (unsent, sent) = (0, now);
-            }
             let outcome = self.execute(&mut link, page.as_ref(), &task);
             link.session.reuse(task);
             unsent += 1;

@@ -5,9 +5,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 
 use super::{Client, ClientError, WhichLetters};
-use crate::messages::{
-    Address, Dead, DeadShow, Info, List, ReceiptBody, Ref, Reload, Request, Resume, Status, Upgrade,
-};
+use crate::messages::{Address, Dead, DeadShow, Info, List, ReceiptBody, Ref, Reload, Request, Status, Upgrade};
 
 impl<S: Read + AsFd> Client<S> {
     /// Asks who is there.
@@ -73,13 +71,6 @@ impl<S: Read + AsFd> Client<S> {
     pub fn dead_drop(&mut self, which: WhichLetters<'_>) -> Result<ReceiptBody<'static>, ClientError> {
         let ticket = self.ticket();
         self.send(&Request::DeadDrop(which.letters(ticket)))?;
-        self.receipt(ticket)
-    }
-
-    /// Ends the backoff or pause of a worker (rule D4): by name of all of that name.
-    pub fn resume(&mut self, worker: Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
-        let ticket = self.ticket();
-        self.send(&Request::Resume(Resume { reference: Ref::Number(ticket.0), worker }))?;
         self.receipt(ticket)
     }
 

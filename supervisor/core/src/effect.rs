@@ -39,7 +39,14 @@ pub enum Effect {
         /// The shell's index of it.
         slot: u32,
     },
-    /// SIGCONT, so that a stopped process notices. No answer.
+    /// SIGSTOP to the process and its group (rule P4). No answer.
+    Pause {
+        /// Whom.
+        process: ProcessKey,
+        /// The shell's index of it.
+        slot: u32,
+    },
+    /// SIGCONT, so that a stopped process goes on or notices. No answer.
     Continue {
         /// Whom.
         process: ProcessKey,

@@ -37,9 +37,13 @@ impl Core {
         match kill.mode {
             KillMode::Drain => {
                 self.drain(now, newest, &kill);
-                // Drains that began before must not make this one longer: its limit is one of the name.
+                // Drains that began before must not make this one longer: its limit is one of the name, and so is what it
+                // does to a pause.
                 for &index in &line[1..] {
                     self.limit_drain(now, index, kill.within);
+                    if self.workers[index as usize].goal == Goal::Drain {
+                        self.go_on(now, index);
+                    }
                 }
             }
             KillMode::Ladder | KillMode::Now => self.kill_line(now, &line, &kill),
@@ -96,12 +100,14 @@ impl Core {
         discarded += self.empty_by(kill.mode, oldest);
         let worker = &mut self.workers[oldest as usize];
         let killer = kill.reply.map(|reply| Killer { discarded, ..worker.killer(now, reply) });
-        if worker.kept {
+        if worker.stays() {
             if let Some(killer) = killer {
                 self.only_emptied(oldest, killer, kill.wait);
             }
             return;
         }
+        // It ends, whatever becomes of its class meanwhile.
+        worker.kept = false;
         if let Some(killer) = killer {
             let waiting = kill.wait.then_some(killer);
             match &mut worker.life {
@@ -128,6 +134,9 @@ impl Core {
         let worker = &mut self.workers[index as usize];
         let was_down = worker.goal == Goal::Down;
         worker.goal = Goal::Down;
+        // First of all: who is stopped hears nothing.
+        self.end_pause(now, index);
+        let worker = &mut self.workers[index as usize];
         worker.drain_deadline = Instant::NEVER;
         let grace = match (within, worker.policy.task_grace) {
             (Some(within), Some(grace)) => Some(within.min(grace)),
@@ -180,13 +189,14 @@ impl Core {
         self.note(index, Change::Killed { mode: kill.mode, discarded: 0 });
         let worker = &mut self.workers[index as usize];
         let killer = kill.reply.map(|reply| worker.killer(now, reply));
-        if worker.kept {
+        if worker.stays() {
             // What is there is executed anyway.
             if let Some(killer) = killer {
                 self.only_emptied(index, killer, kill.wait);
             }
             return;
         }
+        worker.kept = false;
         if let Some(killer) = killer {
             if kill.wait {
                 worker.killers.push(killer);
@@ -201,6 +211,10 @@ impl Core {
         self.limit_drain(now, index, kill.within);
         self.touch(index);
         self.remove_if_drained(now, index);
+        if self.workers.contains(index as usize) {
+            // What is there is to be executed.
+            self.go_on(now, index);
+        }
     }
 
     fn limit_drain(&mut self, now: Instant, index: u32, within: Option<Duration>) {

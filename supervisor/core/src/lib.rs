@@ -24,6 +24,7 @@ mod lifecycle;
 mod mailbox;
 mod news;
 mod overtime;
+mod pause;
 mod places;
 mod policy;
 mod post;

@@ -29,6 +29,7 @@ impl Core {
                     self.workers[process.index as usize].held = None;
                     self.note(process.index, Change::Started);
                     self.signal(process.index, process);
+                    self.halt(process.index);
                 }
             }
             Event::SpawnFailed { process, stage, detail } => {
@@ -73,7 +74,10 @@ impl Core {
                 }
             }
             Event::Disconnected { process } => {
-                if let Some(life) = self.life(process) {
+                if self.life(process).is_some() {
+                    // From here on it has a grace, which it must be able to use.
+                    self.continue_halted(now, process.index);
+                    let life = self.workers[process.index as usize].life.as_mut().expect("was there above");
                     life.connected = false;
                     let unasked = life.stop.is_none() && life.ready.is_some();
                     let slot = life.slot;
@@ -133,7 +137,8 @@ impl Core {
             let worker = &mut self.workers[index as usize];
             // Most often it has enough already: that is seen without a look at the next message.
             let room = |life: &Life| life.accepts() && life.in_flight.len() < worker.window(life);
-            if worker.goal == Goal::Down || !worker.life.as_deref().is_some_and(room) {
+            let open = worker.goal != Goal::Down && worker.suspended.is_none();
+            if !open || !worker.life.as_deref().is_some_and(room) {
                 return;
             }
             let next = worker.mailbox.front().expect("something is due");

@@ -106,6 +106,8 @@ pub enum Change {
         /// It is tried again after so long.
         pause: Duration,
     },
+    /// An operator has paused it (rule P4).
+    Suspended,
     /// Somebody has ended its backoff or pause.
     Resumed,
     /// It is gone, and so is its process and all that this had started.

@@ -198,7 +198,7 @@ impl Core {
                     method,
                     call,
                 )?;
-                self.check_places(worker.older.is_none() && !worker.place, call)?;
+                self.check_places(worker.older.is_none() && !worker.place && worker.suspended.is_none(), call)?;
                 Ok(Admission::By(index))
             }
             (None, Target::Name(name)) if !call.existing => {

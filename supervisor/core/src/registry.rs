@@ -188,32 +188,6 @@ impl Core {
         self.dead_letters.take(which).len() as u64
     }
 
-    /// Ends the backoff or pause of all workers of a name, or of the worker with a number (rule D4). Returns whether
-    /// there is such a worker.
-    pub fn resume(&mut self, now: Instant, target: Target<'_>) -> bool {
-        let found = self.find_awake(target);
-        self.now = now;
-        let mut line = Vec::new();
-        let mut at = found;
-        while let Some(index) = at {
-            line.push(index);
-            at = self.workers[index as usize].older.filter(|_| matches!(target, Target::Name(_)));
-        }
-        for index in line {
-            let worker = &mut self.workers[index as usize];
-            let waited = worker.backoff_until > now;
-            worker.failures.reset();
-            worker.paused = false;
-            worker.backoff_until = worker.backoff_until.min(now);
-            if waited {
-                self.note(index, Change::Resumed);
-            }
-            self.try_start(now, index);
-        }
-        self.finish_step();
-        found.is_some()
-    }
-
     /// A request that the shell has refused before it came here is counted with the others.
     pub fn count_refused(&mut self) {
         self.counters.refused += 1;
@@ -417,7 +391,7 @@ impl Core {
     pub(crate) fn rest_idle(&mut self) {
         while let Some(index) = self.idle.pop() {
             let worker = self.workers.get(index as usize);
-            match worker.is_some_and(|worker| worker.retired && worker.may_rest()) {
+            match worker.is_some_and(Worker::may_leave) {
                 true => self.remove(self.now, index, None),
                 false => self.workers.rest(self.now, index),
             }

@@ -63,8 +63,10 @@ impl Core {
         self.now = now;
         self.set_limits(limits);
         let mut done = Reloaded::default();
-        let all: Vec<u32> = self.workers.seats().map(|(index, _)| index).collect();
-        for index in all {
+        // In the order of their numbers: places are others after an upgrade.
+        let mut all: Vec<_> = self.workers.seats().map(|(index, seat)| (seat.number(), index)).collect();
+        all.sort_unstable();
+        for (_, index) in all {
             let Some(seat) = self.workers.seat(index as usize) else { continue };
             let (renewal, rests) = (renewal(seat.name(), seat.newest_policy()), matches!(seat, Seat::Resting(_)));
             match renewal {
@@ -106,7 +108,7 @@ impl Core {
         done: &mut Reloaded,
     ) {
         let worker = &mut self.workers[index as usize];
-        worker.retired = false;
+        let back = core::mem::take(&mut worker.retired);
         let lives = worker.life.is_some();
         match lives && (changed || worker.renewed.is_some()) {
             true => worker.renewed = Some(policy),
@@ -121,6 +123,10 @@ impl Core {
             (true, false) => done.kept += 1,
             (false, _) => done.renewed += u64::from(changed),
         }
+        if back && !lives {
+            // A process may be wished for again without messages (rule W5).
+            self.try_start(now, index);
+        }
         self.arm(index);
         self.touch(index);
     }
@@ -128,8 +134,6 @@ impl Core {
     fn retire(&mut self, now: Instant, index: u32) {
         let worker = &mut self.workers[index as usize];
         let first = !core::mem::replace(&mut worker.retired, true);
-        // Else neither a kill nor its own end would ever end it.
-        worker.kept = false;
         if first {
             self.note(index, Change::Retired);
         }
@@ -158,6 +162,10 @@ impl Core {
     pub(crate) fn ask_to_make_place(&mut self, now: Instant, index: u32) {
         let worker = &mut self.workers[index as usize];
         let process = worker.key(index);
+        if worker.suspended.is_some() {
+            // It is asked when it goes on.
+            return;
+        }
         let Some(life) = &mut worker.life else { return };
         life.stop = Some(Stop::new(now, Step::Ask, !life.in_flight.is_empty()));
         let slot = life.slot;

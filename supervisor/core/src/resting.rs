@@ -46,8 +46,16 @@ impl Worker {
         let alone = self.older.is_none() && self.newer.is_none() && self.killers.is_empty() && !self.watched;
         let idle = self.life.is_none() && self.mailbox.len() == 0 && !self.kept && !self.place && !self.queued;
         let timeless = self.drain_deadline == Instant::NEVER && self.wake_at == Instant::NEVER;
-        let silent = self.violations.is_none() && self.held.is_none();
+        let silent = self.violations.is_none() && self.held.is_none() && self.suspended.is_none();
         alone && idle && timeless && silent && self.goal == Goal::Up
+    }
+
+    /// Whether no class has its name, and there is nothing left of it to be done or to be said: then it is removed. What
+    /// rest would forget keeps no other from its place.
+    pub fn may_leave(&self) -> bool {
+        let alone = self.older.is_none() && self.newer.is_none() && self.killers.is_empty() && !self.watched;
+        let idle = self.life.is_none() && self.mailbox.len() == 0 && !self.place;
+        self.retired && alone && idle
     }
 }
 

@@ -32,7 +32,8 @@ pub enum State {
     Ending,
     /// Its next process waits after a death.
     Backoff,
-    /// The same, for longer: it died too often (rule D4).
+    /// The same, for longer: it died too often (rule D4). Or an operator has paused it (rule P4): then it may have a
+    /// process, which is stopped.
     Paused,
 }
 
@@ -99,8 +100,10 @@ pub struct WorkerView<'a> {
     pub crashes: u64,
     /// Deaths in a row without a healthy life between.
     pub failures_in_a_row: u16,
-    /// Until the next start, at the earliest, in backoff or paused.
+    /// Until the next start, at the earliest, in backoff or paused after crashes; none if an operator has paused it.
     pub next_start_in: Option<Duration>,
+    /// For how long an operator has paused it (rule P4).
+    pub suspended: Option<Duration>,
     /// Its next process waits until there are fewer of other workers.
     pub queued: bool,
     /// Who keeps the next process from starting, for people (rule D7).
@@ -193,6 +196,7 @@ fn view_resting(place: u32, resting: &Resting, now: Instant) -> WorkerView<'_> {
         crashes: facts.crashes,
         failures_in_a_row: facts.failures.in_a_row(),
         next_start_in: is_paused.then(|| facts.backoff_until.since(now)),
+        suspended: None,
         queued: false,
         waits_for: None,
         outdated: false,
@@ -212,9 +216,10 @@ fn view_awake(place: u32, worker: &Worker, now: Instant) -> WorkerView<'_> {
     let life = worker.life.as_deref();
     let running = life.and_then(|life| {
         let message = life.in_flight.front()?;
-        Some(Running { id: message.id, method: message.method(), age: now.since(life.since) })
+        let age = worker.own_time(life, now).since(life.since);
+        Some(Running { id: message.id, method: message.method(), age })
     });
-    let waits_for_start = life.is_none() && worker.wants_process();
+    let waits_for_start = life.is_none() && worker.wants_process() && worker.suspended.is_none();
     let stop = life.and_then(|life| life.stop.as_ref()).filter(|_| life.is_some_and(|life| life.exit.is_none()));
     WorkerView {
         place,
@@ -222,16 +227,21 @@ fn view_awake(place: u32, worker: &Worker, now: Instant) -> WorkerView<'_> {
         class: &worker.policy.class,
         state: match life {
             // Also with nothing pending: its class may refuse calls because of it.
-            None if worker.is_paused(now) => State::Paused,
+            None if worker.is_paused(now) || worker.suspended.is_some() => State::Paused,
             None if waits_for_start && now < worker.backoff_until => State::Backoff,
             None => State::Absent,
             Some(life) if life.stop.is_some() || life.exit.is_some() => State::Ending,
+            Some(_) if worker.suspended.is_some() => State::Paused,
             Some(life) if life.ready.is_none() => State::Starting,
             Some(_) if running.is_some() => State::Busy,
             Some(_) => State::Idle,
         },
         state_age: now.since(match life {
-            None => worker.exits.as_ref().and_then(|exits| exits.back()).map_or(worker.created, |exit| exit.at),
+            None => {
+                let last = worker.exits.as_ref().and_then(|exits| exits.back());
+                worker.suspended.unwrap_or_default().max(last.map_or(worker.created, |exit| exit.at))
+            }
+            Some(life) if worker.is_halted(life) => worker.own_time(life, now),
             Some(Life { exit: Some((_, at)), stop: None, .. }) => *at,
             Some(Life { stop: Some(stop), .. }) => stop.began_at(),
             Some(life) if life.ready.is_none() => life.started,
@@ -253,8 +263,10 @@ fn view_awake(place: u32, worker: &Worker, now: Instant) -> WorkerView<'_> {
             true => 0,
             false => worker.failures.in_a_row(),
         },
-        next_start_in: (worker.is_paused(now) || waits_for_start && now < worker.backoff_until)
+        next_start_in: (worker.suspended.is_none() && worker.is_paused(now)
+            || waits_for_start && now < worker.backoff_until)
             .then(|| worker.backoff_until.since(now)),
+        suspended: worker.suspended_for(now),
         queued: worker.queued,
         outdated: worker.renewed.is_some(),
         retired: worker.retired,

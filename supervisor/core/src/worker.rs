@@ -6,6 +6,9 @@
 //! | drain | the same; without messages it is removed | the same | executes; without messages Ask | Ask was sent, nothing is left to execute | waits for the tree |
 //! | down | cannot be: it is removed | the ladder runs; Ask is sent once it is ready | cannot be: Ask is sent at the kill | the ladder runs | waits for the tree |
 //!
+//! An operator may pause a worker whose goal is not down: what the table says of `up` and `drain` then waits for the resume,
+//! but for what stops and has exited ([`crate::pause`]).
+//!
 //! Workers of one name stand in a *line*: the oldest alone may have a process; the newest alone
 //! accepts calls by name, and only while its goal is up. A kill puts the goal to down; a call behind it
 //! creates a successor at the end of the line, whose turn comes when the one before it is
@@ -68,8 +71,8 @@ pub(crate) struct Worker {
     #[serde(default)]
     pub retired: bool,
     pub goal: Goal,
-    /// Created by the supervisor and not by a call: a process is wished for without messages too,
-    /// and a kill only empties the mailbox (rule K10).
+    /// Created by the supervisor and not by a call: while it has a class, a process is wished for without messages too,
+    /// and a kill only empties the mailbox (rule K10): [`Worker::stays`].
     pub kept: bool,
     /// Somebody waits for a state of this name.
     pub watched: bool,
@@ -89,6 +92,9 @@ pub(crate) struct Worker {
     pub backoff_until: Instant,
     /// Too many crashes: it pauses until then (rule D4).
     pub paused: bool,
+    /// Since when an operator has paused it (rule P4).
+    #[serde(default)]
+    pub suspended: Option<Instant>,
     /// It has a place among the processes.
     pub place: bool,
     /// It has its turn when one is free.
@@ -154,6 +160,7 @@ impl Worker {
             generation: Generation::default(),
             backoff_until: Instant::default(),
             paused: false,
+            suspended: None,
             place: false,
             queued: false,
             drain_deadline: Instant::NEVER,
@@ -186,19 +193,24 @@ impl Worker {
         self.in_flight().min(1)
     }
 
+    /// Whether neither a kill nor an end of its own ends it. Without a class nothing else would ever end it.
+    pub fn stays(&self) -> bool {
+        self.kept && !self.retired
+    }
+
     /// Whether a process is wished for, should its turn have come.
     pub fn wants_process(&self) -> bool {
         match self.goal {
-            Goal::Up => self.kept || !self.mailbox.nothing_due(),
+            Goal::Up => self.stays() || !self.mailbox.nothing_due(),
             Goal::Drain => !self.mailbox.nothing_due(),
             Goal::Down => false,
         }
     }
 
     /// Whether a process may start now, but for delays. This is the gate: the worker is the oldest of its line, and
-    /// no life of it is left.
+    /// no life of it is left. Behind it a pause of an operator.
     pub fn may_start(&self) -> bool {
-        self.older.is_none() && self.life.is_none() && self.wants_process()
+        self.older.is_none() && self.life.is_none() && self.wants_process() && self.suspended.is_none()
     }
 
     /// Whether too many crashes have paused it.
@@ -234,9 +246,8 @@ impl Worker {
 
     /// Whether the process is to be given a message now, the next in turn.
     pub fn takes(&self, now: Instant, next: &Envelope) -> bool {
-        let Some(life) = self.life.as_ref().filter(|life| life.accepts() && self.goal != Goal::Down) else {
-            return false;
-        };
+        let open = self.goal != Goal::Down && self.suspended.is_none();
+        let Some(life) = self.life.as_ref().filter(|life| life.accepts() && open) else { return false };
         // What may expire is not sent ahead: it could not be called back.
         let ahead = || life.in_flight.charge_ahead() + next.charge() <= SENT_AHEAD_BYTES_MAX;
         let may_be_ahead = || life.in_flight.len() < self.window(life) && next.expires == Instant::NEVER && ahead();
@@ -244,7 +255,7 @@ impl Worker {
     }
 
     /// How many unsettled messages the process may have. One for a worker that a kill only
-    /// empties: what is emptied then has surely not begun.
+    /// empties: what is emptied then has surely not begun. Also while it has no class, which may come back.
     pub fn window(&self, life: &Life) -> usize {
         if self.kept { 1 } else { life.window as usize }
     }
@@ -275,9 +286,10 @@ impl Worker {
     /// The next point in time at which something is to be done.
     pub fn deadline(&self) -> Instant {
         let own = match &self.life {
+            Some(life) if self.is_halted(life) => Instant::NEVER,
             Some(life) => life.deadline(&self.policy).min(self.task_deadline(life)).min(self.idle_deadline(life)),
             None if self.queued => Instant::NEVER,
-            None if self.wants_process() && self.older.is_none() => self.backoff_until,
+            None if self.may_start() => self.backoff_until,
             None => Instant::NEVER,
         };
         own.min(self.drain_deadline)
@@ -285,7 +297,8 @@ impl Worker {
 
     /// When its task has taken too long (rule D6), or it is to be seen which task it executes.
     pub fn task_deadline(&self, life: &Life) -> Instant {
-        let Some(timeout) = self.policy.task_timeout.filter(|_| life.task_is_timed()) else { return Instant::NEVER };
+        let timed = life.task_is_timed() && !self.is_halted(life);
+        let Some(timeout) = self.policy.task_timeout.filter(|_| timed) else { return Instant::NEVER };
         let ahead = life.marked && self.window(life) > 1;
         let again = life.looked.after((timeout / LOOKS).max(LOOK_AFTER_MIN));
         let look = if ahead || life.looking { again } else { Instant::NEVER };
@@ -295,8 +308,8 @@ impl Worker {
 
     /// When it has had nothing to do for too long (rule W6).
     pub fn idle_deadline(&self, life: &Life) -> Instant {
-        let idle = life.accepts() && life.in_flight.is_empty() && self.mailbox.nothing_due();
-        match self.policy.idle_timeout.filter(|_| idle && !self.kept && self.goal == Goal::Up) {
+        let idle = life.accepts() && life.in_flight.is_empty() && self.mailbox.nothing_due() && !self.is_halted(life);
+        match self.policy.idle_timeout.filter(|_| idle && !self.stays() && self.goal == Goal::Up) {
             Some(timeout) => life.since.after(timeout),
             None => Instant::NEVER,
         }
@@ -312,6 +325,9 @@ pub(crate) struct Life {
     /// The shell's index of it.
     pub slot: u32,
     pub started: Instant,
+    /// For how long it was halted in all.
+    #[serde(default)]
+    pub stood: Duration,
     pub ready: Option<Instant>,
     pub window: u32,
     /// It keeps the mark page.
@@ -365,6 +381,7 @@ impl Life {
         Life {
             slot: UNSPAWNED,
             started: now,
+            stood: Duration::ZERO,
             ready: None,
             window: 1,
             marked: false,
@@ -438,7 +455,7 @@ impl Life {
         }
         match (&self.stop, self.ready) {
             (Some(stop), _) => stop.deadline(policy).min(self.ask_again),
-            (None, None) => self.started.after(policy.start_timeout),
+            (None, None) => self.started.after(policy.start_timeout).after(self.stood),
             (None, Some(_)) => Instant::NEVER,
         }
     }

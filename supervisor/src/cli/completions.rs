@@ -221,6 +221,7 @@ mod tests {
             ("info x", Some("x")),
             ("wait x", Some("x")),
             ("wait --idle x", Some("x")),
+            ("pause x", Some("x")),
             ("resume x", Some("x")),
             ("logs -f x", Some("x")),
             ("events --since 1s x", Some("x")),
@@ -249,8 +250,8 @@ mod tests {
         assert_eq!(of(Shell::Fish).matches(" -r -f -a \"(__fish_workhall_workers)\"\n").count(), 2);
         let zsh = of(Shell::Zsh);
         assert!(zsh.starts_with("#compdef workhall\n"));
-        // call, kill, info, logs, events, wait, resume, dead list, dead requeue, dead drop.
-        assert_eq!(zsh.matches(":_workhall_workers'").count(), 10, "{zsh}");
+        // call, kill, info, logs, events, wait, pause, resume, dead list, dead requeue, dead drop.
+        assert_eq!(zsh.matches(":_workhall_workers'").count(), 11, "{zsh}");
         let args = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>().into_iter();
         assert_eq!(asked(args("workhall complete-workers -- call x")), Some(vec!["call".into(), "x".into()]));
         assert_eq!(asked(args("workhall call complete-workers")), None);

@@ -306,7 +306,7 @@ fn unknown(message: u64) -> Failure {
     )
 }
 
-fn unexpected(answer: &ReceiptBody<'_>) -> Failure {
+pub(super) fn unexpected(answer: &ReceiptBody<'_>) -> Failure {
     if let ReceiptBody::Refused { reason, detail } = answer {
         return refused(*reason, detail);
     }
@@ -334,40 +334,4 @@ fn lines(letter: &Letter<'_>) -> Result<Vec<(&'static str, String)>, Failure> {
         ("accepted", format!("{} ago", age(letter.accepted_ago_ms))),
         ("died", format!("{} ago", age(letter.died_ago_ms))),
     ])
-}
-
-/// The arguments of `workhall resume`.
-#[derive(Debug, clap::Args)]
-pub struct Resume {
-    /// The worker: a name, or %7 for number 7
-    worker: WorkerArgument,
-    /// Print the receipt as JSON
-    #[arg(long)]
-    json: bool,
-    /// Give up after this long
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    timeout: Option<Duration>,
-}
-
-impl Resume {
-    /// Ends its backoff or pause.
-    pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        self.worker.check()?;
-        let mut connection: Connection = connect(socket, self.timeout)?;
-        let receipt = connection.ask(|client| client.resume(self.worker.address()))?;
-        if self.json {
-            printed(print_line(serde_json::to_value(&receipt).map_err(anyhow::Error::from)?))?;
-        }
-        match receipt {
-            ReceiptBody::Resumed {} => Ok(ExitCode::Done),
-            ReceiptBody::Ignored { .. } => Err(Failure::new(
-                ExitCode::Failed,
-                format!(
-                    "there is no worker {0}, so nothing to resume: `workhall ps` lists those there are",
-                    self.worker
-                ),
-            )),
-            other => Err(unexpected(&other)),
-        }
-    }
 }

@@ -9,6 +9,7 @@ mod dead;
 mod kill;
 mod manual;
 mod output;
+mod pause;
 mod read;
 mod reload;
 mod serve;
@@ -78,9 +79,12 @@ enum Command {
     /// Look at dead letters, post them again, or drop them
     #[command(after_help = dead::EXAMPLES)]
     Dead(dead::Dead),
-    /// End the backoff or pause of a worker that crashed, so that its process starts at once
+    /// Stop the process of a worker, in the middle of its task, while its mailbox goes on accepting
+    #[command(after_help = pause::EXAMPLES)]
+    Pause(pause::Pause),
+    /// Continue a worker that is paused; start one at once that waits after crashes
     #[command(after_help = "Example:\n  workhall resume ledger/eu")]
-    Resume(dead::Resume),
+    Resume(pause::Resume),
     /// Read the configuration again, all or nothing, and print what has changed
     #[command(after_help = reload::EXAMPLES)]
     Reload(reload::Reload),
@@ -141,6 +145,7 @@ pub fn run() -> ExitCode {
         Command::Events(command) => command.run(socket),
         Command::Wait(command) => command.run(socket),
         Command::Dead(command) => command.run(socket),
+        Command::Pause(command) => command.run(socket),
         Command::Resume(command) => command.run(socket),
         Command::Reload(command) => command.run(socket),
         Command::Upgrade(command) => command.run(socket),

@@ -149,6 +149,10 @@ fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
+    if let Some(millis) = row.paused_ms {
+        let name = safe(&row.name);
+        lines.push(("paused", format!("for {}, by an operator (`workhall resume {name}` continues it)", age(millis))));
+    }
     if info.retired {
         lines
             .push(("class", "gone from the configuration: it executes what it has, and takes nothing new".to_string()));

@@ -85,7 +85,7 @@ pub(crate) struct EventReport {
     /// Words for people: why something failed, what was said wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Of `backoff` and `paused`: until the next start.
+    /// Of `backoff` and `paused`: until the next start; none if an operator has paused it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
     /// Of `killed`: `ladder`, `drain` or `now`.
@@ -156,6 +156,8 @@ impl EventReport {
             },
             Change::Backoff { delay } => EventReport { delay_ms: Some(delay.as_millis() as u64), ..plain("backoff") },
             Change::Paused { pause } => EventReport { delay_ms: Some(pause.as_millis() as u64), ..plain("paused") },
+            // Nobody knows for how long.
+            Change::Suspended => EventReport { detail: Some("by an operator".to_string()), ..plain("paused") },
             Change::Resumed => plain("resumed"),
             Change::Gone => plain("gone"),
             Change::Ended { message, count, fate, may_have_run } => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
+use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::Value;
 use worker_host::{Call, Context, MethodResult, Worker};
 
@@ -118,6 +119,8 @@ fn main() -> worker_host::Result {
             Ok(())
         })
         .method("stop", |_, _, ()| Ok(raise(Signal::SIGSTOP)?))
+        // Ends the connection to the supervisor: from here on it is as if that had gone.
+        .method("hang_up", |_, _, ()| Ok(shutdown(std::env::var("WORKHALL_FD")?.parse()?, Shutdown::Both)?))
         // Leaves a process behind that has left the group and the session; returns its id.
         .method("orphan", |_, _, (file,): (PathBuf,)| {
             let script = format!(

@@ -43,6 +43,7 @@ struct Process {
     name: WorkerName,
     tasks: Vec<MessageId>,
     asked: bool,
+    halted: bool,
     exited: bool,
     gone: bool,
 }
@@ -148,6 +149,11 @@ impl<'a> World<'a> {
                     self.core.resume(self.now, target);
                 }
                 144..=159 => self.restore(),
+                192..=207 => {
+                    let target = self.target();
+                    // Whoever is paused may be so for ever: the end finds them.
+                    let _no_such_worker = self.core.pause(self.now, target);
+                }
                 160..=191 => self.reload(),
                 _ => self.late(),
             },
@@ -416,9 +422,17 @@ impl<'a> World<'a> {
                 Effect::Deliver { process, slot, id } => self.deliver(process, slot, id),
                 Effect::Ask { process, slot } => self.ask(process, slot),
                 Effect::Look { process, slot } => self.look(process, slot),
+                Effect::Pause { process, slot } => {
+                    let halted = &mut self.processes[slot as usize];
+                    assert!(halted.key == process && !halted.halted && !halted.asked && !halted.exited);
+                    halted.halted = true;
+                }
                 Effect::Continue { process, slot }
                 | Effect::Term { process, slot }
                 | Effect::Kill { process, slot } => {
+                    if let (Some(other), Effect::Continue { .. }) = (self.processes.get_mut(slot as usize), &effect) {
+                        other.halted = false;
+                    }
                     // A step that starts a process may end it too, before the answer to Spawn: then nobody is
                     // signalled, and the ladder goes on.
                     assert!(self.processes.get(slot as usize).is_none_or(|signalled| signalled.key == process));
@@ -455,7 +469,8 @@ impl<'a> World<'a> {
             _ => return self.core.handle(self.now, Event::Held { process: key, detail: "process 1".into() }),
         }
         let slot = self.processes.len() as u32;
-        self.processes.push(Process { key, name, tasks: Vec::new(), asked: false, exited: false, gone: false });
+        let (asked, halted, exited, gone) = (false, false, false, false);
+        self.processes.push(Process { key, name, tasks: Vec::new(), asked, halted, exited, gone });
         self.core.handle(self.now, Event::Spawned { process: key, slot });
     }
 
@@ -463,6 +478,7 @@ impl<'a> World<'a> {
         let process = &mut self.processes[slot as usize];
         assert_eq!(process.key, key);
         assert!(!process.asked && !process.exited, "{id} is for a process that ends");
+        assert!(!process.halted, "{id} is for a process that is stopped");
         // In the same turn it may have been settled already: by a mark, if the process lies.
         if self.core.task(key, id).is_none() {
             return;
@@ -477,6 +493,7 @@ impl<'a> World<'a> {
     fn ask(&mut self, key: ProcessKey, slot: u32) {
         let process = &mut self.processes[slot as usize];
         assert_eq!(process.key, key);
+        assert!(!process.halted, "{key:?} is stopped and asked to end");
         process.asked = true;
         let tasks = process.tasks.clone();
         let mark = self.mark(&tasks);

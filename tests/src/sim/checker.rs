@@ -72,10 +72,14 @@ struct Posted {
     account: AccountId,
     /// It was posted for later.
     due: Option<Instant>,
+    /// Since when it waits again, if a process was given it before.
+    back: Instant,
     /// What processes know it by, once it was handed to one.
     task: Option<MessageId>,
     /// How many processes have died executing it.
     deaths: u8,
+    /// It is tried again: so said the class of the last of them.
+    again: bool,
     /// How many have died before they began it.
     returns: u8,
     begun: Option<ProcessKey>,
@@ -97,8 +101,15 @@ struct Worker {
     may_be_cut: bool,
     /// Its drain becomes a kill here, if it is not over.
     drain_cut: Instant,
+    /// By an operator: it starts nothing and is given nothing until it is resumed.
+    paused: bool,
     startup: Option<String>,
+    /// That of its process, if it has one.
     policy: Policy,
+    /// That of the next one, where it is another.
+    renewed: Option<Policy>,
+    /// No class has its name: it takes nothing new.
+    retired: bool,
     generation: u64,
     /// Messages that ended without having run, by a kill or the shutdown.
     discards: u64,
@@ -109,6 +120,8 @@ struct Process {
     ready: bool,
     disconnected: bool,
     asked: bool,
+    /// It was to make place for one of a newer class.
+    replaced: bool,
     step: Option<EndedBy>,
     exit: Option<Exit>,
     over: bool,
@@ -124,6 +137,8 @@ struct Process {
     page_differs: bool,
     /// It must be gone by then.
     bound: Option<Instant>,
+    /// Since when it is stopped.
+    halted: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -308,12 +323,13 @@ impl Checker {
                 (open.then_some(number), sender == Some(number))
             }
         };
+        let retired = open.is_some_and(|number| self.workers[&number].retired);
         match receipt {
             CallReceipt::Refused(refused) => {
                 let shut = refused.reason == Refusal::ShuttingDown;
                 self.must(shut == self.shutdown, "D8", || format!("refused for a wrong reason: {}", what()));
                 let allowed = match refused.reason {
-                    Refusal::NoClass => open.is_none() && policy.is_none(),
+                    Refusal::NoClass => retired || open.is_none() && policy.is_none(),
                     Refusal::BadName => matches!(call.target, Target::Name("")),
                     Refusal::MailboxFull | Refusal::TooLarge | Refusal::ShuttingDown => true,
                     Refusal::CrashLoop => {
@@ -340,6 +356,7 @@ impl Checker {
             CallReceipt::Accepted { number, message } => {
                 self.must(!self.shutdown, "D8", what);
                 self.must(!(own && sender_closed), "K9", what);
+                self.must(!retired, "W9", what);
                 self.accepted(now, call, policy, open, *number, *message);
             }
         }
@@ -384,7 +401,9 @@ impl Checker {
             account: call.account,
             due: call.after.filter(|after| !after.is_zero()).map(|after| now.after(after)),
             task: None,
+            back: now,
             deaths: 0,
+            again: false,
             returns: 0,
             begun: None,
             ended: None,
@@ -396,7 +415,7 @@ impl Checker {
         }
     }
 
-    pub fn killed(&mut self, now: Instant, kill: &Kill<'_>, policies: &dyn Fn(&str) -> Policy, receipt: KillReceipt) {
+    pub fn killed(&mut self, now: Instant, kill: &Kill<'_>, receipt: KillReceipt) {
         self.dying = None;
         let (name, open) = match kill.target {
             Target::Name(name) => (Some(name.to_owned()), self.open.get(name).copied()),
@@ -428,7 +447,8 @@ impl Checker {
         {
             numbers = vec![open];
         }
-        let kept = open.is_some_and(|open| self.workers[&open].kept) && !self.shutdown;
+        let stays = |worker: &Worker| worker.kept && !worker.retired;
+        let kept = open.is_some_and(|open| stays(&self.workers[&open])) && !self.shutdown;
         let process = living.filter(|(_, exited)| !exited).map(|(key, _)| key);
         let current = self.current(process.filter(|key| numbers.contains(&key.number)), kill.mode);
         self.kills.push(KillRecord {
@@ -453,23 +473,28 @@ impl Checker {
         for number in &numbers {
             let worker = self.workers.get_mut(number).expect("was found above");
             worker.closed = true;
+            worker.kept = false;
+            worker.paused = false;
             worker.down |= kill.mode != KillMode::Drain;
             worker.may_be_cut |= kill.within.is_some() || kill.mode == KillMode::Now;
         }
-        if let (KillMode::Drain, Some(within)) = (kill.mode, kill.within) {
-            // The limit is one of the whole name.
+        if kill.mode == KillMode::Drain {
+            // The limit is one of the whole name, and so is the end of a pause.
+            let cut = kill.within.map_or(Instant::NEVER, |within| now.after(within));
             let meant = |number: WorkerNumber, worker: &Worker| match kill.target {
                 Target::Number(meant) => number == meant,
                 Target::Name(_) => worker.name == name,
             };
             for (_, worker) in self.workers.iter_mut().filter(|(number, worker)| meant(**number, worker)) {
-                worker.drain_cut = worker.drain_cut.min(now.after(within));
-                worker.may_be_cut = true;
+                worker.drain_cut = worker.drain_cut.min(cut);
+                worker.may_be_cut |= kill.within.is_some();
+                worker.paused = false;
             }
         }
         self.open.retain(|_, number| !numbers.contains(number));
         if let (Some(key), true) = (process, kill.mode != KillMode::Drain) {
-            self.bound_kill(now, key, kill, &policies(&name));
+            let policy = self.workers[&key.number].policy.clone();
+            self.bound_kill(now, key, kill, &policy);
         }
     }
 
@@ -522,15 +547,146 @@ impl Checker {
         }
     }
 
+    /// A new configuration is in force: a process keeps its class to its end, unless it is to make place for the next.
+    pub fn reloaded<'a>(&mut self, restart: bool, class: &dyn Fn(&str) -> Option<&'a Policy>) {
+        self.dying = None;
+        for (number, worker) in &mut self.workers {
+            worker.retired = class(&worker.name).is_none();
+            let Some(new) = class(&worker.name) else { continue };
+            let living = self.processes.iter_mut().find(|(key, process)| key.number == *number && !process.over);
+            let changed = worker.renewed.as_ref().unwrap_or(&worker.policy) != new;
+            match living {
+                Some((_, process)) if changed || worker.renewed.is_some() => {
+                    worker.renewed = Some(new.clone());
+                    let ends = process.exit.is_some() || process.step.is_some() || process.disconnected;
+                    process.replaced |= restart && !ends && !worker.down;
+                }
+                _ => worker.policy = new.clone(),
+            }
+        }
+    }
+
+    /// Who has no class and has not left, as far as is known here.
+    pub fn retired(&self) -> Vec<WorkerNumber> {
+        let retired = self.workers.iter().filter(|(_, worker)| worker.retired && !worker.closed);
+        retired.map(|(number, _)| *number).collect()
+    }
+
+    /// One without a class has left: it had nothing, and takes nothing more.
+    pub fn left(&mut self, number: WorkerNumber) {
+        let living = self.processes.iter().find(|(key, process)| key.number == number && !process.over);
+        let open = self.messages.iter().find(|(_, it)| it.number == number && it.awaited && it.fate.is_none());
+        let left = living.map(|(key, _)| format!("{key:?} lives"));
+        let left = left.or(open.map(|(id, message)| format!("{id} has no fate: {message:?}")));
+        self.must(left.is_none(), "W9", || format!("{number} has left, and {}", left.unwrap()));
+        let worker = self.workers.get_mut(&number).expect("the caller knows it from here");
+        (worker.closed, worker.down) = (true, true);
+        self.open.retain(|_, open| *open != number);
+    }
+
+    /// One without a class is there: it has something left, or one before it in its line, or somebody waits for it.
+    pub fn stays(&mut self, number: WorkerNumber) {
+        let name = &self.workers[&number].name;
+        let same = |number: &WorkerNumber| self.workers[number].name == *name;
+        let awaited = |wait: &Wait| match &wait.name {
+            Some(of) => of == name,
+            None => wait.number.is_some_and(|number| self.workers.contains_key(&number) && same(&number)),
+        };
+        let has = self.processes.iter().any(|(key, process)| !process.over && same(&key.number))
+            || self.messages.values().any(|message| message.fate.is_none() && same(&message.number))
+            || self.waits.iter().any(|wait| wait.reached == 0 && !wait.forgotten && awaited(wait));
+        self.must(!self.exact || has, "W9", || format!("{number} has no class and nothing left, and does not leave"));
+    }
+
+    /// Those that no call has created, and that no kill has ended while they had no class.
+    pub fn kept(&self) -> Vec<WorkerNumber> {
+        let kept = self.workers.iter().filter(|(_, worker)| worker.kept && !worker.retired && !worker.closed);
+        kept.map(|(number, _)| *number).collect()
+    }
+
     pub fn shut_down(&mut self) {
         self.shutdown = true;
         self.dying = None;
         self.open.clear();
         for worker in self.workers.values_mut() {
             worker.closed = true;
+            worker.paused = false;
             worker.down = true;
             worker.may_be_cut = true;
         }
+    }
+
+    // ---- pauses (rule P4) -------------------------------------------------------------------
+
+    /// After the core has done it, before its effects.
+    pub fn paused(&mut self, target: Target<'_>, receipt: Result<(), Ignored>) {
+        let meant = |number: &WorkerNumber, worker: &Worker| match target {
+            Target::Number(target) => target == *number,
+            Target::Name(name) => worker.name == name,
+        };
+        let lives =
+            |number: WorkerNumber| self.processes.iter().any(|(key, process)| key.number == number && !process.over);
+        let mut open = false;
+        let (mut lives_down, mut drained) = (false, false);
+        for (number, worker) in self.workers.iter().filter(|(number, worker)| meant(number, worker)) {
+            open |= !worker.closed;
+            drained |= worker.closed && !worker.down;
+            lives_down |= worker.down && lives(*number);
+        }
+        // Whether a drained worker is still there, and not ending, only the core knows.
+        let allowed = match receipt {
+            Ok(()) => open || drained,
+            Err(Ignored::NoWorker) => !open && !lives_down,
+            Err(Ignored::Ending) => !open && (lives_down || drained),
+            Err(_) => false,
+        };
+        self.must(allowed, "P4", || format!("pause {target:?} had {receipt:?}"));
+        if receipt.is_ok() {
+            for (_, worker) in self.workers.iter_mut().filter(|(number, worker)| meant(number, worker) && !worker.down)
+            {
+                worker.paused = true;
+            }
+        }
+    }
+
+    /// Before the core does it.
+    pub fn resumed(&mut self, target: Target<'_>) {
+        for (number, worker) in &mut self.workers {
+            let meant = match target {
+                Target::Number(target) => target == *number,
+                Target::Name(name) => worker.name == name,
+            };
+            worker.paused &= !meant;
+        }
+    }
+
+    /// Who is paused, as far as is known.
+    pub fn paused_numbers(&self) -> Vec<WorkerNumber> {
+        self.workers.iter().filter(|(_, worker)| worker.paused).map(|(number, _)| *number).collect()
+    }
+
+    fn halted(&mut self, key: ProcessKey) {
+        let paused = self.workers.get(&key.number).is_some_and(|worker| worker.paused);
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(&key) else {
+            return self.fail("P4", format!("{key:?} is stopped and never started"));
+        };
+        let whole = process.step.is_none() && process.exit.is_none() && !process.disconnected;
+        let twice = process.halted.replace(now).is_some();
+        self.must(paused && whole && !twice, "P4", || format!("{key:?} is stopped"));
+    }
+
+    /// What it may take of time goes on where it was.
+    fn continued(&mut self, key: ProcessKey) {
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(&key) else {
+            return self.must(self.shutdown, "P4", || format!("{key:?} is continued and never started"));
+        };
+        let halted = process.halted.take();
+        if let Some(since) = halted {
+            process.since = process.since.after(now.since(since)).min(now);
+        }
+        self.must(halted.is_some() || self.shutdown, "P4", || format!("{key:?} is continued and was not stopped"));
     }
 
     // ---- what processes really do -----------------------------------------------------------
@@ -543,13 +699,14 @@ impl Checker {
         self.now = now;
         let over = self.processes[&key].over || self.processes[&key].exit.is_some();
         self.must(!over, "K8", || format!("{key:?} executes after its end"));
+        let halted = self.processes[&key].halted.is_some();
+        self.must(!halted, "P4", || format!("{key:?} begins {task} while it is stopped"));
         let Some(message) = self.by_task_mut(task) else {
             return self.fail("C1", format!("{task} is executed and was never accepted"));
         };
-        let deaths = message.deaths;
+        let again = message.again;
         let before = (message.begun.replace(key), message.fate.clone(), message.number);
         message.ended = None;
-        let again = deaths > 0 && deaths < self.workers[&key.number].policy.attempts;
         let text = || format!("{task} is executed by {key:?}: {before:?}");
         self.must(before.0.is_none() || again, "at-most-once", text);
         self.must(before.1.is_none(), "executed-after-its-fate", text);
@@ -611,8 +768,12 @@ impl Checker {
                 // task, it returns to the mailbox at its end.
                 let worker = &self.workers[&key.number];
                 let killed = worker.down || worker.drain_cut <= now && !process.disconnected;
-                if let Some(mark) = mark.filter(|_| killed) {
-                    process.in_flight.retain(|id| *id <= mark.begun);
+                // One that makes place for the next leaves it to that at once.
+                let replaced = process.replaced && process.step == Some(EndedBy::Ask);
+                if let Some(mark) = mark.filter(|_| killed || replaced) {
+                    let begun = process.in_flight.partition_point(|id| *id <= mark.begun);
+                    let back = process.in_flight.split_off(begun);
+                    self.are_back(&back);
                 }
             }
             Event::Disconnected { .. } => process.disconnected = true,
@@ -622,19 +783,38 @@ impl Checker {
                     self.told_through(key, *mark, true);
                 }
                 let process = self.processes.get_mut(&key).expect("was found above");
-                let first = process.in_flight.first().copied();
-                process.in_flight.clear();
+                let back = std::mem::take(&mut process.in_flight);
+                let first = back.first().copied();
                 process.executes = None;
                 let begun = first.filter(|first| mark.is_none_or(|mark| mark.begun >= *first));
+                let attempts = self.workers[&key.number].policy.attempts;
+                self.are_back(&back);
                 if let Some(message) = first.and_then(|first| self.by_task_mut(first)) {
                     match begun {
-                        Some(_) => message.deaths += 1,
+                        Some(_) => {
+                            message.deaths += 1;
+                            message.again = message.deaths < attempts;
+                        }
                         None => message.returns += 1,
                     }
                 }
                 self.dying = begun.and_then(|begun| Some((*self.tasks.get(&begun)?, *exit)));
             }
             Event::TreeGone { .. } => process.over = process.exit.is_some(),
+        }
+        if self.processes.get(&key).is_none_or(|process| process.over) {
+            let worker = self.workers.get_mut(&key.number).expect("it has lives");
+            worker.policy = worker.renewed.take().unwrap_or_else(|| worker.policy.clone());
+        }
+    }
+
+    /// A process has these no more: they wait, or are about to have their fate.
+    fn are_back(&mut self, tasks: &[MessageId]) {
+        for task in tasks {
+            let now = self.now;
+            if let Some(message) = self.by_task_mut(*task) {
+                message.back = now;
+            }
         }
     }
 
@@ -682,14 +862,14 @@ impl Checker {
             Effect::Look { process, .. } => {
                 let timed =
                     self.workers.get(&process.number).is_some_and(|worker| worker.policy.task_timeout.is_some());
-                self.must(timed, "D6", || format!("{process:?} is looked at"));
+                let halted = self.processes.get(process).is_some_and(|process| process.halted.is_some());
+                self.must(timed && !halted, "D6", || format!("{process:?} is looked at"));
             }
             Effect::Ask { process, .. } => self.stop(*process, EndedBy::Ask),
             Effect::Term { process, .. } => self.stop(*process, EndedBy::Term),
             Effect::Kill { process, .. } => self.stop(*process, EndedBy::Kill),
-            Effect::Continue { process, .. } => {
-                self.must(self.shutdown, "D8", || format!("{process:?} is continued"));
-            }
+            Effect::Pause { process, .. } => self.halted(*process),
+            Effect::Continue { process, .. } => self.continued(*process),
             Effect::Sweep { process, .. } => {
                 let exited = self.processes.get(process).is_some_and(|process| process.exit.is_some() && !process.over);
                 self.must(exited, "K8", || format!("{process:?} is swept"));
@@ -725,6 +905,8 @@ impl Checker {
         };
         worker.generation += 1;
         let (generation, down, name) = (worker.generation, worker.down, worker.name.clone());
+        let paused = worker.paused;
+        self.must(!paused, "P4", || format!("{key:?} is paused and starts"));
         self.must(key.generation.0 == generation, "generation", || format!("{key:?}, not {generation}"));
         self.must(!down, "K7", || format!("{key:?} was killed and starts"));
         let alive = self.processes.values().filter(|process| !process.over).count();
@@ -744,11 +926,10 @@ impl Checker {
 
     fn deliver(&mut self, key: ProcessKey, id: MessageId) {
         let (down, kept) = self.workers.get(&key.number).map_or((true, false), |worker| (worker.down, worker.kept));
-        let attempts = self.workers.get(&key.number).map_or(1, |worker| worker.policy.attempts);
-        let begun = self.by_task(id).is_none_or(|message| {
-            let again = message.deaths > 0 && message.deaths < attempts;
-            message.begun.is_some() && !again || message.fate.is_some()
-        });
+        let paused = self.workers.get(&key.number).is_some_and(|worker| worker.paused);
+        self.must(!paused, "P4", || format!("{id} is for {key:?}, which is paused"));
+        let begun =
+            self.by_task(id).is_none_or(|message| message.begun.is_some() && !message.again || message.fate.is_some());
         let now = self.now;
         let expired = self.by_task(id).and_then(|message| message.expires).is_some_and(|at| at <= now);
         self.must(!expired, "C13", || format!("{id} has expired and is handed over"));
@@ -792,6 +973,7 @@ impl Checker {
             return self.fail("K4", format!("{step:?} to {key:?}, which never started"));
         };
         let (ready, disconnected, over) = (process.ready, process.disconnected, process.exit.is_some());
+        let replaced = process.replaced;
         let executes = process.executes;
         let for_long = |timeout: Option<Duration>| timeout.is_some_and(|timeout| process.since.after(timeout) <= now);
         let idled = for_long(idle_timeout) && process.in_flight.is_empty() && step == EndedBy::Ask;
@@ -801,10 +983,13 @@ impl Checker {
         process.step = process.step.max_by_key_with(step);
         process.asked |= step == EndedBy::Ask;
         let text = || format!("{step:?} to {key:?} which executes {executes:?}");
+        let deaf = process.halted.is_some();
+        self.must(!deaf, "P4", || format!("{step:?} to {key:?}, which is stopped"));
         self.must(!over, "K4", || format!("{step:?} to {key:?}, which has ended"));
         let fault = step != EndedBy::Ask && (!ready || disconnected || begun);
         let cut_off = disconnected && step == EndedBy::Ask;
-        self.must(closed || fault || idled || timed_out || cut_off, "K4", text);
+        let replaced = replaced && step == EndedBy::Ask;
+        self.must(closed || fault || idled || timed_out || cut_off || replaced, "K4", text);
         self.must(!back || step == EndedBy::Ask, "K4", text);
         let interrupts = step != EndedBy::Ask && executes.is_some() && !disconnected;
         let timed_out_before = step == EndedBy::Kill && task_timeout.is_some();
@@ -848,7 +1033,7 @@ impl Checker {
                 !told && dies && (begun.is_none() || exit == Some(*reported)) && attempts == 1
             }
             Outcome::Dead { reason: DeadReason::Poison, exit: Some(reported), may_have_run } => {
-                let often = dies && attempts > 1 && deaths == attempts && (begun.is_none() || exit == Some(*reported));
+                let often = dies && attempts > 1 && deaths >= attempts && (begun.is_none() || exit == Some(*reported));
                 !told && (often && *may_have_run || returns == 10 && *may_have_run == (deaths > 0))
             }
             Outcome::Dead { reason: DeadReason::TimedOut, exit: Some(_), may_have_run: true } => {
@@ -1010,12 +1195,26 @@ impl Checker {
         self.must(counters.spawned == spawned, "spawned", || format!("{counters:?}, {spawned} were started"));
         let late = self.processes.iter().find(|(key, process)| {
             let timeout = self.workers.get(&key.number).and_then(|worker| worker.policy.task_timeout);
-            let begun = process.ready && !process.in_flight.is_empty() && process.exit.is_none();
+            let begun =
+                process.ready && !process.in_flight.is_empty() && process.exit.is_none() && process.halted.is_none();
             let judged = process.step.is_none_or(|step| step == EndedBy::Ask) && !process.disconnected;
             timeout.is_some_and(|timeout| begun && judged && now > process.since.after(timeout * 5 / 4 + TICK_SLACK))
         });
         let late = late.map(|(key, _)| *key);
         self.must(late.is_none(), "D6", || format!("{late:?} executes a task for too long"));
+        let waits =
+            |message: &&Posted| message.awaited && message.fate.is_none() && message.due.is_none_or(|due| due < now);
+        let given = |message: &Posted| {
+            let task = message.task;
+            task.is_some_and(|task| self.processes.values().any(|process| process.in_flight.contains(&task)))
+        };
+        let expired = |message: &&Posted| {
+            let times = message.expires.into_iter().chain(message.due).chain([message.back]);
+            times.max().is_some_and(|at| at.after(TICK_SLACK) < now)
+        };
+        let mut expired = self.messages.values().filter(waits).filter(|it| it.expires.is_some()).filter(expired);
+        let expired = expired.find(|message| !given(message)).map(|message| format!("{message:?}"));
+        self.must(expired.is_none(), "C13", || format!("it waits, and has expired: {expired:?}"));
         let overdue = self.processes.iter().find(|(_, process)| !process.over && process.bound < Some(now));
         let overdue = overdue.filter(|(_, process)| process.bound.is_some()).map(|(key, _)| *key);
         self.must(overdue.is_none(), "K4 bound", || format!("{overdue:?} was killed and does not end"));
@@ -1076,10 +1275,13 @@ impl Worker {
             kept: false,
             closed: false,
             drain_cut: Instant::NEVER,
+            paused: false,
             down: false,
             may_be_cut: false,
             startup,
             policy,
+            renewed: None,
+            retired: false,
             generation: 0,
             discards: 0,
         }

@@ -15,7 +15,8 @@
 //! [`checker`] stands apart: it sees what goes in, what comes out, and what the virtual processes really
 //! do, and never looks into the core. The rules it proves are named in the violations it reports.
 //!
-//! In every third run the core goes through a snapshot now and then, which nobody may notice.
+//! In every third run the core goes through a snapshot now and then, which nobody may notice. In some runs the
+//! configuration is read again now and then: classes of names change, go and come back, with and without a restart.
 //!
 //! A run has three parts. First clients and processes do what they like. Then they are calm, and all
 //! that was accepted must get its fate by itself. Then comes the shutdown, after which nothing is left;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use workhall_core::{
     AccountId, Call, CallReceipt, Change, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode, KillReceipt,
-    Ledger, Letters, Limits, Mark, Outcome, Policy, ProcessKey, Refused, ReplyTo,
+    Ledger, Letters, Limits, Mark, Outcome, Policy, ProcessKey, Refused, Renewal, ReplyTo,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, StartStage, Until};
@@ -51,7 +51,12 @@ pub struct World {
     agenda: BinaryHeap<Reverse<(Instant, u64, Item)>>,
     processes: Vec<Process>,
     slots: BTreeMap<ProcessKey, usize>,
+    /// The configuration: a name that is not here has no class.
     policies: BTreeMap<&'static str, Arc<Policy>>,
+    /// What was there for a name before its class went.
+    gone: BTreeMap<&'static str, Arc<Policy>>,
+    /// What new configurations say.
+    reloads: Rng,
     coverage: Coverage,
     notes: Arc<Mutex<Notes>>,
     trace: bool,
@@ -71,6 +76,8 @@ pub struct World {
     held_names: BTreeMap<&'static str, u32>,
     /// How late the next tick is.
     lateness: Duration,
+    /// Processes that are stopped, with what they will do when they are continued.
+    halted: BTreeMap<usize, Vec<Item>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +93,7 @@ enum Item {
     ClientActs,
     BecomeCalm,
     ShutDown,
+    Reload,
     ExtraTick,
     IsReady(usize),
     Arrives(usize),
@@ -100,6 +108,23 @@ enum Item {
     Disconnected(usize),
     TreeGone(usize),
     Late(usize),
+}
+
+impl Item {
+    /// The process that does it itself: one that is stopped does not. SIGKILL, and what is done to it, are not its own.
+    fn actor(self) -> Option<usize> {
+        match self {
+            Item::Dies(_, None, 9) => None,
+            Item::IsReady(slot)
+            | Item::Arrives(slot)
+            | Item::BeginsSecondHalf(slot, _)
+            | Item::ActsInTask(slot, _)
+            | Item::TaskEnds(slot, _)
+            | Item::IdleExit(slot, _)
+            | Item::Dies(slot, ..) => Some(slot),
+            _ => None,
+        }
+    }
 }
 
 impl World {
@@ -135,6 +160,9 @@ impl World {
             processes: Vec::new(),
             slots: BTreeMap::new(),
             policies,
+            gone: BTreeMap::new(),
+            // Of its own, too.
+            reloads: Rng::new(seed.rotate_left(32)),
             coverage: Coverage::default(),
             notes,
             trace: options.trace,
@@ -150,6 +178,7 @@ impl World {
             awaited_percent,
             held_names,
             lateness: Duration::ZERO,
+            halted: BTreeMap::new(),
         }
     }
 
@@ -159,6 +188,12 @@ impl World {
         if self.rng.percent(30) {
             let at = self.rng.up_to_ms(lively.as_millis() as u64);
             self.plan(at, Item::ShutDown);
+        }
+        if self.reloads.percent(40) {
+            for _ in 0..self.reloads.between(1, 6) {
+                let at = self.reloads.up_to_ms(lively.as_millis() as u64);
+                self.plan(at, Item::Reload);
+            }
         }
         for name in ["main", "boot"] {
             if self.rng.percent(30) {
@@ -252,6 +287,7 @@ impl World {
         let ledger = self.core.ledger();
         if self.phase == Phase::Calm && ledger.pending + ledger.running == 0 && !self.checker.unfinished_kills() {
             self.coverage.count("calm runs");
+            self.kept_ones_are_there();
             self.checker.waits_are_answered();
             self.shut_down();
         }
@@ -277,10 +313,15 @@ impl World {
 
     fn happens(&mut self, item: Item) {
         self.log(|world| format!("{item:?} {}", world.whose(item)));
+        if let Some(deferred) = item.actor().and_then(|slot| self.halted.get_mut(&slot)) {
+            self.coverage.count("act of a stopped process deferred");
+            return deferred.push(item);
+        }
         match item {
             Item::ClientActs => self.client_acts(),
             Item::BecomeCalm => self.become_calm(),
             Item::ShutDown => self.shut_down(),
+            Item::Reload => self.reload(),
             Item::ExtraTick => self.tick(),
             Item::IsReady(slot) => self.is_ready(slot),
             Item::Arrives(slot) => self.arrives(slot),
@@ -316,6 +357,9 @@ impl World {
         if self.phase == Phase::Lively {
             self.phase = Phase::Calm;
             self.calm_until = self.now.after(CALM_MAX);
+        }
+        for name in NAMES {
+            self.resumes(&Whom::Name(name));
         }
         for slot in 0..self.processes.len() {
             // What hung goes on, and ends as it should.
@@ -361,13 +405,15 @@ impl World {
                 self.kill(wish);
             }
             85..=90 => self.wait(),
-            91 => self.resume(),
+            91 | 96 => self.resume(),
             92 => self.take_dead_letters(),
+            93 | 95 if self.has_places_for_all() => self.pause(),
             94 => {
                 let connection = NonZeroU64::new(2).expect("is not 0");
                 self.core.forget_waits(connection);
                 let tokens = std::mem::take(&mut self.wait_tokens);
                 self.checker.forgets_waits(&tokens);
+                self.apply();
             }
             _ => {
                 let after = self.rng.up_to_ms(100);
@@ -407,12 +453,17 @@ impl World {
             existing: self.rng.percent(10),
             expires: self.rng.percent(12).then(|| self.rng.up_to_ms(500)),
             awaited: self.rng.percent(self.awaited_percent),
-            // A worker that has no process when the message is due may wait for a place for ever: the others idle.
-            after: (self.rng.percent(8) && self.limits.processes >= NAMES.len() as u32).then(|| self.rng.up_to_ms(500)),
+            after: (self.rng.percent(8) && self.has_places_for_all()).then(|| self.rng.up_to_ms(500)),
             account: own.map_or(self.rng.below(3), |_| 1 << 32),
             poison: self.rng.percent(2),
             padding: if self.rng.percent(2) { 3000 } else { self.rng.below(80) as usize },
         }
+    }
+
+    /// Else a worker that has no process when a message is due, or when it is resumed, may wait for a place for ever: the
+    /// others idle.
+    fn has_places_for_all(&self) -> bool {
+        self.limits.processes >= NAMES.len() as u32
     }
 
     fn draw_kill(&mut self, own: Option<ProcessKey>) -> KillWish {
@@ -504,8 +555,7 @@ impl World {
             (_, KillMode::Drain) => "kill by drain",
             (_, KillMode::Now) => "kill now",
         });
-        let policies = &self.policies;
-        self.checker.killed(self.now, &kill, &|name| (*policies[name]).clone(), receipt);
+        self.checker.killed(self.now, &kill, receipt);
         self.apply();
     }
 
@@ -522,10 +572,34 @@ impl World {
     }
 
     fn resume(&mut self) {
-        let whom = self.draw_whom(None);
-        self.log(|_| format!("resume {whom:?}"));
+        let paused = self.checker.paused_numbers();
+        let whom = match paused.is_empty() || self.rng.percent(40) {
+            true => self.draw_whom(None),
+            false => Whom::Number(self.rng.pick(&paused)),
+        };
         self.coverage.count("resume");
-        self.core.resume(self.now, target_of(&whom));
+        self.resumes(&whom);
+    }
+
+    fn resumes(&mut self, whom: &Whom) {
+        self.log(|_| format!("resume {whom:?}"));
+        self.checker.resumed(target_of(whom));
+        self.core.resume(self.now, target_of(whom));
+        self.apply();
+    }
+
+    fn pause(&mut self) {
+        // Most of all in the middle of a task.
+        let busy = self.processes.iter().filter(|process| process.alive && process.running.is_some());
+        let busy: Vec<WorkerNumber> = busy.map(|process| process.key.number).collect();
+        let whom = match busy.is_empty() || self.rng.percent(40) {
+            true => self.draw_whom(None),
+            false => Whom::Number(self.rng.pick(&busy)),
+        };
+        let receipt = self.core.pause(self.now, target_of(&whom));
+        self.log(|_| format!("pause {whom:?} -> {receipt:?}"));
+        self.coverage.count(if receipt.is_ok() { "pause" } else { "pause ignored" });
+        self.checker.paused(target_of(&whom), receipt);
         self.apply();
     }
 
@@ -561,10 +635,88 @@ impl World {
         let first = report.first.unwrap_or_default().0;
         for (at, (old, name)) in letters.iter().take(report.requeued as usize).enumerate() {
             let number = self.core.worker(self.now, Target::Name(name)).map(|view| view.identity.number);
-            let policy = self.policies[&**name].clone();
+            let policy = self.policies.get(&**name).cloned().unwrap_or_default();
             self.checker.requeued(*old, MessageId(first + at as u64), name, number, &policy);
         }
         self.apply();
+    }
+
+    // ---- a new configuration ----------------------------------------------------------------
+
+    /// Each class may have changed, gone or come back, as it was or changed.
+    fn reload(&mut self) {
+        if self.calm || self.phase == Phase::Stopping {
+            return;
+        }
+        for name in NAMES {
+            let rng = &mut self.reloads;
+            let change = match (self.gone.remove(name), rng.below(10)) {
+                (None, 0..=1) => {
+                    self.gone.extend(self.policies.remove_entry(name));
+                    "class gone"
+                }
+                (None, 2..=4) => {
+                    self.policies.insert(name, Arc::new(draw_policy(rng, name)));
+                    "class changed"
+                }
+                (Some(policy), 0..=4) => {
+                    self.policies.insert(name, policy);
+                    "class back"
+                }
+                (Some(_), 5..=6) => {
+                    self.policies.insert(name, Arc::new(draw_policy(rng, name)));
+                    "class back, and changed"
+                }
+                (gone, _) => {
+                    self.gone.extend(gone.map(|policy| (name, policy)));
+                    continue;
+                }
+            };
+            self.coverage.count(change);
+        }
+        let restart = self.reloads.percent(50);
+        self.coverage.count(if restart { "reload with restart" } else { "reload" });
+        let policies = &self.policies;
+        let done = self.core.reload(self.now, self.limits.clone(), restart, |name, before| match policies.get(name) {
+            None => Renewal::Gone,
+            Some(policy) if **policy == *before => Renewal::Same(policy.clone()),
+            Some(policy) => Renewal::Changed(policy.clone()),
+        });
+        self.log(|world| format!("reload, restart {restart}: {:?}, {done:?}", world.policies.keys()));
+        self.checker.reloaded(restart, &|name| policies.get(name).map(|policy| &**policy));
+        self.apply();
+    }
+
+    /// Whoever has no class any more leaves when it has nothing left.
+    fn see_who_leaves(&mut self) {
+        for number in self.checker.retired() {
+            match self.core.worker(self.now, Target::Number(number)) {
+                Some(_) => self.checker.stays(number),
+                None => {
+                    self.coverage.count("left without a class");
+                    self.log(|_| format!("  {number} has left"));
+                    self.checker.left(number);
+                }
+            }
+        }
+    }
+
+    /// Rule W5: who was not created by a call, and has a class, has a process or is about to have one.
+    fn kept_ones_are_there(&mut self) {
+        if self.core.next_deadline().is_some_and(|at| at <= self.now) {
+            // The tick that starts it is late.
+            return;
+        }
+        for number in self.checker.kept() {
+            let view = self.core.worker(self.now, Target::Number(number));
+            let waits = |view: &workhall_core::WorkerView<'_>| {
+                view.slot.is_some() || view.queued || view.next_start_in.is_some()
+            };
+            if !view.as_ref().is_some_and(waits) {
+                let detail = format!("{number} has no process, and waits for none: {view:?}");
+                self.checker.violation.get_or_insert(("W5", detail));
+            }
+        }
     }
 
     fn shut_down(&mut self) {
@@ -640,7 +792,8 @@ impl World {
                 Effect::Term { slot, .. } => self.term(slot as usize),
                 Effect::Kill { slot, .. } => self.signal_kill(slot as usize),
                 Effect::Sweep { slot, .. } => self.sweep(slot as usize),
-                Effect::Continue { .. } => {}
+                Effect::Pause { slot, .. } => drop(self.halted.entry(slot as usize).or_default()),
+                Effect::Continue { slot, .. } => self.continues(slot as usize),
                 Effect::Settled { outcome, .. } => self.coverage.count(outcome_kind(&outcome)),
                 Effect::KillEnded { report, .. } => {
                     self.coverage.count(match report.ended_by {
@@ -660,6 +813,7 @@ impl World {
                 Effect::Stopped => self.stopped = true,
             }
         }
+        self.see_who_leaves();
         self.take_news();
     }
 
@@ -807,7 +961,15 @@ impl World {
         );
     }
 
+    /// What came while it was stopped, it does now; in which order, chance says.
+    fn continues(&mut self, slot: usize) {
+        for item in self.halted.remove(&slot).unwrap_or_default() {
+            self.plan(Duration::ZERO, item);
+        }
+    }
+
     fn term(&mut self, slot: usize) {
+        self.continues(slot);
         if self.processes[slot].nature.obeys_term {
             let takes = self.processes[slot].nature.exit_takes;
             self.plan_death(slot, takes, Exit::Signal(15));
@@ -1133,7 +1295,7 @@ impl World {
                 let process = &self.processes[slot];
                 format!("of {} {}.{}", process.name, process.key.number, process.key.generation)
             }
-            Item::ClientActs | Item::BecomeCalm | Item::ShutDown | Item::ExtraTick => String::new(),
+            Item::ClientActs | Item::BecomeCalm | Item::ShutDown | Item::Reload | Item::ExtraTick => String::new(),
         }
     }
 }
@@ -1178,6 +1340,7 @@ fn kind_of(effect: &Effect) -> &'static str {
         Effect::Deliver { .. } => "effect Deliver",
         Effect::Ask { .. } => "effect Ask",
         Effect::Look { .. } => "effect Look",
+        Effect::Pause { .. } => "effect Pause",
         Effect::Continue { .. } => "effect Continue",
         Effect::Term { .. } => "effect Term",
         Effect::Kill { .. } => "effect Kill",

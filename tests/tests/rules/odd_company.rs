@@ -85,7 +85,7 @@ fn k08_no_more_of_an_environment_is_read_than_one_may_have() {
 }
 
 /// Traces the worker's process, whose child it is, from a session of its own.
-const TRACER: &str = r#"
+pub(crate) const TRACER: &str = r#"
 import ctypes, os, time
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]

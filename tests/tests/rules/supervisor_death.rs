@@ -71,7 +71,7 @@ fn info(supervisor: &Supervisor, worker: &str) -> Value {
 }
 
 /// How a process is, in a letter; none if there is none.
-fn state(pid: i32) -> Option<char> {
+pub(crate) fn state(pid: i32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
@@ -177,6 +177,28 @@ fn d07_workers_exit_by_themselves_in_every_state() {
         assert!(supervisor.call(&[worker, "pid"]).is_i64());
     }
     supervisor.no_overlap();
+}
+
+/// The connection of a supervisor that dies is closed a moment before its workers have another parent. Here it is closed
+/// and the supervisor lives, but stands still: so nothing else tells the worker.
+#[test]
+fn d07_a_worker_that_cannot_say_what_has_ended_begins_nothing_more() {
+    let mut supervisor = Supervisor::with_config(ANY_NAME);
+    supervisor.block("a");
+    let pid = supervisor.worker_pid("a");
+    let mut client = supervisor.client();
+    client.submit(Call::new("a", "hang_up", payload(&()))).unwrap();
+    let last = client.submit(Call { wait: true, ..Call::new("a", "who", payload(&())) }).unwrap();
+    client.flush().unwrap();
+    supervisor.until("both were sent ahead", |this| this.ps("a")["pending"] == 2);
+    supervisor.signal(Signal::SIGSTOP);
+    supervisor.let_go();
+    supervisor.until("it has exited", |_| state(pid) == Some('Z'));
+    supervisor.signal(Signal::SIGCONT);
+    let outcome = client.outcome(last).unwrap();
+    let OutcomeBody::Done { result } = outcome else { panic!("it had begun: {outcome:?}") };
+    assert_eq!(result.to_json().unwrap(), json!(["a", 2, 2]), "the next process has executed it");
+    assert_eq!((supervisor.ledger("done"), supervisor.ledger("dead")), (3, 0));
 }
 
 #[test]

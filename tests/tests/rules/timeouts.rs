@@ -115,6 +115,7 @@ fn a_supervisor_that_is_stopped_is_not_waited_for_by_whoever_only_asks() {
         &["dead", "show", "1"],
         &["dead", "requeue", "--all"],
         &["dead", "drop", "1"],
+        &["pause", "a"],
         &["resume", "a"],
         &["reload"],
     ]

@@ -312,7 +312,7 @@ fn a_program_that_cannot_go_on_is_refused_and_all_goes_on() {
     ] {
         supervisor.cli(&["upgrade", "--binary", binary]).fails(1, &[why]);
     }
-    assert_eq!(supervisor.log().matches("no upgrade, all goes on as it was").count(), 4, "{}", supervisor.log());
+    assert_eq!(supervisor.log().matches("no upgrade, all goes on as it was").count(), 5, "{}", supervisor.log());
     assert_eq!(supervisor.call(&["a", "count"]), 2);
     // One that does not answer is waited for only so long, and holds up nobody; there is one at a time.
     let silent = program(&supervisor, "silent", "#!/bin/sh\necho $$ > \"$0.pid\"\nexec sleep 1000\n");
@@ -403,4 +403,20 @@ fn a_recorded_state_is_read() {
         let output = output_of(check.arg("upgrade-check"), &std::fs::read(&file).unwrap()).ok();
         assert!(output.out.starts_with("workhall upgrade-check: workhall "), "{}: {output:?}", file.display());
     }
+}
+
+/// What came before in the same bytes is still being handled when the state is written to ask the new program.
+#[test]
+fn an_upgrade_that_is_asked_for_behind_a_brief_call_is_an_upgrade() {
+    let supervisor = Supervisor::with_config(ANY_NAME);
+    let mut client = supervisor.raw();
+    client
+        .write_all(
+            b"{\"call\":{\"worker\":\"a\",\"method\":\"count\",\"ref\":1,\"brief\":true}}\n{\"upgrade\":{\"ref\":2}}\n",
+        )
+        .unwrap();
+    let mut lines = BufReader::new(client).lines();
+    let mut line = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(line(), json!({"receipt": {"ref": 1, "accepted_all": {"messages": 1}}}));
+    assert_eq!(line()["receipt"]["ref"], 2);
 }

@@ -2,6 +2,7 @@
 
 mod news;
 mod pause;
+mod questions;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -11,8 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::messages::{
-    Address, Call, Dead, DeadShow, Error, FromSupervisor, Info, Kill, Letters, List, Message, News, OutcomeBody,
-    Receipt, ReceiptBody, Ref, Reload, Reply, Request, Status, Until, Upgrade, Wait,
+    Address, Call, Error, FromSupervisor, Kill, Letters, Message, News, OutcomeBody, Receipt, ReceiptBody, Ref, Reply,
+    Request, Until, Wait,
 };
 use crate::sys;
 use crate::wire::{DecodeError, Decoder, EncodeError, Encoding, encode};
@@ -217,76 +218,6 @@ impl<S: Read + AsFd> Client<S> {
         Ok(ticket)
     }
 
-    /// Asks who is there.
-    pub fn list(&mut self) -> Result<ReceiptBody<'static>, ClientError> {
-        self.list_page(None, None)
-    }
-
-    /// The same in pages ([`List`]): at most `limit` workers, those behind the place `after`.
-    pub fn list_page(&mut self, after: Option<u64>, limit: Option<u64>) -> Result<ReceiptBody<'static>, ClientError> {
-        let ticket = self.ticket();
-        self.send(&Request::List(List { reference: Ref::Number(ticket.0), after, limit }))?;
-        self.receipt(ticket)
-    }
-
-    /// Asks for all about one worker.
-    pub fn info(&mut self, worker: Address<'_>) -> Result<ReceiptBody<'static>, ClientError> {
-        let ticket = self.ticket();
-        self.send(&Request::Info(Info { reference: Ref::Number(ticket.0), worker }))?;
-        self.receipt(ticket)
-    }
-
-    /// Asks for the supervisor's own state.
-    pub fn status(&mut self) -> Result<ReceiptBody<'static>, ClientError> {
-        let ticket = self.ticket();
-        self.send(&Request::Status(Status { reference: Ref::Number(ticket.0) }))?;
-        self.receipt(ticket)
-    }
-
-    /// Asks which dead letters there are: of all workers or those of one name, all that one answer holds or the last
-    /// `limit` that died.
-    pub fn dead(&mut self, worker: Option<&str>, limit: Option<u64>) -> Result<ReceiptBody<'static>, ClientError> {
-        let ticket = self.ticket();
-        let (reference, worker) = (Ref::Number(ticket.0), worker.map(Cow::Borrowed));
-        self.send(&Request::Dead(Dead { reference, worker, limit }))?;
-        self.receipt(ticket)
-    }
-
-    /// Asks for one dead letter, with everything.
-    pub fn dead_show(&mut self, message: u64) -> Result<ReceiptBody<'static>, ClientError> {
-        let ticket = self.ticket();
-        self.send(&Request::DeadShow(DeadShow { reference: Ref::Number(ticket.0), message }))?;
-        self.receipt(ticket)
-    }
-
-    /// Posts dead letters again, in the order in which they died, each as a new message to the same name.
-    pub fn requeue(&mut self, which: WhichLetters<'_>) -> Result<ReceiptBody<'static>, ClientError> {
-        let ticket = self.ticket();
-        self.send(&Request::Requeue(which.letters(ticket)))?;
-        self.receipt(ticket)
-    }
-
-    /// Drops dead letters.
-    pub fn dead_drop(&mut self, which: WhichLetters<'_>) -> Result<ReceiptBody<'static>, ClientError> {
-        let ticket = self.ticket();
-        self.send(&Request::DeadDrop(which.letters(ticket)))?;
-        self.receipt(ticket)
-    }
-
-    /// The configuration is read again; with `restart` the processes of changed classes make place for new ones.
-    pub fn reload(&mut self, restart: bool) -> Result<ReceiptBody<'static>, ClientError> {
-        let ticket = self.ticket();
-        self.send(&Request::Reload(Reload { reference: Ref::Number(ticket.0), restart }))?;
-        self.receipt(ticket)
-    }
-
-    /// The supervisor becomes another program: that at this absolute path, or the one that it was started from.
-    pub fn upgrade(&mut self, binary: Option<&str>) -> Result<ReceiptBody<'static>, ClientError> {
-        let ticket = self.ticket();
-        self.send(&Request::Upgrade(Upgrade { reference: Ref::Number(ticket.0), binary: binary.map(Cow::Borrowed) }))?;
-        self.receipt(ticket)
-    }
-
     /// Waits for the receipt of a request. It can be taken once, and not after the outcome.
     pub fn receipt(&mut self, ticket: Ticket) -> Result<ReceiptBody<'static>, ClientError> {
         loop {
@@ -313,6 +244,26 @@ impl<S: Read + AsFd> Client<S> {
                 Some(_) => {
                     return self.receipt(ticket).and_then(|receipt| Err(ClientError::NoOutcome(receipt)));
                 }
+            }
+            self.flush()?;
+            self.read_one()?;
+        }
+    }
+
+    /// Whether [`Client::outcome`] would return at once: the outcome was read, or a receipt that says there is none.
+    pub fn has_outcome(&self, ticket: Ticket) -> bool {
+        let goes_on = |receipt: &_| {
+            matches!(receipt, Ok(ReceiptBody::Accepted(_) | ReceiptBody::Killed { .. } | ReceiptBody::Waiting {}))
+        };
+        self.outcomes.contains_key(&ticket.0) || self.receipts.get(&ticket.0).is_some_and(|receipt| !goes_on(receipt))
+    }
+
+    /// Waits until [`Client::has_outcome`] holds for one of these requests, and says for which: the first of them, if
+    /// for several.
+    pub fn first_outcome(&mut self, tickets: &[Ticket]) -> Result<Ticket, ClientError> {
+        loop {
+            if let Some(ticket) = tickets.iter().find(|ticket| self.has_outcome(**ticket)) {
+                return Ok(*ticket);
             }
             self.flush()?;
             self.read_one()?;
@@ -489,7 +440,7 @@ fn number(reference: &Ref) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::args::Payload;
-    use crate::messages::{Accepted, DeadReason, Ignored, Outcome, Receipt, Refusal, ToSupervisor};
+    use crate::messages::{Accepted, DeadReason, Ignored, List, Outcome, Receipt, Refusal, ToSupervisor};
     use std::io::Write as _;
     use std::thread;
     use std::time::Duration;

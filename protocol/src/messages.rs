@@ -459,8 +459,9 @@ pub struct Wait<'a> {
     pub until: Until,
 }
 
-/// Asks which dead letters there are; answered by a receipt with a report.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+/// Asks which dead letters there are; answered by a receipt with a report. In pages, where there may be many, from the
+/// last that died to the first.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Serialize, Deserialize)]
 pub struct Dead<'a> {
     /// For the receipt.
     #[serde(rename = "ref")]
@@ -471,6 +472,23 @@ pub struct Dead<'a> {
     /// Only so many, those that died last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// Only those that stand before this place (`at` in their row). A frame may end before it: then it is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+}
+
+impl<'de, Context> BorrowDecode<'de, Context> for Dead<'de> {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let reference = Ref::borrow_decode(decoder)?;
+        let worker = BorrowDecode::borrow_decode(decoder)?;
+        let limit = BorrowDecode::borrow_decode(decoder)?;
+        // It came later than the others: who does not know of it is still understood.
+        let before = match BorrowDecode::borrow_decode(decoder) {
+            Err(DecodeError::UnexpectedEnd { .. }) => None,
+            other => other?,
+        };
+        Ok(Dead { reference, worker, limit, before })
+    }
 }
 
 /// Asks for one dead letter; answered by a receipt `letter`, or ignored.
@@ -1148,8 +1166,8 @@ mod tests {
             worker: worker.map(Cow::Borrowed),
             all,
         };
-        let dead = |worker: Option<&'static str>, limit| {
-            Request::Dead(Dead { reference: Ref::Number(1), worker: worker.map(Cow::Borrowed), limit })
+        let dead = |worker: Option<&'static str>, limit, before| {
+            Request::Dead(Dead { reference: Ref::Number(1), worker: worker.map(Cow::Borrowed), limit, before })
         };
         let kill = |worker| Kill { worker, ..Kill::default() };
         let full_kill = Kill {
@@ -1189,8 +1207,9 @@ mod tests {
                 Request::Wait(Wait { reference: one.clone(), worker: "é\n".into(), until: Until::Gone }),
                 r#"{"wait":{"ref":1,"worker":"é\n","until":"gone"}}"#,
             ),
-            (dead(None, None), r#"{"dead":{"ref":1}}"#),
-            (dead(Some("a"), Some(5)), r#"{"dead":{"ref":1,"worker":"a","limit":5}}"#),
+            (dead(None, None, None), r#"{"dead":{"ref":1}}"#),
+            (dead(Some("a"), Some(5), None), r#"{"dead":{"ref":1,"worker":"a","limit":5}}"#),
+            (dead(None, None, Some(4)), r#"{"dead":{"ref":1,"before":4}}"#),
             (
                 Request::DeadShow(DeadShow { reference: one.clone(), message: 12 }),
                 r#"{"dead_show":{"ref":1,"message":12}}"#,

@@ -612,6 +612,14 @@ mod tests {
         assert_eq!(heard::<FromSupervisor>(&[line, b"\n".as_slice()].concat()), [reached]);
     }
 
+    /// As it was spoken before there were pages.
+    #[test]
+    fn dead_may_end_before_its_last_field() {
+        let short = heard::<ToSupervisor>(&frame(10, &[0, 1, 0, 1, 5]));
+        assert_eq!(short, ["Dead(Dead { reference: Number(1), worker: None, limit: Some(5), before: None })"]);
+        assert!(heard::<ToSupervisor>(&frame(10, &[0, 1, 0]))[0].starts_with("message: "));
+    }
+
     #[test]
     fn a_ref_has_a_longest_text() {
         for (bytes, fits) in [(REF_BYTES_MAX, true), (REF_BYTES_MAX + 1, false), (1 << 20, false)] {

@@ -88,7 +88,7 @@ impl EventLoop {
                 self.core.handle(now, Event::SpawnFailed { process: key, stage, detail: detail.into() });
             }
             Err(Unstarted::Held(detail)) => {
-                self.read_earlier(key);
+                self.look_after_earlier(key);
                 self.core.handle(now, Event::Held { process: key, detail: detail.into() });
             }
         }

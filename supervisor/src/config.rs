@@ -398,7 +398,7 @@ impl SupervisorFile {
             file: source.file.clone(),
             texts: Vec::new(),
             from: BTreeMap::new(),
-            socket: self.socket.as_ref().map(|socket| base.join(socket)),
+            socket: self.socket_path(base)?,
             shutdown_grace: self.shutdown_grace,
             limits: Limits {
                 message_bytes: self.message_bytes,
@@ -596,7 +596,7 @@ mod tests {
             ("[class.a]\nexec = ['x']\nmailbix = 1", &["w.toml:3:1", "mailbix", "mailbox"][..]),
             ("[supervisor]\nshutdown_grace = 5", &["w.toml:2:18", "string"]),
             ("[supervisor]\nshutdown_grace = 'soon'", &["w.toml:2:18", "soon", "250ms"]),
-            ("[class.a]\nexec = 'x'", &["w.toml:2:8", "sequence"]),
+            ("[class.a]\nexec = 'x'", &["w.toml:2:8", "a list, like"]),
             ("[class.a]\nexec = ['x']\nmailbox = { messages = 0 }", &["w.toml:3:", "at least 1"]),
             ("[class.a]\nexec = ['x']\nmailbox = { bytes = '3 potatoes' }", &["w.toml:3:", "16MiB"]),
             ("[class.a]\nexec = ['x']\non_crash = 'again'", &["w.toml:3:12", "again", "retry", "drop"]),

@@ -55,6 +55,10 @@ impl EventLoop {
         let (limit, totals) = (self.core.limits().0, self.core.dead_totals());
         let matching = self.core.dead_letters(which).count();
         let shown = dead.limit.map_or(ROWS_MAX, |limit| usize::try_from(limit).unwrap_or(ROWS_MAX)).min(ROWS_MAX);
+        let stands_before = |letter: &&DeadLetter| dead.before.is_none_or(|before| letter.place() < before);
+        let page = self.core.dead_letters(which).rev().filter(stands_before).take(shown);
+        let mut letters: Vec<DeadRow> = page.map(|letter| DeadRow::new(letter, now)).collect();
+        letters.reverse();
         let report = DeadReport {
             messages: totals.messages,
             bytes: totals.bytes,
@@ -62,12 +66,7 @@ impl EventLoop {
             messages_max: limit.dead_messages,
             bytes_max: limit.dead_bytes,
             matching: matching as u64,
-            letters: self
-                .core
-                .dead_letters(which)
-                .skip(matching.saturating_sub(shown))
-                .map(|letter| DeadRow::new(letter, now))
-                .collect(),
+            letters,
         };
         self.report(index, dead.reference, &report);
     }

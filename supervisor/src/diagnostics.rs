@@ -22,6 +22,12 @@ pub fn say(message: impl Display) {
     });
 }
 
+/// Without the characters to which terminals listen, in a text of lines that quotes somebody.
+pub fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(shown).collect()
+}
+
 /// Passes on whole lines that others have said. Many at once are taken or lost together.
 pub fn pass_on(text: &str, lines: u64) {
     UNWAITING.with_borrow_mut(|unwaiting| match unwaiting {

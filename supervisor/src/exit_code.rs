@@ -1,10 +1,11 @@
 //! The exit statuses of the command line. People script against them.
 
 /// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
     /// Done; also what the rules ignore.
+    #[default]
     Done = 0,
     /// The method failed, or an unexpected error.
     Failed = 1,

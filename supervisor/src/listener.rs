@@ -1,8 +1,9 @@
 //! New clients: who is let in, and what is said to the others.
 //!
 //! The last connections are kept for root and the supervisor's own user, and no other user gets all of the
-//! rest: so an operator always gets in, whatever others do. Who is turned away is told why; who waits for a
-//! place is one of those for whom places are kept.
+//! rest: so an operator always gets in, whatever others do. A few beyond the limit of all are for programs of
+//! these two that have no connection yet: so an operator gets in too where their own programs have used up all
+//! the others. Who is turned away is told why. Only while the system has no descriptor does anybody wait.
 
 use workhall_protocol::messages::{Error, Reply};
 use workhall_protocol::wire::{Encoding, encode};
@@ -21,6 +22,9 @@ const ACCEPT_REST: std::time::Duration = std::time::Duration::from_millis(500);
 /// So many connections are kept for root and the supervisor's own user: an operator with a few terminals. Of
 /// very few connections it is half.
 const RESERVED_CONNECTIONS: usize = 16;
+/// So many more than all are for processes of these two that have none: the command line of an operator, while
+/// one of their programs has used up what was kept.
+const CONNECTIONS_BEYOND_ALL: usize = 4;
 /// The part of all connections that one user may have, unless the configuration says how many.
 const PART_OF_ONE_USER: usize = 4;
 
@@ -34,9 +38,6 @@ impl EventLoop {
             // Found ready in the same wake-up that has paused it.
             if !self.accepting {
                 return Ok(());
-            }
-            if self.clients >= self.config.connections {
-                return self.pause_accepting();
             }
             match sys::accept(&self.listener) {
                 Ok(Some(stream)) => self.admit(stream),
@@ -64,7 +65,7 @@ impl EventLoop {
 
     fn check_connections(&self, creds: Creds) -> Result<(), String> {
         if is_master(self.own.uid, creds) {
-            return Ok(());
+            return self.check_all_connections(creds);
         }
         let (uid, (per_user, open_to_all)) = (creds.uid, self.connection_limits());
         if self.accounts.connections(Account::of_user(uid)) >= per_user {
@@ -77,6 +78,21 @@ impl EventLoop {
             false => Err(format!(
                 "there are {} connections, and the last ones are kept for the supervisor's own user \
                  (`max_connections` in [supervisor])",
+                self.clients
+            )),
+        }
+    }
+
+    /// What bounds root and the own user.
+    fn check_all_connections(&self, creds: Creds) -> Result<(), String> {
+        let all = self.config.connections;
+        // Looked at only while there is such a place: a program that tries again and again costs little.
+        let has_none =
+            || self.connections.iter().all(|(_, it)| !it.peer.is_client() || it.peer.creds().pid != creds.pid);
+        match self.clients < all || self.clients < all.saturating_add(CONNECTIONS_BEYOND_ALL) && has_none() {
+            true => Ok(()),
+            false => Err(format!(
+                "there are {} connections, and {all} are the limit of all (`max_connections` in [supervisor])",
                 self.clients
             )),
         }
@@ -114,7 +130,7 @@ impl EventLoop {
 
     pub(crate) fn resume_accepting(&mut self) -> std::io::Result<()> {
         let left_to_the_next = self.stopping && self.adopted;
-        if !self.accepting && !left_to_the_next && self.clients < self.config.connections {
+        if !self.accepting && !left_to_the_next {
             self.accepting = true;
             self.poller.modify(&self.listener, Token::Listener.pack(), READ)?;
         }

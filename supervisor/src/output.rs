@@ -23,6 +23,7 @@ use workhall_core::ProcessKey;
 use crate::clock::Clock;
 use crate::event_loop::EventLoop;
 use crate::journal::{Line, Splitter, Stream};
+use crate::process_tree::is_stopped;
 use crate::sys::{self, Interest};
 use crate::token::{SERIAL_MASK, Token};
 
@@ -138,11 +139,14 @@ impl EventLoop {
         }
     }
 
-    /// Reads what a process of an earlier supervisor writes that keeps this name: in a full pipe it would wait for ever,
-    /// and the name with it.
-    pub(crate) fn read_earlier(&mut self, key: ProcessKey) {
+    /// Sees that a process of an earlier supervisor that keeps this name comes to its end: reads what it writes, because in
+    /// a full pipe it would wait for ever, and the name with it; and one that is stopped is continued.
+    pub(crate) fn look_after_earlier(&mut self, key: ProcessKey) {
         let (Some(name), Some(policy)) = (self.core.name(key), self.core.policy(key)) else { return };
         let Some(pid) = self.names.noted(name) else { return };
+        if is_stopped(pid) {
+            sys::resume(pid);
+        }
         for (stream, number) in Stream::BOTH.into_iter().zip([1, 2]) {
             let Some(mut pipe) = sys::open_pipe_of(pid, number) else { continue };
             let (mut splitter, mut room, mut lines) = (Splitter::default(), [0; READ_BYTES], Vec::new());

@@ -282,6 +282,11 @@ pub fn kill_all_but(inherited: &Inherited) -> io::Result<usize> {
     Ok(left)
 }
 
+/// Whether a process is stopped by a signal.
+pub fn is_stopped(pid: i32) -> bool {
+    Stat::read(pid).is_some_and(|stat| stat.stopped)
+}
+
 /// Whether the kernel tells who the children of a process are.
 pub fn check_kernel() -> io::Result<()> {
     let pid = std::process::id();
@@ -351,6 +356,8 @@ fn children(pid: i32) -> io::Result<Vec<i32>> {
 /// What /proc/PID/stat says.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
+    /// It was stopped by a signal.
+    stopped: bool,
     group: i32,
     session: i32,
     /// In clock ticks since the machine's start.
@@ -383,7 +390,8 @@ impl Stat {
             (Some(begin), Some(end)) if begin == end && begin > 0 => Environ::Empty,
             _ => Environ::Unknown,
         };
-        Some(Stat { group: field(5)? as i32, session: field(6)? as i32, started: field(22)?, environ })
+        let stopped = fields.first() == Some(&"T");
+        Some(Stat { stopped, group: field(5)? as i32, session: field(6)? as i32, started: field(22)?, environ })
     }
 }
 
@@ -394,7 +402,7 @@ mod tests {
     #[test]
     fn the_stat_line_is_read_from_behind_the_name() {
         let line = "77 (a) b (c) S 1 70 60 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 0 0";
-        let stat = |environ| Some(Stat { group: 70, session: 60, started: 12345, environ });
+        let stat = |environ| Some(Stat { stopped: false, group: 70, session: 60, started: 12345, environ });
         assert_eq!(Stat::parse(line.as_bytes()), stat(Environ::Unknown));
         let cut_name = [b"77 (gr\xc3".as_slice(), &line.as_bytes()[11..]].concat();
         assert_eq!(Stat::parse(&cut_name), stat(Environ::Unknown), "a name need not be text");
@@ -402,6 +410,7 @@ mod tests {
             let line = format!("{line} {} {begin} {end} 0", ["0"; 25].join(" "));
             assert_eq!(Stat::parse(line.as_bytes()), stat(environ), "{line}");
         }
+        assert!(Stat::parse(line.replace(" S ", " T ").as_bytes()).unwrap().stopped);
         assert_eq!(Stat::parse(b"77 (a"), None);
         let own = Stat::read(std::process::id() as i32).unwrap();
         assert!(own.started > 0 && own.group > 0);

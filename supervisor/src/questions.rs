@@ -9,7 +9,7 @@ use workhall_protocol::ids::Target;
 use workhall_protocol::messages::{self, ReceiptBody, Ref, Reply};
 use workhall_protocol::terms::{Ignored, Refusal};
 
-use crate::access::Wish;
+use crate::access::{Wish, is_master};
 use crate::cgroup::Group;
 use crate::clock::Clock;
 use crate::config::Class;
@@ -184,6 +184,10 @@ impl EventLoop {
             uid: peer.creds().uid,
             gid: peer.creds().gid,
             connections: self.accounts.connections(peer.account()) as u64,
+            connections_max: Some(match is_master(self.own.uid, peer.creds()) {
+                true => self.config.connections,
+                false => self.connection_limits().0,
+            } as u64),
             may_kill: may(Wish::Kill),
             may_administer: may(Wish::Admin),
         }

@@ -80,9 +80,6 @@ impl EventLoop {
         self.accounts.set_bounds(config.unread_bytes, config.unfinished_bytes);
         let not_as_wanted = self.journal.renew(&config.journal);
         self.config = config;
-        if self.resume_accepting().is_err() {
-            self.accept_later();
-        }
         Ok(ReloadReport {
             config: self.config.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default(),
             added,

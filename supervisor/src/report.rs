@@ -231,6 +231,9 @@ pub struct AskerReport {
     pub gid: u32,
     /// How many connections they have.
     pub connections: u64,
+    /// How many they may have: root and the own user all. None from an earlier supervisor.
+    #[serde(default)]
+    pub connections_max: Option<u64>,
     /// Whether they may kill.
     pub may_kill: bool,
     /// Whether they may administer.
@@ -321,6 +324,9 @@ pub struct DeadReport {
 /// One dead letter, without its arguments.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeadRow {
+    /// Its place: those that died before have smaller ones. None from an earlier supervisor.
+    #[serde(default)]
+    pub at: Option<u64>,
     /// Its message.
     pub message: u64,
     /// The worker it was for.
@@ -454,6 +460,7 @@ impl DeadRow {
     pub fn new(letter: &DeadLetter, now: Instant) -> DeadRow {
         let message = &letter.message;
         DeadRow {
+            at: Some(letter.place()),
             message: message.id.0,
             worker: letter.worker.name.to_string(),
             number: letter.worker.number.0,

@@ -562,6 +562,14 @@ impl Supervisor {
         ))
     }
 
+    /// The control group of a life, as `2.1` for the first of number 2. What follows in its name stands for the worker's.
+    pub fn group_of(&self, life: &str) -> PathBuf {
+        let groups = fs::read_dir(self.cgroups()).unwrap().map(|entry| entry.unwrap().path());
+        let is_its = |name: &str| name.strip_prefix(life).is_some_and(|rest| rest.starts_with('.'));
+        let mut groups = groups.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_its));
+        groups.next().unwrap_or_else(|| panic!("no group of {life} in {}", self.cgroups().display()))
+    }
+
     /// The directory of this supervisor's control groups.
     pub fn cgroups(&self) -> PathBuf {
         own_cgroup().join(format!("workhall-{}", self.pid()))

@@ -142,6 +142,11 @@ impl DeadLetter {
         DeadLetter { message, worker, generation, reason, exit, may_have_run, died, order: 0 }
     }
 
+    /// Its place: those that died before have smaller ones.
+    pub fn place(&self) -> u64 {
+        self.order
+    }
+
     pub(crate) fn is_meant(&self, which: Letters<'_>) -> bool {
         match which {
             Letters::All => true,

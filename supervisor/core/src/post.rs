@@ -212,9 +212,10 @@ impl Core {
                 self.check_room(0, 0, &policy, method, call)?;
                 self.check_places(self.find_name(name).is_none(), call)?;
                 if self.workers.len() >= self.limits.workers as usize {
-                    let limit = self.limits.workers;
-                    let detail =
-                        format!("there are {limit} workers, which is the limit (`max_workers` in [supervisor])");
+                    let (workers, limit) = (self.workers.len(), self.limits.workers);
+                    let detail = format!(
+                        "there are {workers} workers, and the limit is {limit} (`max_workers` in [supervisor])"
+                    );
                     return Err(Refused::new(Refusal::MailboxFull, detail));
                 }
                 let name = WorkerName::new(name).expect("was checked above");
@@ -340,8 +341,9 @@ impl Core {
             return Err(Refused::new(Refusal::TooLarge, detail));
         }
         if messages >= policy.mailbox_messages {
+            let limit = policy.mailbox_messages;
             return full(format!(
-                "{messages} messages wait for `{target}`, which is the limit (`mailbox.messages` of class `{class}`)"
+                "{messages} messages wait for `{target}`, and the limit is {limit} (`mailbox.messages` of class `{class}`)"
             ));
         }
         if charged + charge > policy.mailbox_bytes {
@@ -353,9 +355,9 @@ impl Core {
         }
         let own = self.accounts.of(call.account);
         if own.messages >= limits.sender_messages {
-            let messages = own.messages;
+            let (messages, limit) = (own.messages, limits.sender_messages);
             return full(format!(
-                "{messages} messages of the same sender wait, which is the limit (`sender_messages` in [supervisor])"
+                "{messages} messages of the same sender wait, and the limit is {limit} (`sender_messages` in [supervisor])"
             ));
         }
         if own.bytes + charge > limits.sender_bytes {
@@ -367,8 +369,9 @@ impl Core {
         }
         let all = self.ledger.pending + self.ledger.running;
         if all >= limits.total_messages {
+            let limit = limits.total_messages;
             return full(format!(
-                "{all} messages wait for all workers, which is the limit (`total_messages` in [supervisor])"
+                "{all} messages wait for all workers, and the limit is {limit} (`total_messages` in [supervisor])"
             ));
         }
         if self.total_bytes + charge > limits.total_bytes {
@@ -390,9 +393,8 @@ impl Core {
             return Ok(());
         }
         let detail = format!(
-            "`{}` needs a process, and {limit} are there or about to be, which is the limit (`max_processes` in \
-             [supervisor])",
-            call.target
+            "`{}` needs a process, and {} are there or about to be; the limit is {limit} (`max_processes` in [supervisor])",
+            call.target, self.places
         );
         Err(Refused::new(Refusal::MailboxFull, detail))
     }

@@ -14,7 +14,7 @@ use workhall_protocol::messages::{Call as CallMessage, OutcomeBody, ReceiptBody,
 use workhall_protocol::terms::{Ignored, Refusal};
 
 use super::connect::{Connection, connect, refused};
-use super::output::{Out, ran, safe, word};
+use super::output::{Out, counted, ran, safe, word};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 use crate::config::UNREAD_BYTES_DEFAULT;
 use crate::diagnostics::say;
@@ -70,7 +70,7 @@ pub struct Call {
     /// It enters the mailbox after this long
     #[arg(long = "in", value_name = "DURATION", value_parser = parse_duration)]
     after: Option<Duration>,
-    /// Print the receipt, or with --wait the outcome, as JSON
+    /// Print the receipt, or with --wait the outcome, as JSON; with --lines one line of it per message
     #[arg(long)]
     json: bool,
 }
@@ -186,7 +186,8 @@ impl Call {
                 not_executed(format!("discarded by kill: {}", ran(*may_have_run)))
             }
             OutcomeBody::Expired { may_have_run } => {
-                not_executed(format!("expired before it was started: {}", ran(*may_have_run)))
+                let before = if *may_have_run { "tried again" } else { "started" };
+                not_executed(format!("expired before it was {before}: {}", ran(*may_have_run)))
             }
             OutcomeBody::Dead { reason, exit, may_have_run } => {
                 let exit = exit.map(|exit| format!(" ({exit})")).unwrap_or_default();
@@ -217,22 +218,45 @@ impl Call {
         progress: &ProgressBar,
         out: &mut Out,
     ) -> Result<(u64, ExitCode), Failure> {
+        let mut posting = Posting::default();
+        let end = self.post_all(connection, &mut posting, progress, out);
+        let posted = posting.posted;
+        match end {
+            Ok(None) => Ok((posted, posting.worst)),
+            Ok(Some(Failure { code, message })) => {
+                let before = counted(posted, "line before it was", "lines before it were");
+                Err(Failure::new(code, format!("{message}; {before} posted")))
+            }
+            Err(failure) => Err(self.broken_off(connection, posting, failure, out)),
+        }
+    }
+
+    /// Posts line after line. Returns what is wrong with the first that could not be posted, when the outcomes of all
+    /// before it have come.
+    fn post_all(
+        &self,
+        connection: &mut Connection,
+        posting: &mut Posting,
+        progress: &ProgressBar,
+        out: &mut Out,
+    ) -> Result<Option<Failure>, Failure> {
         // Unlike stdin's own, this buffer says whether the next line is there already.
         let mut lines = BufReader::with_capacity(LINES_BUFFER_BYTES, io::stdin().lock());
-        let mut sent: VecDeque<Line> = VecDeque::new();
-        let mut outcomes: VecDeque<Ticket> = VecDeque::new();
         let ahead = if self.wait { LINES_AHEAD_WAITING } else { LINES_AHEAD };
-        let (mut number, mut posted, mut worst) = (0, 0, ExitCode::Done);
-        let mut end: Option<Result<(), Failure>> = None;
+        let mut number = 0;
+        let mut end: Option<Option<Failure>> = None;
         loop {
             connection.check_time()?;
             // Before a read that may have to wait, all that was sent is seen to its end: so what comes slowly
             // is posted line by line.
-            while end.is_none() && sent.len() < ahead && (sent.is_empty() || lines.buffer().contains(&b'\n')) {
+            while end.is_none()
+                && posting.sent.len() < ahead
+                && (posting.sent.is_empty() || lines.buffer().contains(&b'\n'))
+            {
                 let mut text = Vec::new();
                 let bytes = lines.read_until(b'\n', &mut text)?;
                 if bytes == 0 {
-                    end = Some(Ok(()));
+                    end = Some(None);
                     break;
                 }
                 number += 1;
@@ -246,83 +270,145 @@ impl Call {
                     Err(error) => Err(Failure::new(error.code, format!("line {number}: {}", error.message))),
                 });
                 match line {
-                    Ok(line) => sent.push_back(line),
-                    Err(failure) => end = Some(Err(failure)),
+                    Ok(line) => posting.sent.push_back(line),
+                    Err(failure) => end = Some(Some(failure)),
                 }
             }
-            let Some(line) = sent.pop_front() else { break };
+            let Some(line) = posting.sent.front() else { break };
             let receipt = connection.receipt(line.ticket)?;
+            let Some(line) = posting.sent.pop_front() else { break };
             if let ReceiptBody::Refused { reason: Refusal::MailboxFull, .. } = receipt
                 && line.refusals < REFUSALS_IN_A_ROW_MAX
             {
-                self.send_again(connection, line, &mut sent, out)?;
+                self.send_again(connection, line, posting, out)?;
                 continue;
             }
             if let Err(Failure { code, message }) = self.show_receipt(&receipt, self.wait, out) {
-                end = Some(Err(Failure::new(code, format!("line {}: {message}", line.number))));
+                end = Some(Some(Failure::new(code, format!("line {}: {message}", line.number))));
                 // Those behind it in the chain were refused with it.
-                sent.clear();
+                posting.sent.clear();
             }
-            posted += u64::from(matches!(receipt, ReceiptBody::Accepted(_)));
-            if self.wait && matches!(receipt, ReceiptBody::Accepted(_)) {
-                outcomes.push_back(line.ticket);
+            posting.took(&line, &receipt, self.wait);
+            while posting.outcomes.len() > if posting.sent.is_empty() { 0 } else { ahead } {
+                let Some(ticket) = posting.outcomes.front() else { break };
+                let outcome = connection.ask(|client| client.outcome(*ticket))?;
+                self.line_outcome(&outcome, posting, out)?;
             }
-            while outcomes.len() > if sent.is_empty() { 0 } else { ahead } {
-                let Some(ticket) = outcomes.pop_front() else { break };
-                worst = self.line_outcome(connection, ticket, worst, out)?;
-            }
+            self.show_known(connection, posting, out)?;
             progress.inc(line.bytes);
-            progress.set_message(format!("{posted} posted"));
+            progress.set_message(format!("{} posted", posting.posted));
         }
-        match end {
-            Some(Err(Failure { code, message })) => {
-                Err(Failure::new(code, format!("{message}; {posted} lines before it were posted")))
-            }
-            _ => Ok((posted, worst)),
-        }
+        Ok(end.flatten())
     }
 
     /// A full mailbox has refused a line, and with it all that were sent behind it: waits for room and
-    /// sends them again, in their order.
+    /// sends them again, in their order. What becomes of those that are posted is shown meanwhile.
     fn send_again(
         &self,
         connection: &mut Connection,
-        line: Line,
-        sent: &mut VecDeque<Line>,
+        mut line: Line,
+        posting: &mut Posting,
         out: &mut Out,
     ) -> Result<(), Failure> {
-        for behind in sent.iter() {
+        line.refusals += 1;
+        posting.refused.push_back(line);
+        while let Some(behind) = posting.sent.front() {
             connection.receipt(behind.ticket)?;
+            posting.refused.extend(posting.sent.pop_front().map(|line| Line { refusals: 0, ..line }));
         }
         let room = connection.ask(|client| client.wait(self.worker.address(), Until::Room))?;
+        while let Some(next) = posting.outcomes.front()
+            && connection.ask(|client| client.first_outcome(&[*next, room]))? == *next
+        {
+            let outcome = connection.ask(|client| client.outcome(*next))?;
+            self.line_outcome(&outcome, posting, out)?;
+        }
         connection.ask(|client| client.outcome(room))?;
-        let behind: Vec<Line> = sent.drain(..).collect();
-        let refusals = line.refusals + 1;
-        for (at, mut line) in std::iter::once(line).chain(behind).enumerate() {
+        while let Some(line) = posting.refused.front() {
             // The first begins a new chain.
-            line.ticket = self.submit(connection, line.args.clone(), at > 0, out)?;
-            line.refusals = if at == 0 { refusals } else { 0 };
-            sent.push_back(line);
+            let ticket = self.submit(connection, line.args.clone(), !posting.sent.is_empty(), out)?;
+            posting.sent.extend(posting.refused.pop_front().map(|line| Line { ticket, ..line }));
         }
         Ok(())
     }
 
-    /// Shows one outcome; those that went wrong do not stop the others.
-    fn line_outcome(
-        &self,
-        connection: &mut Connection,
-        ticket: Ticket,
-        worst: ExitCode,
-        out: &mut Out,
-    ) -> Result<ExitCode, Failure> {
-        let outcome = connection.ask(|client| client.outcome(ticket))?;
-        match self.show_outcome(&outcome, out) {
-            Ok(_) => Ok(worst),
+    /// Shows the outcome of the first line of which none was shown; those that went wrong do not stop the others.
+    fn line_outcome(&self, outcome: &OutcomeBody<'_>, posting: &mut Posting, out: &mut Out) -> Result<(), Failure> {
+        posting.outcomes.pop_front();
+        match self.show_outcome(outcome, out) {
+            Ok(_) => Ok(()),
             Err(failure) if matches!(failure.code, ExitCode::Failed | ExitCode::NotExecuted) => {
                 say(&failure.message);
-                Ok(if worst == ExitCode::NotExecuted { worst } else { failure.code })
+                if posting.worst != ExitCode::NotExecuted {
+                    posting.worst = failure.code;
+                }
+                Ok(())
             }
             Err(failure) => Err(failure),
+        }
+    }
+
+    /// Shows the outcomes that have come already, in the order of the lines.
+    fn show_known(&self, connection: &mut Connection, posting: &mut Posting, out: &mut Out) -> Result<(), Failure> {
+        while let Some(next) = posting.outcomes.front()
+            && let Some(outcome) = connection.known_outcome(*next)?
+        {
+            self.line_outcome(&outcome, posting, out)?;
+        }
+        Ok(())
+    }
+
+    /// The time ran out, or the supervisor is gone: shows what has come, and says which lines were posted.
+    fn broken_off(
+        &self,
+        connection: &mut Connection,
+        mut posting: Posting,
+        Failure { code, mut message }: Failure,
+        out: &mut Out,
+    ) -> Failure {
+        let mut unknown = false;
+        while let Some(line) = posting.sent.pop_front() {
+            match connection.receipt(line.ticket) {
+                Ok(receipt @ ReceiptBody::Accepted(_)) => posting.took(&line, &receipt, self.wait),
+                result => {
+                    unknown = result.is_err();
+                    posting.sent.push_front(line);
+                    break;
+                }
+            }
+        }
+        if let Err(failure) = self.show_known(connection, &mut posting, out) {
+            say(&failure.message);
+        }
+        message += &format!("; {} posted", counted(posting.posted, "line was", "lines were"));
+        if let Some(Line { number, .. }) = posting.sent.front().or(posting.refused.front()) {
+            message += &match unknown {
+                false => format!(", line {number} and those behind it were not"),
+                true => format!("; whether line {number} and those behind it were is not known"),
+            };
+        }
+        Failure::new(code, message)
+    }
+}
+
+/// How far the lines have come.
+#[derive(Default)]
+struct Posting {
+    /// On their way: the receipt has not been taken.
+    sent: VecDeque<Line>,
+    /// Refused by a full mailbox, to be sent again.
+    refused: VecDeque<Line>,
+    /// Posted, the outcome was not shown.
+    outcomes: VecDeque<Ticket>,
+    posted: u64,
+    worst: ExitCode,
+}
+
+impl Posting {
+    fn took(&mut self, line: &Line, receipt: &ReceiptBody<'_>, wait: bool) {
+        if matches!(receipt, ReceiptBody::Accepted(_)) {
+            self.posted += 1;
+            self.outcomes.extend(wait.then_some(line.ticket));
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::connect::check_socket_path;
 use super::output::Out;
 use super::{ExitCode, Failure};
 use crate::config::Config;
@@ -27,11 +26,6 @@ impl Check {
             return Err(Failure::usage(format!(
                 "{file} has no classes, and names no `workers` and no `include`: there is nothing to serve"
             )));
-        }
-        if let Some(socket) = &config.socket {
-            check_socket_path(socket).map_err(|failure| {
-                Failure::usage(format!("{}: `socket` in [supervisor]: {}", self.file.display(), failure.message))
-            })?;
         }
         let mut warnings = config.warnings();
         warnings.extend(config.not_enforced(crate::cgroup::why_not_offered));

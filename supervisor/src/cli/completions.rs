@@ -21,14 +21,28 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// So many workers are looked at; of more names, those that were first are offered.
 const NAMES_MAX: u64 = 10_000;
 
+/// Bash breaks words at colons and at signs, which a name may have: they are put together again, and of what is offered
+/// the part that stands before the last break is left out. Options are offered to who has begun one.
 const BASH: &str = r#"
 _workhall_or_workers() {
     _workhall "$@"
-    local name names
-    mapfile -t names < <("$1" complete-workers -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    local -a words=() names=() kept=()
+    local word last joined= current=${COMP_WORDS[COMP_CWORD]}
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD}"; do
+        if [[ $joined || $word == +([@:]) ]] && ((${#words[@]})); then words[-1]+=$word; else words+=("$word"); fi
+        joined=
+        [[ $word == +([@:]) ]] && joined=yes
+    done
+    last=${words[-1]}
+    mapfile -t names < <("$1" complete-workers -- "${words[@]}" 2>/dev/null)
     if ((${#names[@]})); then
+        [[ $current == +([@:]) ]] || last=${last%"$current"}
         COMPREPLY=()
-        for name in "${names[@]}"; do COMPREPLY+=("$(printf %q "$name")"); done
+        for word in "${names[@]}"; do COMPREPLY+=("$(printf %q "${word#"$last"}")"); done
+    elif [[ $last != -* ]]; then
+        for word in "${COMPREPLY[@]}"; do [[ $word == -* ]] || kept+=("$word"); done
+        COMPREPLY=("${kept[@]}")
+        [[ " ${words[*]} " == *" check "* || " ${words[*]} " == *" man "* ]] || compopt +o default +o bashdefault 2>/dev/null
     fi
 }
 complete -F _workhall_or_workers -o nosort -o bashdefault -o default workhall
@@ -49,6 +63,8 @@ function __fish_workhall_workers
     $words[1] complete-workers -- $words[2..] (commandline -ct) 2>/dev/null
 end
 complete -c workhall -f -a "(__fish_workhall_workers)"
+complete -c workhall -n "__fish_workhall_using_subcommand check" -F
+complete -c workhall -n "__fish_workhall_using_subcommand man" -F
 "#;
 
 /// The completions of a shell.
@@ -58,7 +74,18 @@ pub fn script(shell: Shell, mut command: Command) -> String {
     let text = String::from_utf8_lossy(&text).into_owned();
     match shell {
         Shell::Bash => text + BASH,
-        Shell::Fish => text + FISH,
+        Shell::Fish => {
+            let lines = text.lines().map(|line| {
+                let names_a_worker = line.contains("_using_subcommand dead;") && line.contains(" -l worker ");
+                match line.ends_with(" -r") {
+                    true if names_a_worker => format!("{line} -f -a \"(__fish_workhall_workers)\"\n"),
+                    // A value that is no file.
+                    true => format!("{line} -f\n"),
+                    false => format!("{line}\n"),
+                }
+            });
+            lines.collect::<String>() + FISH
+        }
         Shell::Zsh => {
             let names_a_worker = |line: &str| {
                 ["':worker -- ", "'::worker -- ", "'*::workers -- "].iter().any(|start| line.starts_with(start))
@@ -219,6 +246,8 @@ mod tests {
     fn each_script_asks_for_workers_wherever_one_is_named() {
         let of = |shell| script(shell, super::super::command());
         assert!(of(Shell::Bash).ends_with(BASH) && of(Shell::Fish).ends_with(FISH));
+        // dead requeue, dead drop; where no option is written it is asked for everywhere.
+        assert_eq!(of(Shell::Fish).matches(" -r -f -a \"(__fish_workhall_workers)\"\n").count(), 2);
         let zsh = of(Shell::Zsh);
         assert!(zsh.starts_with("#compdef workhall\n"));
         // call, kill, info, logs, events, wait, pause, resume, dead list, dead requeue, dead drop.

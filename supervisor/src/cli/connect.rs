@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use workhall_protocol::Client;
 use workhall_protocol::client::{ClientError, Ticket};
-use workhall_protocol::messages::ReceiptBody;
+use workhall_protocol::messages::{OutcomeBody, ReceiptBody};
 use workhall_protocol::terms::Refusal;
 
 use super::Failure;
@@ -112,6 +112,14 @@ impl Connection {
         self.ask_within(RECEIPT_TIMEOUT_MIN, |client| client.receipt(ticket))
     }
 
+    /// The outcome of a request that waits for it, if it has come already.
+    pub fn known_outcome(&mut self, ticket: Ticket) -> Result<Option<OutcomeBody<'static>>, Failure> {
+        match self.client.has_outcome(ticket) {
+            true => self.ask(|client| client.outcome(ticket)).map(Some),
+            false => Ok(None),
+        }
+    }
+
     fn ask_within<T>(
         &mut self,
         least: Duration,
@@ -160,7 +168,13 @@ impl Connection {
         &mut self,
         question: impl FnOnce(&mut Client<Stream>) -> Result<ReceiptBody<'static>, ClientError>,
     ) -> Result<Option<serde_json::Value>, Failure> {
-        match self.ask_within(RECEIPT_TIMEOUT_MIN, question)? {
+        let unanswered = |failure: Failure| match failure.code {
+            ExitCode::TimedOut => {
+                Failure::new(ExitCode::TimedOut, "the time ran out before the supervisor has answered (is it stopped?)")
+            }
+            _ => failure,
+        };
+        match self.ask_within(RECEIPT_TIMEOUT_MIN, question).map_err(unanswered)? {
             ReceiptBody::Report(payload) => payload
                 .to_json()
                 .map(Some)

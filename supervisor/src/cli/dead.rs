@@ -1,19 +1,20 @@
 //! `workhall dead`: messages that no process will execute any more.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment};
-use serde_json::json;
+use serde_json::{Value, json};
 use workhall_protocol::client::WhichLetters;
 use workhall_protocol::messages::{Letter, ReceiptBody, Refused, Requeued};
 use workhall_protocol::terms::{DeadReason, Exit};
 
-use super::connect::{connect, refused};
-use super::output::{age, bytes, count, print_line, print_table, printed, ran, safe, table, word};
+use super::connect::{Connection, connect, refused};
+use super::output::{age, bytes, count, counted, print_line, print_table, printed, ran, safe, table, word};
 use super::show::read;
-use super::{ExitCode, Failure, WorkerArgument};
+use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 use crate::diagnostics::say;
-use crate::report::DeadReport;
+use crate::report::{DeadReport, DeadRow};
 
 pub const EXAMPLES: &str = "Examples:
   workhall dead list                          all that are kept, in the order in which they died
@@ -52,6 +53,9 @@ struct List {
     /// Print a JSON array
     #[arg(long)]
     json: bool,
+    /// Give up after this long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -61,6 +65,9 @@ struct Show {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
+    /// Give up after this long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +85,9 @@ struct Which {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
+    /// Give up after this long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -107,19 +117,25 @@ impl Dead {
 impl List {
     fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         check_name(self.worker.as_deref())?;
-        let report = connect(socket, None)?.report(|client| client.dead(self.worker.as_deref(), self.last))?;
-        let mut report = report.unwrap_or_default();
-        if self.json {
-            return printed(print_line(report["letters"].take()));
+        let (report, letters) = self.pages(&mut connect(socket, self.timeout)?)?;
+        let unseen = report.matching.min(self.last.unwrap_or(u64::MAX)).saturating_sub(letters.len() as u64);
+        if unseen > 0 && report.letters.first().is_some_and(|row| row.at.is_none()) {
+            say(format_args!(
+                "{} that died before these are not shown: this supervisor is an earlier one",
+                count(unseen)
+            ));
         }
-        let report: DeadReport = read(report)?;
+        if self.json {
+            return printed(print_line(Value::Array(letters)));
+        }
+        let letters: Vec<DeadRow> = read(Value::Array(letters))?;
         let mut table = table(&["MESSAGE", "WORKER", "NUMBER", "GEN", "METHOD", "BYTES", "REASON", "RAN", "DIED"]);
         for at in [0, 3, 5] {
             if let Some(column) = table.column_mut(at) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        for row in &report.letters {
+        for row in &letters {
             table.add_row([
                 Cell::new(row.message),
                 Cell::new(safe(&row.worker)),
@@ -133,15 +149,11 @@ impl List {
             ]);
         }
         printed(print_table(&table))?;
-        let unseen = report.matching.saturating_sub(report.letters.len() as u64);
-        if unseen > 0 && self.last.is_none_or(|last| last > report.letters.len() as u64) {
-            say(format_args!("{} that died before these are not shown: name a worker", count(unseen)));
-        }
         if report.dropped > 0 {
             say(format_args!(
-                "{} older ones were dropped, because at most {} letters and {} are kept (`dead_letters` in [supervisor])",
-                count(report.dropped),
-                count(report.messages_max),
+                "{} dropped, because at most {} and {} are kept (`dead_letters` in [supervisor])",
+                counted(report.dropped, "older one was", "older ones were"),
+                counted(report.messages_max, "letter", "letters"),
                 bytes(report.bytes_max)
             ));
         }
@@ -149,9 +161,37 @@ impl List {
     }
 }
 
+impl List {
+    /// All rows, or the last so many, in the order in which they died; asked for from the last on, a page after the other.
+    /// With the report that came first.
+    fn pages(&self, connection: &mut Connection) -> Result<(DeadReport, Vec<Value>), Failure> {
+        let (mut first, mut pages, mut rows, mut before) = (None, Vec::new(), 0, None);
+        loop {
+            let left = self.last.map(|last| last - rows);
+            let page = connection.report(|client| client.dead_page(self.worker.as_deref(), before, left))?;
+            let mut page = page.unwrap_or_default();
+            let report: DeadReport = read(page.clone())?;
+            let letters = match page["letters"].take() {
+                Value::Array(letters) => letters,
+                _ => Vec::new(),
+            };
+            rows += letters.len() as u64;
+            // One of an earlier supervisor has no place: it would give the same page again.
+            before = report.letters.first().and_then(|row| row.at);
+            let all = report.matching.min(self.last.unwrap_or(u64::MAX));
+            pages.push(letters);
+            let first = &*first.get_or_insert(report);
+            if before.is_none() || rows >= all {
+                let letters = pages.into_iter().rev().flatten().collect();
+                return Ok((first.clone(), letters));
+            }
+        }
+    }
+}
+
 impl Show {
     fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let letter = match connect(socket, None)?.ask(|client| client.dead_show(self.message))? {
+        let letter = match connect(socket, self.timeout)?.ask(|client| client.dead_show(self.message))? {
             ReceiptBody::Letter(letter) => letter,
             ReceiptBody::Ignored { .. } => return Err(unknown(self.message)),
             other => return Err(unexpected(&other)),
@@ -165,7 +205,7 @@ impl Show {
 
 impl Requeue {
     fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let mut connection = connect(socket, None)?;
+        let mut connection = connect(socket, self.which.timeout)?;
         let mut sum = Requeued::default();
         let mut missing = Vec::new();
         let which = self.which.selection()?;
@@ -201,7 +241,7 @@ impl Requeue {
 
 impl Drop {
     fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let mut connection = connect(socket, None)?;
+        let mut connection = connect(socket, self.which.timeout)?;
         let mut dropped = 0;
         let mut missing = Vec::new();
         for which in self.which.selection()? {

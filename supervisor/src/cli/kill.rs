@@ -1,5 +1,6 @@
 //! `workhall kill`.
 
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -66,7 +67,10 @@ impl Kill {
         }
         let mut connection = connect(socket, self.timeout)?;
         let several = self.workers.len() > 1 || self.workers.iter().any(is_pattern);
-        let targets = self.expand(&mut connection, out)?;
+        let mut targets = self.expand(&mut connection, out)?;
+        // Who is named twice, or by two patterns, is killed once.
+        let mut named = HashSet::new();
+        targets.retain(|target| named.insert(target.to_string()));
         let mut tickets: Vec<(WorkerArgument, Ticket)> = Vec::new();
         for target in targets {
             let kill = KillMessage {

@@ -25,6 +25,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use workhall_protocol::ids::{WorkerName, WorkerNumber};
 use workhall_protocol::messages::Address;
 
+use crate::diagnostics::{printable, say};
 use crate::exit_code::ExitCode;
 
 const EXAMPLES: &str = "Examples:
@@ -156,7 +157,8 @@ pub fn run() -> ExitCode {
         Command::Man(manual) => manual.run(command()),
     };
     result.unwrap_or_else(|failure| {
-        crate::diagnostics::say(&failure.message);
+        // It may quote what was given on the command line, or the name of a file.
+        say(printable(&failure.message));
         failure.code
     })
 }

@@ -52,6 +52,11 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// `1 line was`, `2,000 lines were`: a number and one of two words, and what goes with them.
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
 /// A name as it may be shown on a terminal: control characters cannot be in a name, but a method's or an
 /// error's text may hold anything.
 pub fn safe(text: &str) -> String {
@@ -187,6 +192,10 @@ mod tests {
         {
             assert_eq!(bytes(number), text);
         }
+        assert_eq!(
+            [0, 1, 2_000].map(|n| counted(n, "line was", "lines were")),
+            ["0 lines were", "1 line was", "2,000 lines were"]
+        );
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(count(number), text);
         }

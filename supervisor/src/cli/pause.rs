@@ -1,6 +1,7 @@
 //! `workhall pause` and `resume`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use workhall_protocol::messages::ReceiptBody;
 use workhall_protocol::terms::Ignored;
@@ -8,7 +9,7 @@ use workhall_protocol::terms::Ignored;
 use super::connect::{Connection, connect};
 use super::dead::unexpected;
 use super::output::{print_line, printed};
-use super::{ExitCode, Failure, WorkerArgument};
+use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 
 pub const EXAMPLES: &str = "Examples:
   workhall pause ledger/eu                    its process stops where it is, and is given nothing more
@@ -24,6 +25,9 @@ pub struct Pause {
     /// Print the receipt as JSON
     #[arg(long)]
     json: bool,
+    /// Give up after this long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 }
 
 /// The arguments of `workhall resume`.
@@ -34,13 +38,16 @@ pub struct Resume {
     /// Print the receipt as JSON
     #[arg(long)]
     json: bool,
+    /// Give up after this long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 }
 
 impl Pause {
     /// Stops it.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         self.worker.check()?;
-        let mut connection: Connection = connect(socket, None)?;
+        let mut connection: Connection = connect(socket, self.timeout)?;
         let receipt = connection.ask(|client| client.pause(self.worker.address()))?;
         end(&self.worker, self.json, &receipt, "pause")
     }
@@ -50,7 +57,7 @@ impl Resume {
     /// Ends its pause or backoff.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         self.worker.check()?;
-        let mut connection: Connection = connect(socket, None)?;
+        let mut connection: Connection = connect(socket, self.timeout)?;
         let receipt = connection.ask(|client| client.resume(self.worker.address()))?;
         end(&self.worker, self.json, &receipt, "resume")
     }

@@ -1,6 +1,7 @@
 //! `workhall reload`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 use workhall_protocol::messages::ReceiptBody;
@@ -8,7 +9,7 @@ use workhall_protocol::messages::ReceiptBody;
 use super::connect::{connect, refused};
 use super::output::{Out, safe};
 use super::show::read;
-use super::{ExitCode, Failure};
+use super::{ExitCode, Failure, parse_duration};
 use crate::diagnostics::say;
 use crate::report::ReloadReport;
 
@@ -25,12 +26,15 @@ pub struct Reload {
     /// Print the report as a JSON object
     #[arg(long)]
     json: bool,
+    /// Give up waiting after this long (the reload goes on)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 }
 
 impl Reload {
     /// Has the configuration read again, and prints what has changed.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let receipt = connect(socket, None)?.ask(|client| client.reload(self.restart))?;
+        let receipt = connect(socket, self.timeout)?.ask(|client| client.reload(self.restart))?;
         let report = match receipt {
             ReceiptBody::Report(payload) => payload.to_json().map_err(anyhow::Error::msg)?,
             ReceiptBody::Failed { error } => return Err(not_done(&error)),

@@ -1,6 +1,7 @@
 //! `workhall ps`, `info` and `status`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment};
 use serde::de::DeserializeOwned;
@@ -8,8 +9,8 @@ use serde_json::Value;
 use workhall_protocol::terms::EndedBy;
 
 use super::connect::connect;
-use super::output::{age, bytes, count, print_line, print_table, printed, safe, state, table};
-use super::{ExitCode, Failure, WorkerArgument};
+use super::output::{age, bytes, count, counted, print_line, print_table, printed, safe, state, table};
+use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 use crate::report::{EndingReport, ExitReport, StatusReport, TreeReport, WorkerInfo, WorkerRow};
 
 /// How many senders `status` shows to people, the largest.
@@ -27,6 +28,9 @@ pub struct Ps {
     /// Show only those behind this place: `at` in the last row of the page before
     #[arg(long, value_name = "PLACE")]
     after: Option<u64>,
+    /// Give up after this long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 }
 
 /// The arguments of `workhall info`.
@@ -37,6 +41,9 @@ pub struct Info {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
+    /// Give up after this long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 }
 
 /// The arguments of `workhall status`.
@@ -45,12 +52,15 @@ pub struct Status {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
+    /// Give up after this long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 }
 
 impl Ps {
     /// Lists.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let mut rows = connect(socket, None)?.workers(self.after, self.limit)?;
+        let mut rows = connect(socket, self.timeout)?.workers(self.after, self.limit)?;
         if self.limit.is_none() {
             let name = |row: &serde_json::Value| row["name"].as_str().map(str::to_string);
             rows.sort_by_cached_key(|row| (name(row), row["number"].as_u64()));
@@ -95,7 +105,7 @@ impl Info {
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         let worker = &self.worker;
         worker.check()?;
-        let Some(report) = connect(socket, None)?.report(|client| client.info(worker.address()))? else {
+        let Some(report) = connect(socket, self.timeout)?.report(|client| client.info(worker.address()))? else {
             return Err(Failure::new(
                 ExitCode::Failed,
                 format!("there is no worker {worker}: `workhall ps` lists those there are; a call would create it"),
@@ -112,7 +122,7 @@ impl Info {
 impl Status {
     /// Shows the supervisor.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let report = connect(socket, None)?.report(|client| client.status())?.unwrap_or_default();
+        let report = connect(socket, self.timeout)?.report(|client| client.status())?.unwrap_or_default();
         if self.json {
             return printed(print_line(report));
         }
@@ -286,11 +296,11 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
     lines.push((
         "now",
         format!(
-            "{} workers, {} processes, {} clients; {} processes started so far",
-            count(counts.workers),
-            count(counts.processes),
-            count(counts.clients),
-            count(counts.spawned)
+            "{}, {}, {}; {} started so far",
+            counted(counts.workers, "worker", "workers"),
+            counted(counts.processes, "process", "processes"),
+            counted(counts.clients, "client", "clients"),
+            counted(counts.spawned, "process", "processes")
         ),
     ));
     let terms = [
@@ -316,33 +326,33 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
     lines.push((
         "dead letters",
         format!(
-            "{} of {} kept, {} of {}; {} older ones dropped",
+            "{} of {} kept, {} of {}; {} dropped",
             count(dead.messages),
             count(limits.dead_messages),
             bytes(dead.bytes),
             bytes(limits.dead_bytes),
-            count(dead.dropped)
+            counted(dead.dropped, "older one", "older ones")
         ),
     ));
     let (logs, events) = (&status.logs, &status.events);
     lines.push((
         "logs",
         format!(
-            "{} of {} lines kept, {} of {}; {} older ones dropped",
+            "{} of {} lines kept, {} of {}; {} dropped",
             count(logs.lines),
             count(logs.lines_max),
             bytes(logs.bytes),
             bytes(logs.bytes_max),
-            count(logs.dropped)
+            counted(logs.dropped, "older one", "older ones")
         ),
     ));
     lines.push((
         "events",
         format!(
-            "{} of {} kept; {} older ones dropped",
+            "{} of {} kept; {} dropped",
             count(events.events),
             count(events.events_max),
-            count(events.dropped)
+            counted(events.dropped, "older one", "older ones")
         ),
     ));
     lines.push((
@@ -396,7 +406,7 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
             asker.uid,
             asker.gid,
             count(asker.connections),
-            count(limits.connections_per_user),
+            count(asker.connections_max.unwrap_or(limits.connections_per_user)),
             may(asker.may_kill),
             may(asker.may_administer)
         ),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +13,11 @@ use workhall_core::{CrashLimit, Limits, Policy};
 use workhall_protocol::limits::{FRAME_BYTES_MAX, METHOD_BYTES_MAX};
 
 use super::MetricsAt;
-use super::ProcessTree;
 use super::kept::{EventsFile, LogsFile};
 use super::people::AllowedFile;
 use super::settings::{GroupFile, LimitsFile, Nice, Settings, SettingsFile, Umask, UserFile, Value, Variable};
+use super::{Placed, ProcessTree};
+use crate::sys::SOCKET_PATH_BYTES_MAX;
 
 /// Message and envelope share a frame; this much is left for the envelope.
 const ENVELOPE_BYTES: u64 = 4096;
@@ -40,9 +41,9 @@ pub(super) struct File {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table: [supervisor]")]
 pub(super) struct SupervisorFile {
-    pub socket: Option<PathBuf>,
+    pub socket: Option<Spanned<PathBuf>>,
     pub workers: Option<Spanned<PathBuf>>,
     pub include: Option<Spanned<String>>,
     #[serde(deserialize_with = "duration")]
@@ -119,7 +120,7 @@ impl Default for SupervisorFile {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table, like dead_letters = { messages = 1000 }")]
 pub(super) struct DeadLettersFile {
     #[serde(deserialize_with = "count")]
     pub messages: u64,
@@ -135,11 +136,12 @@ impl Default for DeadLettersFile {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table, like [class.counter]")]
 pub(super) struct ClassFile {
     #[serde(deserialize_with = "exec")]
     pub exec: Vec<String>,
     pub names: Option<Vec<Spanned<String>>>,
+    #[serde(deserialize_with = "directory")]
     pub directory: Option<PathBuf>,
     pub main: bool,
     #[serde(deserialize_with = "method")]
@@ -224,7 +226,7 @@ pub(super) enum OnCrash {
 const ATTEMPTS: u8 = 3;
 
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table, like crash_limit = { crashes = 5, within = \"1m\" }")]
 pub(super) struct CrashLimitFile {
     #[serde(deserialize_with = "crashes")]
     pub crashes: u16,
@@ -260,7 +262,7 @@ pub(super) enum Unstarted {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table, like mailbox = { messages = 100 }")]
 pub(super) struct MailboxFile {
     #[serde(deserialize_with = "count")]
     pub messages: u64,
@@ -271,6 +273,22 @@ pub(super) struct MailboxFile {
 impl Default for MailboxFile {
     fn default() -> Self {
         MailboxFile { messages: 10_000, bytes: 16 << 20 }
+    }
+}
+
+impl SupervisorFile {
+    /// Where it listens. What the kernel would cut or refuse has no other meaning.
+    pub fn socket_path(&self, base: &Path) -> anyhow::Result<Option<PathBuf>> {
+        let Some(socket) = &self.socket else { return Ok(None) };
+        let (path, limit) = (base.join(socket.get_ref()), SOCKET_PATH_BYTES_MAX);
+        let bytes = if socket.get_ref().as_os_str().is_empty() { 0 } else { path.as_os_str().len() };
+        if bytes == 0 || bytes > limit || path.as_os_str().as_encoded_bytes().contains(&0) {
+            let message = format!(
+                "`socket` in [supervisor]: a socket's path has 1 to {limit} bytes, none of them NUL; this one has {bytes}"
+            );
+            return Err(Placed::at(socket, message));
+        }
+        Ok(Some(path))
     }
 }
 
@@ -429,6 +447,14 @@ fn user_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Erro
         false => Err(de::Error::custom(format_args!(
             "out of range: at least {USER_BYTES_MIN} bytes, two of the largest messages"
         ))),
+    }
+}
+
+fn directory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let directory = PathBuf::deserialize(deserializer)?;
+    match directory.as_os_str().as_encoded_bytes().contains(&0) {
+        true => Err(de::Error::custom("no path can contain a NUL character")),
+        false => Ok(Some(directory)),
     }
 }
 

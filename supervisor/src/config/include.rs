@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::file::{ClassFile, File};
 use super::{Placed, at};
+use crate::diagnostics::printable;
 
 /// More files than this are a mistake, like a directory that is somebody else's.
 const FILES_MAX: usize = 10_000;
@@ -31,7 +32,7 @@ impl Source {
     }
 
     pub fn parse<'de, T: Deserialize<'de>>(&'de self) -> anyhow::Result<T> {
-        toml::from_str(&self.text).map_err(|error| self.error(error.span(), error.message()))
+        toml::from_str(&self.text).map_err(|error| self.error(error.span(), &for_people(error.message())))
     }
 
     /// An error of this text, with its place where it has one.
@@ -44,11 +45,28 @@ impl Source {
     }
 
     fn error(&self, span: Option<std::ops::Range<usize>>, message: &str) -> anyhow::Error {
-        match &self.file {
-            Some(file) => anyhow::anyhow!("{}", at(file, &self.text, span, message)),
-            None => anyhow::anyhow!("{message}"),
-        }
+        let error = match &self.file {
+            Some(file) => at(file, &self.text, span, message),
+            None => message.to_string(),
+        };
+        anyhow::anyhow!("{}", printable(&error))
     }
+}
+
+/// What the parser says, in words for people.
+fn for_people(message: &str) -> String {
+    const WORDS: [(&str, &str); 4] = [
+        ("expected u64", "expected a whole number, not below 0"),
+        ("expected i32", "expected a whole number"),
+        ("expected a sequence", "expected a list, like [\"a\", \"b\"]"),
+        ("expected a map", "expected a table"),
+    ];
+    let number = message.strip_prefix("invalid type: integer `").and_then(|rest| rest.split_once("` as "));
+    if let Some((number, _)) = number {
+        return format!("{number} is out of range: whole numbers go from {} to {}", i64::MIN, i64::MAX);
+    }
+    let words = WORDS.iter().find_map(|(said, meant)| Some(message.strip_suffix(said)?.to_string() + meant));
+    words.unwrap_or_else(|| message.to_string())
 }
 
 /// What stands in an included file.
@@ -100,14 +118,21 @@ pub(super) fn include(
 
 /// The files of a directory whose names match, sorted.
 fn files(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
-    let path = base.join(pattern);
+    let path = if pattern.is_empty() || pattern.ends_with('/') { PathBuf::new() } else { base.join(pattern) };
     let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
         return Err(format!("`{pattern}` names no files: write it like \"workers.d/*.toml\""));
     };
     let glob = GlobBuilder::new(name).literal_separator(true).build();
     let glob: GlobMatcher =
         glob.map_err(|error| format!("{error}: write it like \"workers.d/*.toml\""))?.compile_matcher();
-    let cannot = |error: std::io::Error| format!("cannot read the directory {}: {error}: make it", dir.display());
+    let cannot = |error: std::io::Error| match pattern.rsplit_once('/') {
+        Some((dir, _)) if dir.contains(['*', '?', '[', '{']) && error.kind() == std::io::ErrorKind::NotFound => {
+            format!(
+                "there is no directory `{dir}`: only the name of the file may have wildcards, as in \"workers.d/*.toml\""
+            )
+        }
+        _ => format!("cannot read the directory {}: {error}: make it", dir.display()),
+    };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(cannot)? {
         let entry = entry.map_err(cannot)?;

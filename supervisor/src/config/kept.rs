@@ -11,7 +11,7 @@ const LINE_BYTES: std::ops::RangeInclusive<u64> = 256..=64 << 10;
 
 /// `logs`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table, like logs = { lines = 1000 }")]
 pub(super) struct LogsFile {
     #[serde(deserialize_with = "count")]
     lines: u64,
@@ -41,7 +41,7 @@ impl Default for LogsFile {
 
 /// `events`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table, like events = { worker = 1000 }")]
 pub(super) struct EventsFile {
     #[serde(deserialize_with = "count")]
     worker: u64,

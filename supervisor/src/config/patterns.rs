@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use globset::{GlobBuilder, GlobMatcher};
+use workhall_protocol::ids::WorkerName;
+use workhall_protocol::limits::NAME_BYTES_MAX;
 
 use super::{Class, first_part};
 
@@ -47,6 +49,23 @@ impl Pattern {
     }
 }
 
+const WILDCARDS: [char; 6] = ['*', '?', '[', ']', '{', '}'];
+
+/// Refuses what no name can be.
+fn check_matches_a_name(pattern: &str, exact: bool) -> anyhow::Result<()> {
+    if exact {
+        return Ok(WorkerName::check(pattern)?);
+    }
+    anyhow::ensure!(!pattern.contains(char::is_control), "a name has no control characters");
+    // What stands in braces and brackets, or behind a backslash, is more than its name has of it.
+    let bytes = pattern.bytes().filter(|byte| *byte != b'*').count();
+    anyhow::ensure!(
+        pattern.contains(['[', '{', '\\']) || bytes <= NAME_BYTES_MAX,
+        "a name has at most {NAME_BYTES_MAX} bytes, and this pattern asks for {bytes}"
+    );
+    Ok(())
+}
+
 /// A pattern of `names`. The error names the class.
 pub(super) fn glob(class: &str, pattern: &str, built: &Arc<Class>) -> anyhow::Result<Pattern> {
     let glob = GlobBuilder::new(pattern)
@@ -54,9 +73,9 @@ pub(super) fn glob(class: &str, pattern: &str, built: &Arc<Class>) -> anyhow::Re
         .backslash_escape(true)
         .build()
         .with_context(|| format!("class `{class}`: `names` has a pattern that cannot be understood"))?;
-    let wildcards = ['*', '?', '[', ']', '{', '}'];
-    let literal = pattern.chars().filter(|c| !wildcards.contains(c)).count();
-    let exact = !pattern.contains(wildcards);
+    let literal = pattern.chars().filter(|c| !WILDCARDS.contains(c)).count();
+    let exact = !pattern.contains(WILDCARDS);
+    check_matches_a_name(pattern, exact).with_context(|| format!("class `{class}`: `names`: no worker matches"))?;
     Ok(Pattern {
         specific: (exact, literal),
         text: pattern.to_string(),

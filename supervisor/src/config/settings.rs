@@ -277,7 +277,7 @@ impl<'de> Deserialize<'de> for Nice {
 
 /// `limits` of a class.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table, like limits = { open_files = 1024 }")]
 pub(super) struct LimitsFile {
     open_files: Option<LimitFile<COUNT, 16>>,
     user_processes: Option<LimitFile<COUNT, 1>>,

@@ -24,7 +24,7 @@ fn shell(supervisor: &Supervisor, program: &str, args: &[&str]) -> Option<Output
 /// With workers whose names say what could go wrong.
 fn supervisor() -> Supervisor {
     let supervisor = Supervisor::with_config(ANY_NAME);
-    for name in ["counter/eu", "counter/us", "co lour's", "other"] {
+    for name in ["counter/eu", "counter/us", "co lour's", "other", "x:y@z"] {
         supervisor.call(&[name, "count"]);
     }
     for name in ["bash", "zsh", "fish"] {
@@ -58,6 +58,22 @@ fn bash_completes_names_of_workers_where_a_worker_is_named() {
     assert_eq!(offered(&["dea"]).unwrap(), ["dead"]);
     assert_eq!(offered(&["call", "--wa"]).unwrap(), ["--wait"]);
     assert!(!offered(&["comp"]).unwrap().iter().any(|word| word.contains("workers")));
+    // Bash breaks words at these characters, and puts what is offered behind the last of them.
+    for (words, rest) in [
+        (&["info", "x", ":"][..], "y@z"),
+        (&["info", "x", ":", "y"], "y@z"),
+        (&["kill", "other", "x", ":", "y", "@"], "z"),
+        (&["dead", "drop", "--worker", "x", ":", "y", "@", "z"], "z"),
+        (&["info", "x"], "x:y@z"),
+    ] {
+        assert_eq!(offered(words).unwrap(), [rest], "{words:?}");
+    }
+    // An option is offered to who has begun one. Files come from bash itself, where nothing is.
+    for words in [&["check", ""][..], &["man", ""], &["dead", "show", ""], &["info", "none"], &["info", "none", ":"]] {
+        assert_eq!(offered(words).unwrap(), [""; 0], "{words:?}");
+    }
+    assert_eq!(offered(&["dead", ""]).unwrap(), ["list", "show", "requeue", "drop", "help"]);
+    assert!(offered(&["check", "-"]).unwrap().contains(&"--json".to_string()));
 }
 
 #[test]
@@ -70,6 +86,20 @@ fn fish_completes_names_of_workers() {
     let Some(names) = offered("workhall info counter") else { return };
     assert_eq!(names.out.lines().collect::<Vec<_>>(), ["counter/eu", "counter/us"]);
     assert!(!offered("workhall status ").unwrap().out.contains("counter"));
+    for command in ["requeue", "drop"] {
+        let names = offered(&format!("workhall dead {command} --worker counter")).unwrap();
+        // What the option is for stands behind each.
+        let names: Vec<&str> = names.out.lines().filter_map(|line| line.split('\t').next()).collect();
+        assert_eq!(names, ["counter/eu", "counter/us"], "{command}");
+    }
+    assert_eq!(offered("workhall info x:").unwrap().out, "x:y@z\n");
+    for command in ["check", "man"] {
+        let files = offered(&format!("workhall {command} {}/fis", supervisor.path("").display())).unwrap();
+        assert!(files.out.contains("/fish"), "{command}: {files:?}");
+    }
+    for line in ["workhall dead show ", "workhall kill a --within "] {
+        assert_eq!(offered(line).unwrap().out, "", "{line}");
+    }
     assert!(offered("workhall dea").unwrap().out.starts_with("dead\t"));
 }
 

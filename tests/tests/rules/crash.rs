@@ -120,6 +120,9 @@ fn l02_a_message_that_was_tried_may_have_run_when_it_expires() {
     let letter = (&letters[0]["reason"], &letters[0]["may_have_run"], &letters[0]["exit"]);
     assert_eq!(letter, (&json!("expired"), &json!(true), &Value::Null));
     assert_eq!((supervisor.ledger("expired"), supervisor.ledger("dead")), (1, 0));
+    supervisor
+        .cli(&["call", "often", "die", "--expires", "500ms", "--wait"])
+        .fails(6, &["expired before it was tried again: it may have run in part"]);
 }
 
 #[test]

@@ -272,6 +272,42 @@ fn l01_the_store_is_bounded_and_says_what_it_had_to_drop() {
     }
 }
 
+/// More than one answer holds.
+#[test]
+fn l01_all_letters_are_listed_however_many_they_are() {
+    const LETTERS: usize = 4200;
+    let mut supervisor = Supervisor::with_config(CONFIG);
+    let held = supervisor.hold("a");
+    let mut client = supervisor.client();
+    for _ in 0..LETTERS {
+        client.post(Call { expires_ms: Some(1), ..Call::new("a", "count", payload(&())) }).unwrap();
+    }
+    client.flush().unwrap();
+    supervisor.until("all have expired", |this| this.status()["dead_letters"]["messages"] == LETTERS);
+    held.release();
+    for args in [&[][..], &["a"], &["-n", "5000"]] {
+        let all = letters(&supervisor, args);
+        assert_eq!(all.len(), LETTERS, "{args:?}");
+        assert!(all.is_sorted_by(|a, b| a["at"].as_u64() < b["at"].as_u64()), "{args:?}");
+        let shown = supervisor.cli(&[&["dead", "list"], args].concat()).ok();
+        assert_eq!((shown.out.lines().count(), &*shown.err), (LETTERS + 1, ""), "{args:?}");
+    }
+    let all = letters(&supervisor, &[]);
+    assert_eq!(letters(&supervisor, &["-n", "4150"]).len(), 4150);
+    assert_eq!(letters(&supervisor, &["-n", "4150"])[0]["message"], all[LETTERS - 4150]["message"]);
+    assert_eq!(letters(&supervisor, &["-n", "2"])[0]["message"], all[LETTERS - 2]["message"]);
+}
+
+#[test]
+fn l01_one_letter_is_one_and_not_ones() {
+    let supervisor = Supervisor::with_config(&format!("supervisor.dead_letters = {{ messages = 1 }}\n{CONFIG}"));
+    bury(&supervisor, "a", 0..2);
+    let listed = supervisor.cli(&["dead", "list"]).ok();
+    assert!(listed.err.contains("1 older one was dropped, because at most 1 letter and "), "{listed:?}");
+    let status = supervisor.cli(&["status"]).ok().out;
+    assert!(status.contains("; 1 older one dropped"), "{status}");
+}
+
 #[test]
 fn c13_what_expires_in_a_busy_mailbox_is_a_dead_letter() {
     let mut supervisor = Supervisor::with_config(CONFIG);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use workhall_protocol::messages::{Call, Current, EndedBy, Kill, OutcomeBody, ReceiptBody};
-use workhall_tests::harness::{Supervisor, bin_dir, lives, payload};
+use workhall_tests::harness::{ANY_NAME, Supervisor, bin_dir, lives, payload};
 
 use crate::kill_ladder::{short, way};
 
@@ -553,4 +553,15 @@ fn a_pattern_kills_all_whose_names_match() {
     assert_eq!(left(), ["a/y"], "a star does not cross a slash");
     supervisor.kill(&["**"]);
     assert_eq!(left(), [""; 0]);
+}
+
+#[test]
+fn who_is_named_several_times_is_killed_once() {
+    let supervisor = Supervisor::with_config(ANY_NAME);
+    for worker in ["v/1", "v/2"] {
+        supervisor.call(&[worker, "count"]);
+    }
+    let killed = supervisor.cli(&["kill", "v/1", "v/*", "v/1", "**", "--wait"]).ok().out;
+    let names: Vec<&str> = killed.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, ["v/1", "v/2"], "{killed}");
 }

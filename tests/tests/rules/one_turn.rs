@@ -134,7 +134,7 @@ fn k08_a_traced_process_is_not_gone_before_its_group_is_empty() {
     BufReader::new(holder.stdout.take().unwrap()).read_line(&mut held).unwrap();
     let held: i32 = held.trim().parse().unwrap();
     assert_ne!(held, 0, "who may trace there may trace here");
-    fs::write(supervisor.cgroups().join("2.1/cgroup.procs"), held.to_string()).unwrap();
+    fs::write(supervisor.group_of("2.1").join("cgroup.procs"), held.to_string()).unwrap();
     supervisor.cli(&["call", "a", "die"]).ok();
     supervisor.until("it has ended", |this| this.ps("a")["state"] == "ending");
     let mut crowd = Crowd::gather(&supervisor);

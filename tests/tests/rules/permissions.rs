@@ -1,11 +1,12 @@
 //! Who may connect, call and kill, and how many connections one user gets: with real second users, which only
 //! root can become. Without root these tests have nothing to try.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use serde_json::{Value, json};
+use workhall_protocol::messages::ReceiptBody;
 use workhall_tests::harness::{self, Supervisor, is_root};
 
 /// Users that every system has; their primary groups bear the same numbers here.
@@ -311,6 +312,35 @@ fn the_last_connections_are_kept_for_the_operator() {
     let mut mine: Vec<_> = (0..8).map(|_| supervisor.client()).collect();
     mine.iter_mut().for_each(|client| drop(client.status().unwrap()));
     assert_eq!(supervisor.status()["counts"]["clients"], 19);
+}
+
+/// Also where all are the operator's own: each one more is told why, and who has none yet still gets in to look.
+#[test]
+fn one_connection_more_than_all_is_told_why_whoever_it_is() {
+    let mut supervisor = Supervisor::with_config(&format!("{WORKERS}\nsupervisor.max_connections = 16\n"));
+    supervisor.block("open");
+    let mut mine: Vec<_> = (0..16).map(|_| supervisor.client()).collect();
+    mine.iter_mut().for_each(|client| drop(client.status().unwrap()));
+    for _ in 0..60 {
+        let mut told = String::new();
+        BufReader::new(supervisor.raw()).read_to_string(&mut told).unwrap();
+        assert!(told.contains("there are 16 connections, and 16 are the limit of all (`max_connections`"), "{told}");
+        assert_eq!(told.matches('\n').count(), 1, "{told}");
+    }
+    assert_eq!(supervisor.log().matches("turned away: there are 16 connections").count(), 1, "{}", supervisor.log());
+    assert_eq!(supervisor.status()["counts"]["clients"], 17);
+    let shown = supervisor.cli(&["status"]).ok().out;
+    assert!(shown.contains(", 17 of 16 clients;"), "their own limit is that of all: {shown}");
+    let waiting: Vec<_> = (0..4).map(|_| supervisor.start_cli(&["wait", "open", "--idle"])).collect();
+    let mut clients = || {
+        let ReceiptBody::Report(report) = mine[0].status().unwrap() else { panic!() };
+        report.to_json().unwrap()["counts"]["clients"].clone()
+    };
+    supervisor.until("they have connected", |_| clients() == 20);
+    supervisor.cli(&["status"]).fails(3, &["no place for this connection", "there are 20 connections, and 16 are"]);
+    supervisor.let_go();
+    waiting.into_iter().for_each(|waiting| drop(waiting.end().ok()));
+    supervisor.cli(&["kill", "open", "--wait"]).ok();
 }
 
 #[test]

@@ -214,3 +214,18 @@ fn what_an_included_file_says_counts_at_a_reload_and_over_an_upgrade() {
     let refused = supervisor.cli(&["reload"]);
     assert!(refused.code == 1 && refused.err.contains("more.toml"), "{refused:?}");
 }
+
+#[test]
+fn a_mailbox_that_holds_more_than_its_new_limit_says_both() {
+    let mailbox = |messages: u32| format!("{A}mailbox = {{ messages = {messages} }}\n");
+    let mut supervisor = Supervisor::with_config(&mailbox(10));
+    let held = supervisor.hold("a");
+    for _ in 0..6 {
+        supervisor.cli(&["call", "a", "count"]).ok();
+    }
+    write(&supervisor, &mailbox(2));
+    reload(&supervisor, &[]);
+    let full = "6 messages wait for `a`, and the limit is 2 (`mailbox.messages` of class `a`)";
+    supervisor.cli(&["call", "a", "count"]).fails(3, &[full]);
+    held.release();
+}

@@ -275,6 +275,61 @@ fn what_a_class_cannot_set_is_an_error_with_its_place() {
     }
 }
 
+/// Whatever is accepted can have an effect; what is not is said in words that stand in the README.
+#[test]
+fn what_can_never_work_is_an_error_in_words_for_people() {
+    let long = "x".repeat(300);
+    let (long_socket, long_star) = (format!("socket = '{long}'"), format!("names = ['{long}*']"));
+    for (key, part) in [
+        ("mailbox = 5", "w.toml:3:11: invalid type: integer `5`, expected a table, like mailbox = { messages = 100 }"),
+        ("limits = 5", "w.toml:3:10: invalid type: integer `5`, expected a table, like limits = { open_files = 1024 }"),
+        ("crash_limit = 5", "expected a table, like crash_limit = { crashes = 5, within = \"1m\" }"),
+        ("names = ['']", "w.toml:3:10: class `a`: `names`: no worker matches: a worker's name cannot be empty"),
+        ("names = [\"a\\u001b\"]", "w.toml:3:10: class `a`: `names`: no worker matches: "),
+        ("names = [\"*\\u001b\"]", "w.toml:3:10: class `a`: `names`: no worker matches: a name has no control"),
+        (&long_star, "w.toml:3:10: class `a`: `names`: no worker matches: a name has at most 255 bytes"),
+        ("directory = \"a\\u0000b\"", "w.toml:3:13: no path can contain a NUL character"),
+        ("processes = -1", "w.toml:3:13: invalid value: integer `-1`, expected a whole number, not below 0"),
+        ("nice = 99999999999999999999", "w.toml:3:8: 99999999999999999999 is out of range: whole numbers go from"),
+        (
+            "[supervisor]\nlogs = 5",
+            "w.toml:4:8: invalid type: integer `5`, expected a table, like logs = { lines = 1000 }",
+        ),
+        ("[supervisor]\nsocket = ''", "w.toml:4:10: `socket` in [supervisor]: a socket's path has 1 to 107 bytes"),
+        (
+            &format!("[supervisor]\n{long_socket}"),
+            "w.toml:4:10: `socket` in [supervisor]: a socket's path has 1 to 107",
+        ),
+        ("[supervisor]\ninclude = ''", "w.toml:4:11: `include`: `` names no files"),
+        (
+            "[supervisor]\ninclude = '*.d/x.toml'",
+            "there is no directory `*.d`: only the name of the file may have wildcards",
+        ),
+        ("[supervisor]\nmax_workers = 99999999999999999999", "w.toml:4:15: 99999999999999999999 is out of range"),
+        (
+            "[supervisor]\ndead_letters = 5",
+            "w.toml:4:16: invalid type: integer `5`, expected a table, like dead_letters",
+        ),
+    ] {
+        let refused = check(&format!("[class.a]\nexec = ['true']\n{key}\n"));
+        assert!(refused.code == 2 && refused.err.contains(part), "{key}: {refused:?}");
+    }
+    for (text, part) in [
+        ("supervisor = 5", "w.toml:1:14: invalid type: integer `5`, expected a table: [supervisor]"),
+        ("class.a = 5", "w.toml:1:11: invalid type: integer `5`, expected a table, like [class.counter]"),
+        ("class = 5", "w.toml:1:9: invalid type: integer `5`, expected a table"),
+    ] {
+        let refused = check(text);
+        assert!(refused.code == 2 && refused.err.contains(part), "{text}: {refused:?}");
+    }
+    // What it quotes cannot speak to the terminal.
+    let text = "[class.\"a\\u001b[31m\"]\nexec = ['true']\n[class.b]\nexec = ['\u{9b}31m']\nnice = 99\n";
+    for text in [text, "[class.b]\nexec = ['\u{9b}31m', 5]\n"] {
+        let refused = check(text);
+        assert!(refused.code == 2 && !refused.err.contains(['\u{1b}', '\u{9b}']), "{refused:?}");
+    }
+}
+
 #[test]
 fn without_root_another_user_and_forced_groups_are_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -329,3 +329,29 @@ fn d07_supervisors_on_two_sockets_of_one_directory_do_not_disturb_each_other() {
     first.call(&["a", "pid"]);
     first.no_overlap();
 }
+
+/// Stopped by whom it may: it would never see that its supervisor is gone, and keep its name for ever.
+#[test]
+fn d07_a_stopped_process_of_an_earlier_supervisor_is_continued_when_its_name_is_wanted() {
+    let mut supervisor = supervisor();
+    let (begun, go) = (supervisor.path("begun"), supervisor.path("go"));
+    for worker in ["wanted", "other"] {
+        let lines = supervisor.lines("begun").len();
+        supervisor.cli(&["call", worker, "block", text(&begun), text(&go)]).ok();
+        supervisor.until_lines("begun", lines + 1);
+    }
+    let [wanted, other] = ["wanted", "other"].map(|worker| supervisor.worker_pid(worker));
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.ended();
+    for pid in [wanted, other] {
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+        supervisor.until("it is stopped", |_| state(pid) == Some('T'));
+    }
+    std::fs::write(&go, "").unwrap();
+    supervisor.restart();
+    let pid = supervisor.call(&["wanted", "pid"]).as_i64().unwrap() as i32;
+    assert!(!lives(wanted) && lives(pid));
+    assert_eq!(state(other), Some('T'), "nobody wants its name");
+    kill(Pid::from_raw(other), Signal::SIGKILL).unwrap();
+    supervisor.no_overlap();
+}

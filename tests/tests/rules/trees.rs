@@ -170,10 +170,8 @@ fn k08_no_control_group_is_left_behind() {
     supervisor.kill(&["a"]);
     assert_eq!(groups(), 2, "a group goes with its life");
     // A group that the worker has made below its own goes too.
-    let group = format!("{}.1.", supervisor.ps("b")["number"]);
-    let is_its = |entry: &fs::DirEntry| entry.file_name().to_str().unwrap().starts_with(&group);
-    let its = fs::read_dir(&base).unwrap().flatten().find(is_its).unwrap();
-    fs::create_dir_all(its.path().join("deep/deeper")).unwrap();
+    let group = supervisor.group_of(&format!("{}.1", supervisor.ps("b")["number"]));
+    fs::create_dir_all(group.join("deep/deeper")).unwrap();
     supervisor.kill(&["b"]);
     assert_eq!(groups(), 1);
     leave(&supervisor, "a/b", "setsid sleep 1000 & echo $! > $FILE.new; mv $FILE.new $FILE", "left");

@@ -107,7 +107,7 @@ fn a_message_that_is_too_large_is_refused_with_its_size_and_the_limit() {
 #[test]
 fn a_full_mailbox_refuses_and_keeps_what_it_has() {
     for (limits, reason) in [
-        ("mailbox = { messages = 3 }", "3 messages wait for `a`"),
+        ("mailbox = { messages = 3 }", "3 messages wait for `a`, and the limit is 3 (`mailbox.messages`"),
         ("mailbox = { bytes = '4KiB' }", "the limit is 4096 (`mailbox.bytes` of class `a`)"),
     ] {
         let mut supervisor = Supervisor::with_config(&format!(
@@ -141,7 +141,7 @@ fn a_message_that_can_never_fit_is_too_large_and_not_refused_for_now() {
     // `--lines` does not wait for room that will never be.
     let lines = format!("[1]\n[\"{text}\"]\n[2]\n");
     let output = output_of(&mut supervisor.command(&["call", "a", "echo", "--lines"]), lines.as_bytes());
-    output.fails(3, &["line 2", "too_large", "1 lines before it were posted"]);
+    output.fails(3, &["line 2", "too_large", "1 line before it was posted"]);
 }
 
 #[test]

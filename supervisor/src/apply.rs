@@ -15,7 +15,8 @@ use crate::clock::Clock;
 use crate::config::Class;
 use crate::connection::Peer;
 use crate::event_loop::{EventLoop, Process};
-use crate::name_lock::Place;
+use crate::name_lock::{Noted, Place};
+use crate::output::Output;
 use crate::process_tree::Sweep;
 use crate::spawner::{self, Surroundings};
 use crate::sys;
@@ -88,13 +89,18 @@ impl EventLoop {
                 self.core.handle(now, Event::SpawnFailed { process: key, stage, detail: detail.into() });
             }
             Err(Unstarted::Held(detail)) => {
-                self.look_after_earlier(key);
+                if detail == HOLDS {
+                    self.look_after_earlier(key);
+                }
                 self.core.handle(now, Event::Held { process: key, detail: detail.into() });
             }
         }
     }
 
     fn try_spawn(&mut self, key: ProcessKey) -> Result<usize, Unstarted> {
+        if self.core.policy(key).is_some_and(|policy| !self.starter.has_room(&policy.class)) {
+            return Err(Unstarted::Held(NO_ROOM));
+        }
         let (lock, place) = self.take_name(key)?;
         let class = self.core.policy(key).and_then(|policy| self.classes.get(&policy.class));
         let Some((name, class)) = self.core.name(key).zip(class) else { return Err(gone()) };
@@ -122,7 +128,8 @@ impl EventLoop {
         let slot = self.add_process(process).map_err(|error| setup(&format!("cannot watch process {pid}"), &error))?;
         self.leaders.insert(pid);
         if let Some(name) = self.core.name(key) {
-            self.names.note(name, pid);
+            let pipes = self.processes[slot].outputs.each_ref().map(|output| output.as_ref().map_or(0, Output::inode));
+            self.names.note(name, Noted { pid, pipes });
         }
         if self.watch_outputs(slot).is_err() {
             sys::kill_group(pid);
@@ -138,7 +145,7 @@ impl EventLoop {
     fn take_name(&mut self, key: ProcessKey) -> Result<(OwnedFd, Place), Unstarted> {
         let name = self.core.name(key).ok_or_else(gone)?;
         let lock = self.names.take(name).map_err(|error| setup("cannot lock its name", &error))?;
-        let lock = lock.ok_or(Unstarted::Held("a process of an earlier supervisor still holds the name"))?;
+        let lock = lock.ok_or(Unstarted::Held(HOLDS))?;
         let place = self.names.place(name);
         match self.trees.end_left_behind(place) {
             Ok(true) => Ok((lock, place)),
@@ -278,9 +285,14 @@ impl EventLoop {
     }
 }
 
+/// Why a name waits: who it is can be looked for.
+pub(crate) const HOLDS: &str = "a process of an earlier supervisor still holds the name";
+const NO_ROOM: &str = "too many processes, of its class or in all, do not come to execute their programs: does the file system of \
+                       the program, or of the directory to start in, answer?";
+
 /// Why there is no process.
 enum Unstarted {
-    /// Something of an earlier supervisor is in the way.
+    /// Something is in the way; it is tried again soon.
     Held(&'static str),
     /// Stage and reason.
     Failed(spawner::Failed),

@@ -221,7 +221,7 @@ impl EventLoop {
             reload_signal: SignalPipe::reload()?,
             next_serial: 1,
             names: setup.names,
-            starter: Starter::new()?,
+            starter: Starter::new(),
             looks: VecDeque::new(),
             applying: false,
             trees: setup.trees,

@@ -29,8 +29,8 @@ use workhall_core::Instant;
 use crate::sys::{self, FileId};
 
 const KEY_BYTES: usize = 16;
-/// The longest number of a process, in digits.
-const PID_BYTES_MAX: u64 = 10;
+/// More than three numbers and two spaces, in digits.
+const NOTE_BYTES_MAX: u64 = 64;
 /// For how long a look at all processes of the machine serves.
 const LOOK_LASTS: Duration = Duration::from_secs(1);
 /// How many descriptors of one process are looked at: whoever has a million holds up nobody by it.
@@ -41,6 +41,15 @@ const PER_LOOK_MAX: usize = 65_536;
 /// What stands for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Place(u64);
+
+/// What a name's file says of the process that it is locked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// Its number.
+    pub pid: i32,
+    /// The inodes of the pipes that its stdout and stderr were.
+    pub pipes: [u64; 2],
+}
 
 /// The locks of one socket's names.
 #[derive(Debug)]
@@ -134,19 +143,24 @@ impl NameLocks {
         sys::file_id(&self.at(&place.file())).ok()
     }
 
-    /// Notes which process a name is locked for: a supervisor that follows may have to read what it still writes.
-    pub fn note(&self, name: &str, pid: i32) {
-        let _only_a_help = fs::write(self.at(&self.place(name).file()), pid.to_string());
+    /// Notes which process a name is locked for, and the pipes into which it was to write: a supervisor that follows may
+    /// have to read what it still writes.
+    pub fn note(&self, name: &str, note: Noted) {
+        let Noted { pid, pipes: [out, err] } = note;
+        let _only_a_help = fs::write(self.at(&self.place(name).file()), format!("{pid} {out} {err}"));
     }
 
-    /// The process that was noted, if it still holds the lock.
-    pub fn noted(&self, name: &str) -> Option<i32> {
+    /// What was noted, if the process still holds the lock.
+    pub fn noted(&self, name: &str) -> Option<Noted> {
         let place = self.place(name);
         let mut text = String::new();
-        File::open(self.at(&place.file())).ok()?.take(PID_BYTES_MAX).read_to_string(&mut text).ok()?;
-        let pid = text.parse().ok()?;
+        File::open(self.at(&place.file())).ok()?.take(NOTE_BYTES_MAX).read_to_string(&mut text).ok()?;
+        let mut words = text.split(' ');
+        let pid = words.next()?.parse().ok()?;
+        let mut pipe = || words.next()?.parse().ok();
+        let pipes = [pipe()?, pipe()?];
         let file = self.file(place)?;
-        Look::new().opened_by(pid).contains(&file).then_some(pid)
+        Look::new().opened_by(pid).contains(&file).then_some(Noted { pid, pipes })
     }
 
     /// Whether nobody holds the lock. One that cannot be looked at may be held.
@@ -339,6 +353,9 @@ mod tests {
         let opened = Look::new().opened_by(std::process::id() as i32);
         assert!(opened.contains(&locks.file(locks.place("a")).unwrap()));
         assert_eq!(locks.file(locks.place("b")), None);
+        let note = Noted { pid: std::process::id() as i32, pipes: [u64::MAX, 7] };
+        locks.note("a", note);
+        assert_eq!((locks.noted("a"), locks.noted("b")), (Some(note), None));
         let own = format!("process {} (", std::process::id());
         assert!(locks.holder(Instant(0), "a").starts_with(&own));
         assert!(locks.holder(Instant(0), "b").contains("cannot be seen"));

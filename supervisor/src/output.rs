@@ -15,6 +15,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::RawFd;
+use std::os::unix::fs::MetadataExt as _;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -23,6 +24,7 @@ use workhall_core::ProcessKey;
 use crate::clock::Clock;
 use crate::event_loop::EventLoop;
 use crate::journal::{Line, Splitter, Stream};
+use crate::name_lock::Noted;
 use crate::process_tree::is_stopped;
 use crate::sys::{self, Interest};
 use crate::token::{SERIAL_MASK, Token};
@@ -80,6 +82,15 @@ impl Output {
     pub fn pipe(&self) -> &File {
         &self.pipe
     }
+
+    /// What the kernel knows the pipe by, at both ends.
+    pub fn inode(&self) -> u64 {
+        inode_of(&self.pipe)
+    }
+}
+
+fn inode_of(pipe: &File) -> u64 {
+    pipe.metadata().map_or(0, |meta| meta.ino())
 }
 
 impl EventLoop {
@@ -143,12 +154,14 @@ impl EventLoop {
     /// a full pipe it would wait for ever, and the name with it; and one that is stopped is continued.
     pub(crate) fn look_after_earlier(&mut self, key: ProcessKey) {
         let (Some(name), Some(policy)) = (self.core.name(key), self.core.policy(key)) else { return };
-        let Some(pid) = self.names.noted(name) else { return };
+        let Some(Noted { pid, pipes }) = self.names.noted(name) else { return };
         if is_stopped(pid) {
             sys::resume(pid);
         }
-        for (stream, number) in Stream::BOTH.into_iter().zip([1, 2]) {
-            let Some(mut pipe) = sys::open_pipe_of(pid, number) else { continue };
+        for ((stream, number), inode) in Stream::BOTH.into_iter().zip([1, 2]).zip(pipes) {
+            // What it has put in the place of ours has another reader.
+            let is_ours = |pipe: &File| inode_of(pipe) == inode;
+            let Some(mut pipe) = sys::open_pipe_of(pid, number).filter(is_ours) else { continue };
             let (mut splitter, mut room, mut lines) = (Splitter::default(), [0; READ_BYTES], Vec::new());
             let mut each = |text: &[u8], cut| {
                 let (at_ms, text) = (Clock::wall_ms(), String::from_utf8_lossy(text).into());

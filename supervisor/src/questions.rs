@@ -10,6 +10,7 @@ use workhall_protocol::messages::{self, ReceiptBody, Ref, Reply};
 use workhall_protocol::terms::{Ignored, Refusal};
 
 use crate::access::{Wish, is_master};
+use crate::apply::HOLDS;
 use crate::cgroup::Group;
 use crate::clock::Clock;
 use crate::config::Class;
@@ -81,7 +82,10 @@ impl EventLoop {
             exits: view.exits().map(|exit| ExitReport::new(exit, now)).collect(),
             failures_in_a_row: view.failures_in_a_row,
             next_start_in_ms: view.next_start_in.map(millis),
-            waits_for: view.waits_for.map(|_| self.names.holder(now, &view.identity.name)),
+            waits_for: view.waits_for.map(|detail| match detail {
+                HOLDS => self.names.holder(now, &view.identity.name),
+                other => other.to_string(),
+            }),
             queued: view.queued,
             violations: view.violations,
             last_violation: view.last_violations().next().map(|(_, words)| words.to_string()),

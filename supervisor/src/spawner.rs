@@ -157,7 +157,7 @@ fn started(
             launcher::become_writer(&plan, &prepared, in_group, &outputs).tell(&page)
         })
     };
-    starter.start(start).map_err(no_process)
+    starter.start(&class.policy.class, start).map_err(no_process)
 }
 
 /// This binary, which will become the program.

@@ -20,17 +20,21 @@ use crate::sys;
 const PATIENCE: Duration = Duration::from_millis(20);
 /// The same while others have not.
 const LITTLE_PATIENCE: Duration = Duration::from_millis(2);
-/// So many processes may be on their way to their programs; beyond that a start fails, and is tried again later.
-const WAITING_MAX: usize = 64;
+/// So many processes of one class may be on their way to their programs for longer than that, and so many of all: the next
+/// start of it, or any, is tried again later.
+const WAITING_MAX: usize = 16;
+const WAITING_IN_ALL_MAX: usize = 256;
 
 /// What starts a process. It is given where its id is to be written as soon as it is there.
 type Job = Box<dyn FnOnce(&AtomicI32) -> io::Result<i32> + Send>;
 
-/// The threads. One is always there, so that a start does not fail for want of it.
+/// The threads. One is there from the beginning where that is possible, so that a start does not fail for want of it. None
+/// is ever ended: a process may have asked for a signal at the end of the thread that has started it (PR_SET_PDEATHSIG).
 #[derive(Debug)]
 pub struct Starter {
-    free: Option<Worker>,
-    waiting: Vec<Worker>,
+    free: Vec<Worker>,
+    /// With the class of the process that they wait for.
+    waiting: Vec<(Box<str>, Worker)>,
 }
 
 #[derive(Debug)]
@@ -40,35 +44,40 @@ struct Worker {
 }
 
 impl Starter {
-    /// With its first thread.
-    pub fn new() -> io::Result<Starter> {
-        Ok(Starter { free: Some(Worker::new()?), waiting: Vec::new() })
+    /// With its first thread, if there is room for it: without, the first start makes it.
+    pub fn new() -> Starter {
+        Starter { free: Worker::new().into_iter().collect(), waiting: Vec::new() }
     }
 
-    /// Lets a thread start a process. Returns its id when it is there, and has mostly executed its program or ended.
-    pub fn start(&mut self, job: impl FnOnce(&AtomicI32) -> io::Result<i32> + Send + 'static) -> io::Result<i32> {
+    /// Whether a process of this class may be started: not too many have not come to their programs.
+    pub fn has_room(&mut self, class: &str) -> bool {
         self.look_after_waiting();
-        if self.waiting.len() >= WAITING_MAX {
-            return Err(io::Error::other(format!(
-                "{WAITING_MAX} processes do not come to execute their programs: does the file system of the program, or \
-                 of the directory to start in, answer?"
-            )));
-        }
-        let worker = self.free.take().map_or_else(Worker::new, Ok)?;
+        let of_the_class = self.waiting.iter().filter(|(other, _)| **other == *class).count();
+        of_the_class < WAITING_MAX && self.waiting.len() < WAITING_IN_ALL_MAX
+    }
+
+    /// Lets a thread start a process of a class. Returns its id when it is there, and has mostly executed its program or
+    /// ended.
+    pub fn start(
+        &mut self,
+        class: &str,
+        job: impl FnOnce(&AtomicI32) -> io::Result<i32> + Send + 'static,
+    ) -> io::Result<i32> {
+        let worker = self.free.pop().map_or_else(Worker::new, Ok)?;
         let begun = Arc::new(AtomicI32::new(0));
         worker.jobs.send((begun.clone(), Box::new(job))).map_err(|_| lost())?;
         let patience = if self.waiting.is_empty() { PATIENCE } else { LITTLE_PATIENCE };
         loop {
             match worker.done.recv_timeout(patience) {
                 Ok(started) => {
-                    self.free = Some(worker);
+                    self.free.push(worker);
                     return started;
                 }
                 Err(RecvTimeoutError::Timeout) => match begun.load(SeqCst) {
                     // It has not been made yet: its descriptors are still needed.
                     0 => {}
                     pid => {
-                        self.waiting.push(worker);
+                        self.waiting.push((class.into(), worker));
                         return Ok(pid);
                     }
                 },
@@ -79,11 +88,11 @@ impl Starter {
 
     /// Whose process has come to its program, or has ended, may start another.
     fn look_after_waiting(&mut self) {
-        for worker in std::mem::take(&mut self.waiting) {
+        for (class, worker) in std::mem::take(&mut self.waiting) {
             match worker.done.try_recv() {
-                Err(TryRecvError::Empty) => self.waiting.push(worker),
+                Err(TryRecvError::Empty) => self.waiting.push((class, worker)),
                 Err(TryRecvError::Disconnected) => {}
-                Ok(_) => self.free = Some(worker),
+                Ok(_) => self.free.push(worker),
             }
         }
     }
@@ -118,53 +127,65 @@ fn lost() -> io::Error {
 mod tests {
     use super::*;
 
-    #[test]
-    fn d05_who_waits_for_one_that_does_not_come_is_not_the_loop() {
-        let mut starter = Starter::new().unwrap();
-        let (go, gate) = channel::<()>();
-        let started = starter.start(move |begun| {
-            begun.store(7, SeqCst);
-            let _closed = gate.recv();
-            Ok(7)
-        });
-        assert_eq!((started.unwrap(), starter.waiting.len()), (7, 1));
-        assert_eq!(starter.start(|_| Ok(8)).unwrap(), 8);
-        assert_eq!(starter.start(|_| Err(io::ErrorKind::NotFound.into())).unwrap_err().kind(), io::ErrorKind::NotFound);
-        drop(go);
-        while !starter.waiting.is_empty() {
-            starter.look_after_waiting();
-            thread::yield_now();
-        }
-        assert_eq!(starter.start(|_| Ok(9)).unwrap(), 9);
-    }
-
-    #[test]
-    fn d05_too_many_that_do_not_come_are_refused() {
-        let mut starter = Starter::new().unwrap();
+    /// Starts that do not come to their programs until the sender is dropped.
+    fn hang(starter: &mut Starter, class: &str, count: usize) -> Sender<()> {
         let (go, gate) = channel::<()>();
         let gate = Arc::new(std::sync::Mutex::new(gate));
-        for pid in 1..=WAITING_MAX as i32 {
+        for pid in 1..=count as i32 {
             let gate = gate.clone();
-            let started = starter.start(move |begun| {
+            assert!(starter.has_room(class), "{pid}");
+            let started = starter.start(class, move |begun| {
                 begun.store(pid, SeqCst);
                 let _closed = gate.lock().unwrap().recv();
                 Ok(pid)
             });
             assert_eq!(started.unwrap(), pid);
         }
-        assert!(starter.start(|_| Ok(1)).unwrap_err().to_string().contains("do not come to execute"));
-        drop(go);
+        go
+    }
+
+    fn come_back(starter: &mut Starter) {
         while !starter.waiting.is_empty() {
             starter.look_after_waiting();
             thread::yield_now();
         }
-        assert_eq!(starter.start(|_| Ok(1)).unwrap(), 1);
+    }
+
+    #[test]
+    fn d05_who_waits_for_one_that_does_not_come_is_not_the_loop() {
+        let mut starter = Starter::new();
+        let go = hang(&mut starter, "slow", 1);
+        let class = "other";
+        assert_eq!(starter.start(class, |_| Ok(8)).unwrap(), 8);
+        let failed = starter.start(class, |_| Err(io::ErrorKind::NotFound.into()));
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::NotFound);
+        drop(go);
+        come_back(&mut starter);
+        assert_eq!((starter.start(class, |_| Ok(9)).unwrap(), starter.free.len()), (9, 2), "no thread has ended");
+    }
+
+    #[test]
+    fn d05_a_class_whose_processes_do_not_come_takes_no_room_of_another() {
+        let mut starter = Starter::new();
+        let go = hang(&mut starter, "slow", WAITING_MAX);
+        assert!(!starter.has_room("slow") && starter.has_room("other"));
+        let mut gone: Vec<_> = (1..WAITING_IN_ALL_MAX / WAITING_MAX)
+            .map(|number| hang(&mut starter, &format!("slow {number}"), WAITING_MAX))
+            .collect();
+        assert!(!starter.has_room("other"));
+        gone.pop();
+        drop(go);
+        while !starter.has_room("slow") {
+            thread::yield_now();
+        }
+        drop(gone);
+        come_back(&mut starter);
     }
 
     #[test]
     fn one_that_is_not_there_yet_is_waited_for() {
         let (_nothing, gate) = channel::<()>();
-        let started = Starter::new().unwrap().start(move |_| {
+        let started = Starter::new().start("a", move |_| {
             let _over = gate.recv_timeout(PATIENCE * 3);
             Ok(5)
         });

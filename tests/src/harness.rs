@@ -467,7 +467,7 @@ impl Supervisor {
     pub fn open_to_others(&self) {
         fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let copy = self.path("workhall");
-        fs::copy(bin_dir().join("workhall"), &copy).unwrap();
+        copy_program(&bin_dir().join("workhall"), &copy);
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
@@ -574,6 +574,13 @@ impl Supervisor {
     pub fn cgroups(&self) -> PathBuf {
         own_cgroup().join(format!("workhall-{}", self.pid()))
     }
+}
+
+/// Copies a program that is to be executed. By another process: here one that another test starts just then would have the
+/// file open for writing until it executes its own program, and so long nobody can execute the copy (ETXTBSY).
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(copied.success(), "cp {} {}", from.display(), to.display());
 }
 
 /// The control group in which the tests run.

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use workhall_tests::harness::{Output, output, workspace};
+use workhall_tests::harness::{Output, copy_program, output, workspace};
 
 fn left_behind(dir: &Path, target: &Path) -> Output {
     output(Command::new(workspace().join(".ci/left-behind")).args([dir, target]))
@@ -54,7 +54,7 @@ fn what_a_run_has_left_is_found_and_nothing_else() {
     clean("it is gone");
     // A program of ours, wherever its socket is, and by whatever path its directory is named.
     let program = target.join("workhall");
-    std::fs::copy("/bin/sleep", &program).unwrap();
+    copy_program(std::path::Path::new("/bin/sleep"), &program);
     let ours = Process::start(&program, &other.join("workhall-x/socket"));
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(&target, &link).unwrap();

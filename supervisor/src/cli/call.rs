@@ -381,13 +381,24 @@ impl Call {
             say(&failure.message);
         }
         message += &format!("; {} posted", counted(posting.posted, "line was", "lines were"));
-        if let Some(Line { number, .. }) = posting.sent.front().or(posting.refused.front()) {
-            message += &match unknown {
-                false => format!(", line {number} and those behind it were not"),
-                true => format!("; whether line {number} and those behind it were is not known"),
-            };
-        }
+        let first = |lines: &VecDeque<Line>| lines.front().map(|line| line.number);
+        message += &not_posted(first(&posting.sent), first(&posting.refused), unknown);
         Failure::new(code, message)
+    }
+}
+
+/// Which lines were not posted, by the first of those without a receipt and of those that were refused. A line that was sent
+/// behind a refused one is refused with it, whether that was heard or not.
+fn not_posted(sent: Option<u64>, refused: Option<u64>, unknown: bool) -> String {
+    match (sent, refused) {
+        (None, None) => String::new(),
+        (Some(number), refused) if unknown && refused.is_none_or(|refused| number < refused) => {
+            format!("; whether line {number} and those behind it were is not known")
+        }
+        (sent, refused) => {
+            let number = sent.into_iter().chain(refused).min().expect("there is one");
+            format!(", line {number} and those behind it were not")
+        }
     }
 }
 
@@ -461,5 +472,27 @@ fn progress(total: Option<u64>) -> ProgressBar {
     match total {
         Some(total) => ProgressBar::new(total).with_style(style("{bar:30} {bytes}/{total_bytes}  {msg}  {eta} left")),
         None => ProgressBar::new_spinner().with_style(style("{spinner} {msg}  {elapsed}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_that_was_not_posted_is_named() {
+        let not = |number| format!(", line {number} and those behind it were not");
+        for (sent, refused, unknown, words) in [
+            (None, None, false, String::new()),
+            (Some(7), None, false, not(7)),
+            (None, Some(7), true, not(7)),
+            (Some(12), Some(10), true, not(10)),
+            (Some(12), Some(10), false, not(10)),
+            (Some(10), Some(12), false, not(10)),
+            (Some(10), Some(12), true, "; whether line 10 and those behind it were is not known".to_string()),
+            (Some(3), None, true, "; whether line 3 and those behind it were is not known".to_string()),
+        ] {
+            assert_eq!(not_posted(sent, refused, unknown), words, "{sent:?} {refused:?} {unknown}");
+        }
     }
 }

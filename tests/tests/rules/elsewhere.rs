@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use workhall_tests::harness::{ANY_NAME, Supervisor, bin_dir, is_root, lives, output, parent, program, text, until};
+use workhall_tests::harness::{
+    ANY_NAME, Supervisor, bin_dir, copy_program, is_root, lives, output, parent, program, text, until,
+};
 
 /// The only child of a process.
 fn child(pid: i32) -> i32 {
@@ -99,7 +101,7 @@ fn a_user_has_a_supervisor_of_their_own_below_the_runtime_directory() {
     fs::create_dir(&workers).unwrap();
     // Copies: the others may not look into the directory of the build.
     for (from, to) in [("test-worker", workers.join("a")), ("workhall", dir.path().join("workhall"))] {
-        fs::copy(bin_dir().join(from), &to).unwrap();
+        copy_program(&bin_dir().join(from), &to);
         fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).unwrap();
     }
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();

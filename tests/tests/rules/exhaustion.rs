@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use workhall_protocol::client::{Client, Ticket};
 use workhall_protocol::messages::{Call, Kill, OutcomeBody, ReceiptBody};
-use workhall_tests::harness::{Supervisor, bin_dir, lives, payload, until};
+use workhall_tests::harness::{Supervisor, bin_dir, copy_program, lives, payload, until};
 
 /// Few enough that ten workers use them up. It loses the others after its start, as it may to what else it has open:
 /// with so few from the beginning it would refuse the calls that need a process too many.
@@ -181,7 +181,7 @@ fn d05_without_processes_starts_fail_under_backoff_and_recover() {
             let bin = dir.join("bin");
             std::fs::create_dir(&bin).unwrap();
             for program in ["workhall", "test-worker"] {
-                std::fs::copy(bin_dir().join(program), bin.join(program)).unwrap();
+                copy_program(&bin_dir().join(program), &bin.join(program));
             }
             std::fs::set_permissions(&bin, PermissionsExt::from_mode(0o755)).unwrap();
             chown(dir, Some(user), Some(user)).unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
-use workhall_tests::harness::{Supervisor, bin_dir, lives, program, python, tree_modes};
+use workhall_tests::harness::{Supervisor, bin_dir, copy_program, lives, program, python, tree_modes};
 
 /// What a process says of itself before it becomes a worker; the shell changes none of it.
 const SAYS: &str = r#"
@@ -168,7 +168,7 @@ impl Leased {
              [class.leased]\nexec = ['{{dir}}/leased']\nstart_timeout = '{start_timeout}'\nterm_grace = '1s'\n"
         ));
         let path = supervisor.path("leased");
-        fs::copy(bin_dir().join("test-worker"), &path).unwrap();
+        copy_program(&bin_dir().join("test-worker"), &path);
         let script = supervisor.file("lease.py", LEASE);
         let holder = std::process::Command::new(python()).arg(script).arg(&path).spawn().unwrap();
         supervisor.call(&["a", "count"]);
@@ -244,5 +244,26 @@ fn d07_a_start_under_way_when_the_supervisor_dies_keeps_nobody_else() {
         leased.release();
         assert_eq!(leased.supervisor.call(&["leased", "count"]), 2, "{mode}: nobody has called the old one");
         assert!(!lives(pid), "{mode}: it came to its program, and there was nobody");
+    }
+}
+
+/// More than may wait at a time: the rest is tried again, as nobody's crash.
+#[test]
+fn d05_many_starts_that_do_not_come_to_their_programs_take_no_other_class_its_room() {
+    const NAMES: usize = 24;
+    let mut leased = Leased::new("subreaper", "120s");
+    let names: Vec<String> = (0..NAMES).map(|number| format!("leased/{number}")).collect();
+    for name in &names {
+        leased.supervisor.cli(&["call", name, "count"]).ok();
+    }
+    leased.supervisor.call(&["a/new", "count"]);
+    let info = |name: &str| leased.supervisor.cli(&["info", name, "--json"]).ok().json();
+    let waiting: Vec<_> = names.iter().map(|name| info(name)).filter(|info| info["pid"].is_null()).collect();
+    assert_eq!(waiting.len(), NAMES - 16, "{waiting:?}");
+    assert!(waiting[0]["waits_for"].as_str().unwrap().contains("do not come to execute"), "{}", waiting[0]);
+    leased.release();
+    for name in &names {
+        assert_eq!(leased.supervisor.call(&[name, "count"]), 2);
+        assert_eq!(leased.supervisor.ps(name)["crashes"], 0);
     }
 }

@@ -355,3 +355,44 @@ fn d07_a_stopped_process_of_an_earlier_supervisor_is_continued_when_its_name_is_
     kill(Pid::from_raw(other), Signal::SIGKILL).unwrap();
     supervisor.no_overlap();
 }
+
+/// Writes into a pipe of its own, behind which is a child that has closed everything else.
+const OWN_PIPE: &str = r#"
+import os, subprocess
+base = os.path.dirname(os.environ["WORKHALL_SOCKET"]) + "/"
+own, write = os.pipe()
+reader = subprocess.Popen(["cat"], stdin=own, stdout=open(base + "own", "a"), start_new_session=True)
+os.dup2(write, 1)
+os.close(own)
+os.close(write)
+"#;
+
+/// The next supervisor reads what its worker writes, so that it can end, but from nobody else's pipe.
+#[test]
+fn d07_what_an_earlier_process_writes_into_a_pipe_of_its_own_stays_in_it() {
+    let mut supervisor = supervisor();
+    let worker = format!("{OWN_PIPE}{}", JSON_WORKER.replace("if task[\"method\"] == \"block\":", PRINTS));
+    supervisor.file("worker.py", &worker);
+    let (begun, go) = (supervisor.path("begun"), supervisor.path("go"));
+    supervisor.cli(&["call", "json/own", "block", text(&begun), text(&go)]).ok();
+    supervisor.until_lines("begun", 1);
+    let old = supervisor.worker_pid("json/own");
+    let reader = supervisor.lines("reader")[0].parse().unwrap();
+    supervisor.until("nobody reads", |_| state(reader) == Some('T'));
+    dies_and_is_followed(&mut supervisor);
+    supervisor.cli(&["call", "json/own", "pid"]).ok();
+    supervisor.until("it waits", |this| info(this, "json/own")["waits_for"].as_str().is_some());
+    kill(Pid::from_raw(reader), Signal::SIGCONT).unwrap();
+    std::fs::write(&go, "").unwrap();
+    supervisor.call(&["json/own", "pid"]);
+    supervisor.until("the reader has ended", |_| !lives(reader));
+    assert!(!lives(old));
+    assert_eq!(supervisor.lines("own")[..3], ["one", "two", "three"]);
+}
+
+const PRINTS: &str = r#"if task["method"] == "block":
+        import signal
+        os.kill(reader.pid, signal.SIGSTOP)
+        with open(base + "reader.new", "w") as file: file.write(str(reader.pid))
+        os.rename(base + "reader.new", base + "reader")
+        os.write(1, b"one\ntwo\nthree\n")"#;

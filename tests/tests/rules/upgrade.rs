@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use workhall_protocol::messages::{Address, Call, ReceiptBody, Until};
 use workhall_tests::harness::{
-    self, ANY_NAME, Supervisor, bin_dir, is_root, numbers, output_of, payload, text, tree_modes,
+    self, ANY_NAME, Supervisor, bin_dir, copy_program, is_root, numbers, output_of, payload, text, tree_modes,
 };
 
 #[track_caller]
@@ -338,10 +338,10 @@ fn the_file_that_was_asked_is_the_file_that_is_executed() {
     supervisor.cli(&["upgrade", "--binary", &changes]).fails(1, &["was replaced after it was asked"]);
     // A new version that was installed over the old one is found by its path.
     let copy = program(&supervisor, "workhall-copy", "");
-    std::fs::copy(&workhall, &copy).unwrap();
+    copy_program(&workhall, Path::new(&copy));
     assert_eq!(supervisor.cli(&["upgrade", "--json", "--binary", &copy]).ok().json()["upgraded"]["binary"], copy);
     std::fs::remove_file(&copy).unwrap();
-    std::fs::copy(&workhall, &copy).unwrap();
+    copy_program(&workhall, Path::new(&copy));
     assert_eq!(upgrade(&supervisor)["binary"], copy);
 }
 

@@ -69,6 +69,8 @@ pub struct App {
     order: Vec<u64>,
     selected: Option<(u64, String)>,
     at: usize,
+    /// The selection was moved, and not back to the first line.
+    moved: bool,
     sweep: u64,
     ledger: Option<((u64, u64), Duration)>,
     answered: Duration,
@@ -95,6 +97,7 @@ impl App {
             order: Vec::new(),
             selected: None,
             at: 0,
+            moved: false,
             sweep: 0,
             ledger: None,
             answered: Duration::ZERO,
@@ -204,10 +207,11 @@ impl App {
         self.head = Some(head);
     }
 
-    /// The order of the rows; the selection stays at its worker, or a successor of its name, or its line.
+    /// The order of the rows; a selection stays at its worker, or a successor of its name, or its line.
     fn reorder(&mut self) {
         self.order = self.rows.order(self.sort, self.reverse);
-        if let Some((number, name)) = &self.selected {
+        // Nobody has moved it: then it stays on the first line, whoever that is.
+        if let Some((number, name)) = self.selected.as_ref().filter(|_| self.moved) {
             let find = |is: &dyn Fn(&WorkerRow) -> bool| {
                 self.order.iter().position(|place| self.rows.at(*place).is_some_and(|row| is(&row.row)))
             };
@@ -223,6 +227,11 @@ impl App {
             self.selected = Some((row.row.number, row.row.name.clone()));
         }
         self.keep_in_sight();
+    }
+
+    fn go(&mut self, at: usize) {
+        self.select(at);
+        self.moved = self.at > 0;
     }
 
     fn keep_in_sight(&mut self) {
@@ -308,12 +317,12 @@ impl App {
 
     fn key_of_list(&mut self, code: KeyCode) -> Option<Wish> {
         match code {
-            KeyCode::Down | KeyCode::Char('j') => self.select(self.at + 1),
-            KeyCode::Up | KeyCode::Char('k') => self.select(self.at.saturating_sub(1)),
-            KeyCode::PageDown | KeyCode::Char(' ') => self.select(self.at + self.list_height),
-            KeyCode::PageUp => self.select(self.at.saturating_sub(self.list_height)),
-            KeyCode::Home | KeyCode::Char('g') => self.select(0),
-            KeyCode::End | KeyCode::Char('G') => self.select(usize::MAX),
+            KeyCode::Down | KeyCode::Char('j') => self.go(self.at + 1),
+            KeyCode::Up | KeyCode::Char('k') => self.go(self.at.saturating_sub(1)),
+            KeyCode::PageDown | KeyCode::Char(' ') => self.go(self.at + self.list_height),
+            KeyCode::PageUp => self.go(self.at.saturating_sub(self.list_height)),
+            KeyCode::Home | KeyCode::Char('g') => self.go(0),
+            KeyCode::End | KeyCode::Char('G') => self.go(usize::MAX),
             KeyCode::Char('s' | '>') => self.sort_by(self.sort.step(1)),
             KeyCode::Char('<') => self.sort_by(self.sort.step(-1)),
             KeyCode::Char('S') => {
@@ -496,6 +505,9 @@ pub mod tests {
         assert_eq!(selected(&app), "c");
         press(&mut app, "gk");
         assert_eq!(selected(&app), "a");
+        // On the first line it is with whoever is the first.
+        app.answer(S, page(vec![row(1, "a"), row(3, "c"), row(4, "A")]));
+        assert_eq!((selected(&app), app.position()), ("A", (1, 3)));
         app.answer(S, page(vec![WorkerRow { number: 77, ..row(9, "a") }, row(3, "c")]));
         assert_eq!(selected(&app), "a");
         app.answer(S, page(vec![]));

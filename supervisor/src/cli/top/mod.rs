@@ -108,10 +108,9 @@ impl Top {
         let shell = Shell { app, events, questions: questions_in, started, asked: Want::default() };
         let end = shell.run(&mut screen);
         screen.leave()?;
-        match end? {
+        if let Some(signal) = end? {
             // As it would have ended without a screen: the status says by what.
-            Some(signal) => signal_hook::low_level::emulate_default_handler(signal)?,
-            None => {}
+            signal_hook::low_level::emulate_default_handler(signal)?;
         }
         Ok(ExitCode::Done)
     }

@@ -153,7 +153,7 @@ fn head_lines(app: &App, theme: Theme, width: usize) -> Vec<Line<'static>> {
         None => Line::from(vec![
             Span::from(format!("workhall {}", status.version)).bold(),
             Span::from(format!(
-                "  up {}{stopping}  workers {}  processes {} of {}  clients {}  process {}",
+                "  up {}{stopping}  workers {}  processes {} of {}  clients {}  pid {}",
                 age(status.uptime_ms),
                 short(counts.workers),
                 short(limits.processes_used),
@@ -398,7 +398,7 @@ mod tests {
         app.answer(2 * S, Answer::Used(Box::new(used(250))));
         let screen = screen(&mut app, 80, 24);
         for (at, line) in [
-            (0, "workhall 0.1.0  up 3m12s  workers 3  processes 2 of 4,000  clients 1  process 42"),
+            (0, "workhall 0.1.0  up 3m12s  workers 3  processes 2 of 4,000  clients 1  pid 42"),
             (1, "accepted 10 (-/s)  settled 10 (-/s)  pending 0  running 0"),
             (2, "done 10  failed 0  discarded 0  expired 0  dead 0 (0 kept)  refused 2"),
             (3, "NAME\u{25be}                      STATE      DEPTH    AGE   RATE CRASHES   CPU      MEM"),

@@ -313,7 +313,7 @@ pub(super) fn unexpected(answer: &ReceiptBody<'_>) -> Failure {
     Failure::new(ExitCode::Failed, format!("unexpected answer: {answer:?}"))
 }
 
-fn reason(reason: DeadReason, exit: Option<Exit>) -> String {
+pub(super) fn reason(reason: DeadReason, exit: Option<Exit>) -> String {
     let word = word(reason).unwrap_or_default().replace('_', " ");
     exit.map_or_else(|| word.clone(), |exit| format!("{word}, {exit}"))
 }

@@ -14,6 +14,7 @@ mod read;
 mod reload;
 mod serve;
 mod show;
+mod top;
 mod upgrade;
 mod wait;
 
@@ -67,6 +68,9 @@ enum Command {
     /// Show the supervisor: the ledger, limits, uptime, configuration
     #[command(after_help = "Examples:\n  workhall status\n  workhall status --json | jq .ledger")]
     Status(show::Status),
+    /// Watch the workers live in the terminal, and kill, pause or resume them there
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::Top),
     /// Show what workers wrote on stdout and stderr
     #[command(after_help = read::LOGS_EXAMPLES)]
     Logs(read::Logs),
@@ -141,6 +145,7 @@ pub fn run() -> ExitCode {
         Command::Ps(command) => command.run(socket),
         Command::Info(command) => command.run(socket),
         Command::Status(command) => command.run(socket),
+        Command::Top(command) => command.run(socket),
         Command::Logs(command) => command.run(socket),
         Command::Events(command) => command.run(socket),
         Command::Wait(command) => command.run(socket),

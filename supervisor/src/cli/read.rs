@@ -164,7 +164,7 @@ fn escaped(item: &Value) -> String {
     text
 }
 
-fn time(at_ms: u64) -> String {
+pub(super) fn time(at_ms: u64) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at_ms)).to_string()
 }
 
@@ -176,8 +176,14 @@ fn line(line: LineReport) -> Result<String, Failure> {
 }
 
 fn event(event: EventReport) -> Result<String, Failure> {
-    let EventReport { at_ms, worker, number, generation, event: what, .. } = &event;
-    let mut text = format!("{} {worker} %{number}.{generation} {}", time(*at_ms), what.replace('_', " "));
+    let EventReport { at_ms, worker, number, generation, .. } = &event;
+    Ok(format!("{} {worker} %{number}.{generation} {}", time(*at_ms), happened(&event)?))
+}
+
+/// What happened, without when and to whom.
+pub(super) fn happened(event: &EventReport) -> Result<String, Failure> {
+    let what = &event.event;
+    let mut text = what.replace('_', " ");
     let mut add = |part: String| {
         text += ", ";
         text += &part;

@@ -135,7 +135,7 @@ fn running(row: &WorkerRow) -> String {
     row.running.as_ref().map_or("-".to_string(), |task| format!("{} {}", safe(&task.method), age(task.age_ms)))
 }
 
-fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
+pub(super) fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
     let row = &info.row;
     let mut lines = vec![
         ("worker", format!("{} (%{}), class {}", safe(&row.name), row.number, safe(&row.class))),
@@ -251,7 +251,7 @@ fn tree_lines(tree: &TreeReport, info: &WorkerInfo) -> Vec<(&'static str, String
     lines
 }
 
-fn exit_line(exit: &ExitReport) -> String {
+pub(super) fn exit_line(exit: &ExitReport) -> String {
     let how = match (&exit.failure, exit.exit) {
         (Some(failure), Some(exit)) => format!("{}; {exit}", safe(failure)),
         (Some(failure), None) => safe(failure),

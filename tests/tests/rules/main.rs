@@ -42,6 +42,7 @@ mod starts;
 mod supervisor_death;
 mod time_limits;
 mod timeouts;
+mod top;
 mod trees;
 mod unheard;
 mod unread;

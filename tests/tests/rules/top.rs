@@ -103,9 +103,14 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let shell: i32 = self.tmux(&["display-message", "-p", "#{pane_pid}"]).trim().parse().unwrap();
+        let pids = self.tmux(&["display-message", "-p", "#{pid} #{pane_pid}"]);
+        let mut pids: Vec<i32> = pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        // What the shell has started hears of the end too.
+        let children = format!("/proc/{0}/task/{0}/children", pids[1]);
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        pids.extend(children.split_whitespace().map(|pid| pid.parse::<i32>().unwrap()));
         self.tmux(&["kill-server"]);
-        until("the shell has ended", || !lives(shell));
+        until("all of the terminal has ended", || pids.iter().all(|pid| !lives(*pid)));
     }
 }
 

@@ -14,6 +14,7 @@ mod hostile;
 mod log;
 mod speaker;
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -179,6 +180,7 @@ pub fn run(options: Options) -> Report {
     };
     let mut auditor = Auditor::new(&run, supervisor.path("worker.log"));
     let (mut supervisor_deaths, mut serves) = (0, true);
+    let mut seen = HashSet::from([supervisor.pid()]);
     thread::scope(|scope| {
         let run = &run;
         let mut actors = Vec::new();
@@ -205,6 +207,11 @@ pub fn run(options: Options) -> Report {
                 if restarted.is_err() {
                     run.violation(format!("D7: no supervisor follows the killed one; the log:\n{}", supervisor.log()));
                     serves = false;
+                    break;
+                }
+                if !seen.insert(supervisor.pid()) {
+                    // By their numbers the supervisors, and so their messages, are told apart.
+                    run.violation("a process id has come round, so what follows says nothing: raise kernel.pid_max");
                     break;
                 }
                 run.supervisor.store(supervisor.pid(), Relaxed);

@@ -17,8 +17,8 @@ use crate::config::Class;
 use crate::connection::QUESTIONS_MAX;
 use crate::event_loop::EventLoop;
 use crate::report::{
-    AskerReport, ClassLimits, Counts, DeadTotalsReport, EndingReport, ExitReport, LedgerReport, LimitsReport,
-    MailboxReport, SenderReport, StatusReport, TreeReport, ViolationReport, WorkerInfo, WorkerRow, kept,
+    AskerReport, ClassLimits, Counts, DeadTotalsReport, EndingReport, ExitReport, LimitsReport, MailboxReport,
+    SenderReport, StatusReport, TreeReport, ViolationReport, WorkerInfo, WorkerRow, kept,
 };
 
 /// How many senders `status` names, the largest.
@@ -128,16 +128,7 @@ impl EventLoop {
             config: self.config.file.as_ref().map(|file| file.display().to_string()),
             workers_dir: self.config.workers_dir().map(|dir| dir.display().to_string()),
             classes: self.config.classes().iter().map(|class| class.policy.class.to_string()).collect(),
-            ledger: LedgerReport {
-                accepted: ledger.accepted,
-                done: ledger.done,
-                failed: ledger.failed,
-                discarded: ledger.discarded,
-                expired: ledger.expired,
-                dead: ledger.dead,
-                pending: ledger.pending,
-                running: ledger.running,
-            },
+            ledger: self.core.ledger(),
             refused: counters.refused,
             ignored: counters.ignored,
             counts: Counts {

@@ -6,7 +6,7 @@ mod limits;
 mod tree;
 
 use serde::{Deserialize, Serialize};
-use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, State, WorkerView};
+use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, Ledger, State, WorkerView};
 use workhall_protocol::terms::{DeadReason, EndedBy, Exit, StartStage};
 
 use crate::access::{Account, Owner};
@@ -189,7 +189,7 @@ pub struct StatusReport {
     /// The names of the classes.
     pub classes: Vec<String>,
     /// Rule L1.
-    pub ledger: LedgerReport,
+    pub ledger: Ledger,
     /// Calls refused; not accepted, so not in the ledger.
     pub refused: u64,
     /// Calls and kills ignored by the rules; not in the ledger.
@@ -238,27 +238,6 @@ pub struct AskerReport {
     pub may_kill: bool,
     /// Whether they may administer.
     pub may_administer: bool,
-}
-
-/// Rule L1.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct LedgerReport {
-    /// All that were ever accepted: the sum of the others up to `running`.
-    pub accepted: u64,
-    /// The method returned.
-    pub done: u64,
-    /// The method reported an error.
-    pub failed: u64,
-    /// By kill.
-    pub discarded: u64,
-    /// Not started in time.
-    pub expired: u64,
-    /// Dead letters.
-    pub dead: u64,
-    /// Waiting.
-    pub pending: u64,
-    /// Being executed.
-    pub running: u64,
 }
 
 /// How many there are.

@@ -53,8 +53,21 @@ pub(crate) enum Place {
 impl Ledger {
     /// Whether the two sides are equal.
     pub fn balances(&self) -> bool {
-        self.accepted
-            == self.done + self.failed + self.discarded + self.expired + self.dead + self.pending + self.running
+        self.accepted == self.terms().iter().map(|(_, count)| count).sum::<u64>()
+    }
+
+    /// What all that were accepted are the sum of, each with its word.
+    pub fn terms(&self) -> [(&'static str, u64); 7] {
+        let Ledger { accepted: _, done, failed, discarded, expired, dead, pending, running } = *self;
+        [
+            ("done", done),
+            ("failed", failed),
+            ("discarded", discarded),
+            ("expired", expired),
+            ("dead", dead),
+            ("pending", pending),
+            ("running", running),
+        ]
     }
 
     pub(crate) fn accept(&mut self) {

@@ -64,7 +64,7 @@ enum Command {
     Ps(show::Ps),
     /// Show all about one worker
     #[command(after_help = "Example:\n  workhall info counter")]
-    Info(show::Info),
+    Info(OneWorker),
     /// Show the supervisor: the ledger, limits, uptime, configuration
     #[command(after_help = "Examples:\n  workhall status\n  workhall status --json | jq .ledger")]
     Status(show::Status),
@@ -85,10 +85,10 @@ enum Command {
     Dead(dead::Dead),
     /// Stop the process of a worker, in the middle of its task, while its mailbox goes on accepting
     #[command(after_help = pause::EXAMPLES)]
-    Pause(pause::Pause),
+    Pause(OneWorker),
     /// Continue a worker that is paused; start one at once that waits after crashes
     #[command(after_help = "Example:\n  workhall resume ledger/eu")]
-    Resume(pause::Resume),
+    Resume(OneWorker),
     /// Read the configuration again, all or nothing, and print what has changed
     #[command(after_help = reload::EXAMPLES)]
     Reload(reload::Reload),
@@ -143,15 +143,15 @@ pub fn run() -> ExitCode {
         Command::Call(command) => command.run(socket),
         Command::Kill(command) => command.run(socket),
         Command::Ps(command) => command.run(socket),
-        Command::Info(command) => command.run(socket),
+        Command::Info(asked) => show::info(asked, socket),
         Command::Status(command) => command.run(socket),
         Command::Top(command) => command.run(socket),
         Command::Logs(command) => command.run(socket),
         Command::Events(command) => command.run(socket),
         Command::Wait(command) => command.run(socket),
         Command::Dead(command) => command.run(socket),
-        Command::Pause(command) => command.run(socket),
-        Command::Resume(command) => command.run(socket),
+        Command::Pause(asked) => pause::pause(asked, socket),
+        Command::Resume(asked) => pause::resume(asked, socket),
         Command::Reload(command) => command.run(socket),
         Command::Upgrade(command) => command.run(socket),
         Command::UpgradeCheck => Ok(if crate::upgrade::check() { ExitCode::Done } else { ExitCode::Failed }),
@@ -195,6 +195,19 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Failure::new(ExitCode::Failed, error.to_string())
     }
+}
+
+/// The arguments of the commands that are about one worker, and say or do one thing.
+#[derive(Debug, clap::Args)]
+struct OneWorker {
+    /// The worker: a name, or %7 for number 7
+    worker: WorkerArgument,
+    /// Print the answer as a JSON object
+    #[arg(long)]
+    json: bool,
+    /// Give up after this long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 }
 
 /// A worker as it is written on the command line: a name, or `%7` for number 7 (rule W4).

@@ -1,15 +1,14 @@
 //! `workhall pause` and `resume`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use workhall_protocol::messages::ReceiptBody;
 use workhall_protocol::terms::Ignored;
 
-use super::connect::{Connection, connect};
+use super::connect::connect;
 use super::dead::unexpected;
 use super::output::{print_line, printed};
-use super::{ExitCode, Failure, WorkerArgument, parse_duration};
+use super::{ExitCode, Failure, OneWorker};
 
 pub const EXAMPLES: &str = "Examples:
   workhall pause ledger/eu                    its process stops where it is, and is given nothing more
@@ -17,54 +16,22 @@ pub const EXAMPLES: &str = "Examples:
   workhall resume ledger/eu                   it goes on
 A kill, also with --drain, ends the pause, and so does the end of the supervisor.";
 
-/// The arguments of `workhall pause`.
-#[derive(Debug, clap::Args)]
-pub struct Pause {
-    /// The worker: a name, or %7 for number 7
-    worker: WorkerArgument,
-    /// Print the receipt as JSON
-    #[arg(long)]
-    json: bool,
-    /// Give up after this long
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    timeout: Option<Duration>,
+/// `workhall pause`: stops it.
+pub fn pause(asked: OneWorker, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    asked.worker.check()?;
+    let receipt = connect(socket, asked.timeout)?.ask(|client| client.pause(asked.worker.address()))?;
+    end(&asked, &receipt, "pause")
 }
 
-/// The arguments of `workhall resume`.
-#[derive(Debug, clap::Args)]
-pub struct Resume {
-    /// The worker: a name, or %7 for number 7
-    worker: WorkerArgument,
-    /// Print the receipt as JSON
-    #[arg(long)]
-    json: bool,
-    /// Give up after this long
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    timeout: Option<Duration>,
+/// `workhall resume`: ends its pause or backoff.
+pub fn resume(asked: OneWorker, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    asked.worker.check()?;
+    let receipt = connect(socket, asked.timeout)?.ask(|client| client.resume(asked.worker.address()))?;
+    end(&asked, &receipt, "resume")
 }
 
-impl Pause {
-    /// Stops it.
-    pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        self.worker.check()?;
-        let mut connection: Connection = connect(socket, self.timeout)?;
-        let receipt = connection.ask(|client| client.pause(self.worker.address()))?;
-        end(&self.worker, self.json, &receipt, "pause")
-    }
-}
-
-impl Resume {
-    /// Ends its pause or backoff.
-    pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        self.worker.check()?;
-        let mut connection: Connection = connect(socket, self.timeout)?;
-        let receipt = connection.ask(|client| client.resume(self.worker.address()))?;
-        end(&self.worker, self.json, &receipt, "resume")
-    }
-}
-
-fn end(worker: &WorkerArgument, json: bool, receipt: &ReceiptBody<'_>, verb: &str) -> Result<ExitCode, Failure> {
-    if json {
+fn end(OneWorker { worker, json, .. }: &OneWorker, receipt: &ReceiptBody<'_>, verb: &str) -> Result<ExitCode, Failure> {
+    if *json {
         printed(print_line(serde_json::to_value(receipt).map_err(anyhow::Error::from)?))?;
     }
     let why = match receipt {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use workhall_protocol::messages::ReceiptBody;
 
 use super::connect::{connect, refused};
@@ -34,13 +34,7 @@ pub struct Reload {
 impl Reload {
     /// Has the configuration read again, and prints what has changed.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let receipt = connect(socket, self.timeout)?.ask(|client| client.reload(self.restart))?;
-        let report = match receipt {
-            ReceiptBody::Report(payload) => payload.to_json().map_err(anyhow::Error::msg)?,
-            ReceiptBody::Failed { error } => return Err(not_done(&error)),
-            ReceiptBody::Refused { reason, detail } => return Err(refused(reason, &detail)),
-            other => return Err(Failure::new(ExitCode::Failed, format!("unexpected answer: {other:?}"))),
-        };
+        let report = done(connect(socket, self.timeout)?.ask(|client| client.reload(self.restart))?)?;
         let mut out = Out::default();
         if self.json {
             out.line(json!({ "reloaded": report }));
@@ -61,8 +55,15 @@ impl Reload {
     }
 }
 
-/// What the supervisor could not do, and why. It may quote a line of a file.
-pub fn not_done(error: &str) -> Failure {
-    let lines: Vec<String> = error.lines().map(safe).collect();
-    Failure::new(ExitCode::Failed, lines.join("\n"))
+/// The report on what the supervisor has done; or what it could not do, and why, which may quote a line of a file.
+pub fn done(receipt: ReceiptBody<'_>) -> Result<Value, Failure> {
+    match receipt {
+        ReceiptBody::Report(payload) => Ok(payload.to_json().map_err(anyhow::Error::msg)?),
+        ReceiptBody::Failed { error } => {
+            let lines: Vec<String> = error.lines().map(safe).collect();
+            Err(Failure::new(ExitCode::Failed, lines.join("\n")))
+        }
+        ReceiptBody::Refused { reason, detail } => Err(refused(reason, &detail)),
+        other => Err(Failure::new(ExitCode::Failed, format!("unexpected answer: {other:?}"))),
+    }
 }

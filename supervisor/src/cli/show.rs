@@ -10,7 +10,7 @@ use workhall_protocol::terms::EndedBy;
 
 use super::connect::connect;
 use super::output::{age, bytes, count, counted, print_line, print_table, printed, safe, state, table};
-use super::{ExitCode, Failure, WorkerArgument, parse_duration};
+use super::{ExitCode, Failure, OneWorker, parse_duration};
 use crate::report::{EndingReport, ExitReport, StatusReport, TreeReport, WorkerInfo, WorkerRow};
 
 /// How many senders `status` shows to people, the largest.
@@ -28,19 +28,6 @@ pub struct Ps {
     /// Show only those behind this place: `at` in the last row of the page before
     #[arg(long, value_name = "PLACE")]
     after: Option<u64>,
-    /// Give up after this long
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    timeout: Option<Duration>,
-}
-
-/// The arguments of `workhall info`.
-#[derive(Debug, clap::Args)]
-pub struct Info {
-    /// The worker: a name, or %7 for number 7
-    worker: WorkerArgument,
-    /// Print a JSON object
-    #[arg(long)]
-    json: bool,
     /// Give up after this long
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
@@ -100,23 +87,21 @@ impl Ps {
     }
 }
 
-impl Info {
-    /// Shows one.
-    pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let worker = &self.worker;
-        worker.check()?;
-        let Some(report) = connect(socket, self.timeout)?.report(|client| client.info(worker.address()))? else {
-            return Err(Failure::new(
-                ExitCode::Failed,
-                format!("there is no worker {worker}: `workhall ps` lists those there are; a call would create it"),
-            ));
-        };
-        if self.json {
-            return printed(print_line(report));
-        }
-        let info: WorkerInfo = read(report)?;
-        printed(info_lines(&info).iter().try_for_each(|(key, value)| print_line(format_args!("{key:<14}{value}"))))
+/// `workhall info`: shows one.
+pub fn info(asked: OneWorker, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let worker = &asked.worker;
+    worker.check()?;
+    let Some(report) = connect(socket, asked.timeout)?.report(|client| client.info(worker.address()))? else {
+        return Err(Failure::new(
+            ExitCode::Failed,
+            format!("there is no worker {worker}: `workhall ps` lists those there are; a call would create it"),
+        ));
+    };
+    if asked.json {
+        return printed(print_line(report));
     }
+    let info: WorkerInfo = read(report)?;
+    printed(info_lines(&info).iter().try_for_each(|(key, value)| print_line(format_args!("{key:<14}{value}"))))
 }
 
 impl Status {
@@ -221,7 +206,7 @@ pub(super) fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
         lines.push(("same name", format!("{} (ending, or waiting for its end)", numbers.join(", "))));
     }
     lines.push(("executes", safe(&info.exec.join(" "))));
-    lines.extend(info.from.as_ref().map(|from| ("says", safe(from))));
+    lines.extend(info.from.as_ref().map(|from| ("class from", safe(from))));
     lines.push(("created", format!("{} ago", age(row.age_ms))));
     lines
 }
@@ -303,16 +288,7 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
             counted(counts.spawned, "process", "processes")
         ),
     ));
-    let terms = [
-        ("done", ledger.done),
-        ("failed", ledger.failed),
-        ("discarded", ledger.discarded),
-        ("expired", ledger.expired),
-        ("dead", ledger.dead),
-        ("pending", ledger.pending),
-        ("running", ledger.running),
-    ];
-    let sum: Vec<String> = terms.iter().map(|(name, number)| format!("{} {name}", count(*number))).collect();
+    let sum: Vec<String> = ledger.terms().iter().map(|(name, number)| format!("{} {name}", count(*number))).collect();
     lines.push(("ledger", format!("{} accepted = {}", count(ledger.accepted), sum.join(" + "))));
     let violations = match counts.violations {
         0 => String::new(),

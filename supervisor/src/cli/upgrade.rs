@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use workhall_protocol::messages::ReceiptBody;
 
-use super::connect::{connect, refused};
+use super::connect::connect;
 use super::output::{Out, bytes, safe};
-use super::reload::not_done;
+use super::reload::done;
 use super::show::read;
 use super::{ExitCode, Failure};
 use crate::report::UpgradeReport;
@@ -35,13 +34,7 @@ impl Upgrade {
             None => None,
             Some(path) => Some(path.to_str().ok_or_else(|| Failure::usage("the path is no UTF-8"))?),
         };
-        let receipt = connect(socket, None)?.ask(|client| client.upgrade(binary))?;
-        let report = match receipt {
-            ReceiptBody::Report(payload) => payload.to_json().map_err(anyhow::Error::msg)?,
-            ReceiptBody::Failed { error } => return Err(not_done(&error)),
-            ReceiptBody::Refused { reason, detail } => return Err(refused(reason, &detail)),
-            other => return Err(Failure::new(ExitCode::Failed, format!("unexpected answer: {other:?}"))),
-        };
+        let report = done(connect(socket, None)?.ask(|client| client.upgrade(binary))?)?;
         let mut out = Out::default();
         if self.json {
             out.line(json!({ "upgraded": report }));

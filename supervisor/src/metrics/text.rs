@@ -40,17 +40,7 @@ impl Sample {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         to.gauges("workhall_build_info", "Always 1; the version is in the label", [(version, 1)])?;
         to.gauge("workhall_uptime_seconds", "Time since the start, also over upgrades", self.uptime.as_secs_f64())?;
-        let ledger = &self.ledger;
-        let terms = [
-            ("accepted", ledger.accepted),
-            ("done", ledger.done),
-            ("failed", ledger.failed),
-            ("discarded", ledger.discarded),
-            ("expired", ledger.expired),
-            ("dead", ledger.dead),
-            ("pending", ledger.pending),
-            ("running", ledger.running),
-        ];
+        let terms = [("accepted", self.ledger.accepted)].into_iter().chain(self.ledger.terms());
         let help = "Messages since the start: accepted is the sum of all other terms";
         to.gauges("workhall_ledger_messages", help, terms.map(|(term, count)| ([("term", term)], count)))?;
         let counters = &self.counters;

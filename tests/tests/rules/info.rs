@@ -62,7 +62,7 @@ fn info_says_what_a_worker_does_since_when_and_where_its_class_is_from() {
         (&json!("busy"), &json!("block"), &json!(1))
     );
     assert!(busy["oldest_age_ms"].is_u64() && busy["running"]["age_ms"].as_u64() >= busy["state_ms"].as_u64());
-    shows(&supervisor, "a", &["state         busy, for ", "running       block, message", "says          /"]);
+    shows(&supervisor, "a", &["state         busy, for ", "running       block, message", "class from    /"]);
     // The steps of its end, and who waits behind it.
     let killing = supervisor.start_cli(&["kill", "a", "--wait"]);
     supervisor.until("it is asked to end", |this| info(this, "%2")["ending"]["step"] == "ask");

@@ -255,6 +255,9 @@ impl EventLoop {
     }
 
     fn pid(&self, view: &WorkerView<'_>) -> Option<i32> {
+        if let Some(index) = self.attached(view.process(), view.slot?) {
+            return Some(self.connections[index].peer.creds().pid);
+        }
         let process = self.processes.get(view.slot? as usize)?;
         (process.key.number == view.identity.number && !process.reaped).then_some(process.pid)
     }

@@ -9,6 +9,8 @@
 extern crate alloc;
 
 mod accounts;
+mod attach;
+mod boot;
 mod chunk;
 mod dead_letters;
 mod deadlines;
@@ -19,6 +21,7 @@ mod fates;
 mod held;
 mod in_flight;
 mod kill;
+mod kind;
 mod ledger;
 mod lifecycle;
 mod mailbox;
@@ -33,6 +36,7 @@ mod registry;
 mod reload;
 mod restart;
 mod resting;
+mod run;
 mod snapshot;
 mod stats;
 mod stop;
@@ -47,6 +51,7 @@ pub use accounts::Charge;
 pub use dead_letters::{DeadLetter, DeadTotals, Letters};
 pub use effect::{Effect, KillReport, Outcome};
 pub use event::{AccountId, Call, CallReceipt, Event, Kill, KillMode, KillReceipt, Mark, ProcessKey, ReplyTo};
+pub use kind::Kind;
 pub use ledger::{Counters, Ledger};
 pub use mailbox::{Identity, MESSAGE_OVERHEAD_BYTES, Message};
 pub use news::{Change, Ending, News};
@@ -54,6 +59,7 @@ pub use policy::{CrashLimit, Limits, Policy};
 pub use post::Requeued;
 pub use registry::{Core, Refused};
 pub use reload::{Reloaded, Renewal};
+pub use run::{Run, RunReceipt};
 pub use stats::{
     AGES_OF_MAX, Ages, BUCKETS, CRASHES, ClassStats, Counts, DEAD, Histogram, KILLS, REFUSED, WorkerStats,
 };

@@ -870,6 +870,7 @@ impl Checker {
             Effect::Kill { process, .. } => self.stop(*process, EndedBy::Kill),
             Effect::Pause { process, .. } => self.halted(*process),
             Effect::Continue { process, .. } => self.continued(*process),
+            Effect::Close { process, .. } => self.fail("P2", format!("{process:?} is closed, and nobody has attached")),
             Effect::Sweep { process, .. } => {
                 let exited = self.processes.get(process).is_some_and(|process| process.exit.is_some() && !process.over);
                 self.must(exited, "K8", || format!("{process:?} is swept"));

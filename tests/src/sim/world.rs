@@ -838,6 +838,7 @@ impl World {
                     });
                 }
                 Effect::Killed { .. } | Effect::Reached { .. } => {}
+                Effect::Close { .. } => unreachable!("nobody attaches here"),
                 Effect::Stopped => self.stopped = true,
             }
         }
@@ -1372,6 +1373,7 @@ fn kind_of(effect: &Effect) -> &'static str {
         Effect::Continue { .. } => "effect Continue",
         Effect::Term { .. } => "effect Term",
         Effect::Kill { .. } => "effect Kill",
+        Effect::Close { .. } => "effect Close",
         Effect::Sweep { .. } => "effect Sweep",
         Effect::Settled { .. } => "effect Settled",
         Effect::Killed { .. } => "effect Killed",

@@ -3,6 +3,7 @@
 mod news;
 mod pause;
 mod questions;
+mod run;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};

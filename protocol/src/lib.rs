@@ -5,6 +5,7 @@
 //! - [`args`]: arguments and results: MessagePack inside, JSON towards JSON peers.
 //! - [`wire`]: both encodings, as a push [`wire::Decoder`] that owns no socket.
 //! - [`client`]: the blocking [`Client`] of programs that call.
+//! - [`process`]: what is known of a process, with 4D's numbers.
 //! - [`limits`]: the bounds of the wire.
 //! - [`MarkPage`]: what a process and the supervisor share in memory.
 //!
@@ -25,6 +26,8 @@ pub mod client;
 mod from_json;
 #[cfg(feature = "std")]
 pub mod messages;
+#[cfg(feature = "std")]
+pub mod process;
 #[cfg(all(test, feature = "std"))]
 mod recorded;
 #[cfg(feature = "std")]

@@ -64,12 +64,18 @@ impl EventLoop {
             process.key.number == view.identity.number && (!process.reaped || process.group.is_some())
         });
         let tree = process.map(|process| TreeReport::new(process.pid, process.group.as_ref().map(Group::dir)));
+        let tree = tree.filter(|tree| !tree.processes.is_empty());
+        let life = view.process_age.filter(|age| !age.is_zero());
+        let cpu_ms = tree.as_ref().map(|tree| tree.cpu_ms);
         let info = WorkerInfo {
             row: WorkerRow::new(&view, self.pid(&view)),
+            unique_id: format!("{:x}-{}-{}", self.clock.start_number(), view.identity.number.0, view.generation.0),
+            cpu_ms,
+            cpu_share: cpu_ms.zip(life).map(|(cpu_ms, life)| cpu_ms as f64 / 1000.0 / life.as_secs_f64()),
             state_ms: millis(view.state_age),
             why: why_not_running(&view, &line),
             ending: view.ending.map(|(step, age)| EndingReport { step, step_ms: millis(age) }),
-            tree: tree.filter(|tree| !tree.processes.is_empty()),
+            tree,
             startup_method: view.startup_method.map(str::to_string),
             mailbox: MailboxReport {
                 bytes: view.bytes,

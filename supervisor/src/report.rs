@@ -6,10 +6,12 @@ mod limits;
 mod tree;
 
 use serde::{Deserialize, Serialize};
-use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, Ledger, State, WorkerView};
+use workhall_core::{AccountId, Charge, DeadLetter, Instant, Kind, LastExit, Ledger, State, WorkerView};
+use workhall_protocol::process::{ProcessState, ProcessType};
 use workhall_protocol::terms::{DeadReason, EndedBy, Exit, StartStage};
 
 use crate::access::{Account, Owner};
+use crate::clock::Clock;
 pub(crate) use kept::kept;
 pub use kept::{EventsReport, LinesReport};
 pub use limits::ClassLimits;
@@ -30,8 +32,20 @@ pub struct WorkerRow {
     pub at: u64,
     /// The class.
     pub class: String,
+    /// `worker`, `main`, `boot`, `run`, `attached`.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// The same by 4D's number (rule P3).
+    #[serde(default)]
+    pub type_number: i32,
     /// `absent`, `starting`, `idle`, `busy`, `ending`, `backoff`, `paused`.
     pub state: String,
+    /// The same by 4D's number (rule P3).
+    #[serde(default)]
+    pub state_number: i32,
+    /// When it was created, in milliseconds since 1970.
+    #[serde(default)]
+    pub created_ms: u64,
     /// For how long an operator has paused it; null if none has.
     #[serde(default)]
     pub paused_ms: Option<u64>,
@@ -70,6 +84,15 @@ pub struct WorkerInfo {
     /// The row of `ps`.
     #[serde(flatten)]
     pub row: WorkerRow,
+    /// No other life has the same, of this supervisor and of others on the machine (rule P3).
+    #[serde(default)]
+    pub unique_id: String,
+    /// The processor time of the present life; null without a process, and of one that is attached.
+    #[serde(default)]
+    pub cpu_ms: Option<u64>,
+    /// The share of one processor that this is of its age.
+    #[serde(default)]
+    pub cpu_share: Option<f64>,
     /// For how long the worker is in its state.
     #[serde(default)]
     pub state_ms: u64,
@@ -384,6 +407,27 @@ pub fn state_word(state: State) -> &'static str {
     }
 }
 
+/// 4D's number for what somebody is: all that can be called are workers.
+fn type_number(kind: Kind) -> ProcessType {
+    match kind {
+        Kind::Main => ProcessType::Main,
+        Kind::Run => ProcessType::Run,
+        Kind::Called | Kind::Boot | Kind::Attached => ProcessType::Worker,
+    }
+}
+
+/// 4D's number for a state. From 0 on there is a process.
+fn state_number(view: &WorkerView<'_>) -> ProcessState {
+    match view.state {
+        State::Absent | State::Backoff => ProcessState::NoProcess,
+        State::Paused if view.process_age.is_none() => ProcessState::NoProcess,
+        State::Paused => ProcessState::Paused,
+        State::Starting | State::Ending => ProcessState::Delayed,
+        State::Idle => ProcessState::Idle,
+        State::Busy => ProcessState::Executing,
+    }
+}
+
 impl WorkerRow {
     /// A row of a worker whose process, if any, has this id.
     pub fn new(view: &WorkerView<'_>, pid: Option<i32>) -> WorkerRow {
@@ -392,6 +436,10 @@ impl WorkerRow {
             name: view.identity.name.to_string(),
             number: view.identity.number.0,
             class: view.class.to_string(),
+            kind: view.kind.word().to_string(),
+            type_number: type_number(view.kind).number(),
+            state_number: state_number(view).number(),
+            created_ms: Clock::wall_ms().saturating_sub(view.age.as_millis() as u64),
             state: state_word(view.state).to_string(),
             paused_ms: view.suspended.map(|paused| paused.as_millis() as u64),
             pid,

@@ -2,6 +2,8 @@
 //! supervisor has handed over.
 
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Mutex;
 
 use interprocess::os::unix::uds_local_socket;
@@ -13,6 +15,11 @@ pub(crate) type Stream = uds_local_socket::Stream;
 /// The process that has started this one, as long as it lives: one cheap system call.
 pub(crate) fn parent() -> i32 {
     nix::unistd::getppid().as_raw()
+}
+
+/// A connection to a supervisor's socket.
+pub(crate) fn connect(socket: &Path) -> std::io::Result<Stream> {
+    UnixStream::connect(socket).map(|stream| Stream::from(OwnedFd::from(stream)))
 }
 
 /// The connection that `WORKHALL_FD` names. The error says what is missing.

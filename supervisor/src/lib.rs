@@ -29,6 +29,7 @@ mod reaper;
 mod reload;
 mod report;
 mod requests;
+mod signals;
 mod spawner;
 mod starter;
 mod sys;

@@ -7,6 +7,7 @@ use workhall_core::{Event, Instant, Mark, State, WorkerView};
 use workhall_protocol::args::Payload;
 use workhall_protocol::ids::Target;
 use workhall_protocol::messages::{self, ReceiptBody, Ref, Reply};
+use workhall_protocol::process::ProcessState;
 use workhall_protocol::terms::{Ignored, Refusal};
 
 use crate::access::{Wish, is_master};
@@ -48,7 +49,7 @@ impl EventLoop {
     }
 
     fn rows(&self, now: Instant, first: u32) -> impl Iterator<Item = WorkerRow> {
-        self.core.workers_from(now, first).map(|view| WorkerRow::new(&view, self.pid(&view)))
+        self.core.workers_from(now, first).map(|view| self.row(&view))
     }
 
     fn info(&mut self, now: Instant, index: usize, reference: Ref, target: Target<'_>) {
@@ -68,7 +69,7 @@ impl EventLoop {
         let life = view.process_age.filter(|age| !age.is_zero());
         let cpu_ms = tree.as_ref().map(|tree| tree.cpu_ms);
         let info = WorkerInfo {
-            row: WorkerRow::new(&view, self.pid(&view)),
+            row: self.row(&view),
             unique_id: format!("{:x}-{}-{}", self.clock.start_number(), view.identity.number.0, view.generation.0),
             cpu_ms,
             cpu_share: cpu_ms.zip(life).map(|(cpu_ms, life)| cpu_ms as f64 / 1000.0 / life.as_secs_f64()),
@@ -157,6 +158,8 @@ impl EventLoop {
                 total_messages: limits.total_messages,
                 sender_messages: limits.sender_messages,
                 sender_bytes: limits.sender_bytes,
+                signals_used: self.core.signal_totals().0 as u64,
+                sender_signals: limits.sender_signals,
                 workers: limits.workers.into(),
                 processes_used: processes_used.into(),
                 processes: limits.processes.into(),
@@ -258,6 +261,24 @@ impl EventLoop {
             self.core.handle(self.clock.now(), Event::Marked { process, mark: Mark { begun, finished } });
             self.apply();
         }
+    }
+
+    fn row(&self, view: &WorkerView<'_>) -> WorkerRow {
+        let row = WorkerRow::new(view, self.pid(view));
+        let waits = || self.core.waits_for_signal(self.connections.get(self.connection_of(view)?)?.key).then_some(());
+        match view.state {
+            State::Busy if waits().is_some() => {
+                WorkerRow { state_number: ProcessState::WaitingForSignal.number(), ..row }
+            }
+            _ => row,
+        }
+    }
+
+    /// The connection of its process.
+    fn connection_of(&self, view: &WorkerView<'_>) -> Option<usize> {
+        let slot = view.slot?;
+        let process = || self.processes.get(slot as usize).filter(|process| process.key == view.process());
+        self.attached(view.process(), slot).or_else(|| process()?.connection)
     }
 
     fn pid(&self, view: &WorkerView<'_>) -> Option<i32> {

@@ -4,10 +4,10 @@
 mod kept;
 mod limits;
 mod tree;
+mod words;
 
 use serde::{Deserialize, Serialize};
-use workhall_core::{AccountId, Charge, DeadLetter, Instant, Kind, LastExit, Ledger, State, WorkerView};
-use workhall_protocol::process::{ProcessState, ProcessType};
+use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, Ledger, WorkerView};
 use workhall_protocol::terms::{DeadReason, EndedBy, Exit, StartStage};
 
 use crate::access::{Account, Owner};
@@ -16,6 +16,8 @@ pub(crate) use kept::kept;
 pub use kept::{EventsReport, LinesReport};
 pub use limits::ClassLimits;
 pub use tree::TreeReport;
+pub use words::state_word;
+use words::{state_number, type_number};
 
 mod changes;
 
@@ -370,6 +372,10 @@ pub struct LimitsReport {
     pub sender_messages: u64,
     /// The most bytes of one sender.
     pub sender_bytes: u64,
+    /// Signals there are.
+    pub signals_used: u64,
+    /// The most of one sender.
+    pub sender_signals: u64,
     /// The most workers.
     pub workers: u64,
     /// Processes that are there or about to be started.
@@ -392,40 +398,6 @@ pub struct LimitsReport {
     pub unfinished_bytes_per_user: u64,
     /// The most open descriptors of the supervisor.
     pub descriptors: u64,
-}
-
-/// The word for a state.
-pub fn state_word(state: State) -> &'static str {
-    match state {
-        State::Absent => "absent",
-        State::Starting => "starting",
-        State::Idle => "idle",
-        State::Busy => "busy",
-        State::Ending => "ending",
-        State::Backoff => "backoff",
-        State::Paused => "paused",
-    }
-}
-
-/// 4D's number for what somebody is: all that can be called are workers.
-fn type_number(kind: Kind) -> ProcessType {
-    match kind {
-        Kind::Main => ProcessType::Main,
-        Kind::Run => ProcessType::Run,
-        Kind::Called | Kind::Boot | Kind::Attached => ProcessType::Worker,
-    }
-}
-
-/// 4D's number for a state. From 0 on there is a process.
-fn state_number(view: &WorkerView<'_>) -> ProcessState {
-    match view.state {
-        State::Absent | State::Backoff => ProcessState::NoProcess,
-        State::Paused if view.process_age.is_none() => ProcessState::NoProcess,
-        State::Paused => ProcessState::Paused,
-        State::Starting | State::Ending => ProcessState::Delayed,
-        State::Idle => ProcessState::Idle,
-        State::Busy => ProcessState::Executing,
-    }
 }
 
 impl WorkerRow {

@@ -48,6 +48,13 @@ impl EventLoop {
             (Request::Run(run), _) => self.run_asked(now, index, run),
             (Request::Attach(attach), _) => self.attach_asked(now, index, attach),
             (Request::Leave(leave), _) => self.leave_asked(now, index, &leave),
+            (Request::SignalNew(new), _) => self.new_signal(now, index, new),
+            (Request::SignalSet(set), _) => self.set_signal(now, index, set),
+            (Request::SignalTrigger(trigger), _) => self.trigger_signal(now, index, trigger),
+            (Request::SignalWait(wait), _) => self.wait_for_signal(now, index, wait),
+            (Request::SignalGet(get), _) => self.show_signal(now, index, get),
+            (Request::SignalFree(free), _) => self.free_signal(now, index, free),
+            (Request::Cancel(cancel), _) => self.cancel(now, index, cancel),
             (request, _) => self.administer(now, index, request),
         }
     }

@@ -11,6 +11,7 @@ extern crate alloc;
 mod accounts;
 mod attach;
 mod boot;
+mod cancel;
 mod chunk;
 mod dead_letters;
 mod deadlines;
@@ -37,6 +38,7 @@ mod reload;
 mod restart;
 mod resting;
 mod run;
+mod signals;
 mod snapshot;
 mod stats;
 mod stop;
@@ -48,8 +50,9 @@ mod worker;
 mod workers;
 
 pub use accounts::Charge;
+pub use cancel::Cancelled;
 pub use dead_letters::{DeadLetter, DeadTotals, Letters};
-pub use effect::{Effect, KillReport, Outcome};
+pub use effect::{Effect, KillReport, Outcome, SignalEnd};
 pub use event::{AccountId, Call, CallReceipt, Event, Kill, KillMode, KillReceipt, Mark, ProcessKey, ReplyTo};
 pub use kind::Kind;
 pub use ledger::{Counters, Ledger};
@@ -60,6 +63,7 @@ pub use post::Requeued;
 pub use registry::{Core, Refused};
 pub use reload::{Reloaded, Renewal};
 pub use run::{Run, RunReceipt};
+pub use signals::{NewSignal, SignalView, Signalled, Values};
 pub use stats::{
     AGES_OF_MAX, Ages, BUCKETS, CRASHES, ClassStats, Counts, DEAD, Histogram, KILLS, REFUSED, WorkerStats,
 };

@@ -491,7 +491,7 @@ fn p02_it_is_waited_for_like_any_other() {
 
 fn boot(d: &Driver, names: &[&str]) -> Vec<(WorkerName, Arc<workhall_core::Policy>)> {
     let policy = Arc::new(d.policy.clone());
-    names.iter().map(|name| (WorkerName::new(*name).unwrap(), policy.clone())).collect()
+    names.iter().map(|name| (WorkerName::new(name).unwrap(), policy.clone())).collect()
 }
 
 fn keep(d: &mut Driver, names: &[&str]) -> Vec<String> {

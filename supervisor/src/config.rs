@@ -13,14 +13,13 @@ mod metrics;
 mod no_class;
 mod patterns;
 mod people;
+mod programs;
 mod settings;
 mod warnings;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fmt;
 use std::ops::Range;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +36,7 @@ pub use file::{SOCKET_MODE_DEFAULT, UNREAD_BYTES_DEFAULT, parse_bytes, parse_dur
 use include::{Source, include};
 pub use metrics::MetricsAt;
 use patterns::{Pattern, PatternKind, glob};
+use programs::{find_program, is_executable};
 pub use settings::Settings;
 
 use crate::access::{Allowed, Creds, Rights};
@@ -270,38 +270,6 @@ impl Config {
     pub fn no_new_privs(&self) -> bool {
         self.classes.iter().all(|class| class.settings.no_new_privs)
     }
-
-    /// That of an attached worker whose name no class has: its policy is the default one.
-    pub fn class_without_program(&self, name: &str) -> Class {
-        Class { exec: Vec::new(), ..self.class_of_program(first_part(name), Path::new("/")) }
-    }
-
-    fn class_of_program(&self, name: &str, program: &Path) -> Class {
-        let file = ClassFile { exec: vec![program.to_string_lossy().into_owned()], ..ClassFile::default() };
-        let policy = Arc::new(file.policy(name));
-        Class {
-            policy,
-            exec: file.exec,
-            directory: None,
-            main: false,
-            boot: Vec::new(),
-            settings: self.plain.clone(),
-            call: None,
-            logs: None,
-            attach: None,
-            metrics_by_worker: false,
-        }
-    }
-}
-
-/// A program without a slash. With a relative directory in PATH it would depend on where the supervisor is.
-fn find_program(program: &str, path: &OsStr) -> Option<PathBuf> {
-    let dirs = std::env::split_paths(path).filter(|dir| dir.is_absolute());
-    dirs.map(|dir| dir.join(program)).find(|path| is_executable(path))
-}
-
-fn is_executable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// The part of a name before its first slash.

@@ -31,8 +31,14 @@ impl EventLoop {
             (Request::Failed(failed), Peer::Worker { process, .. }) => {
                 self.core.handle(now, Event::Failed { process, id: MessageId(failed.id), error: &failed.error });
             }
-            (Request::Ready(_) | Request::Done(_) | Request::DoneAll(_) | Request::Failed(_), Peer::Client(_)) => {
-                let reason = "only a worker that the supervisor started says ready, done, done_all or failed";
+            (Request::Dropped(dropped), Peer::Worker { process, .. }) => {
+                self.core.handle(now, Event::Dropped { process, id: MessageId(dropped.id) });
+            }
+            (
+                Request::Ready(_) | Request::Done(_) | Request::DoneAll(_) | Request::Failed(_) | Request::Dropped(_),
+                Peer::Client(_),
+            ) => {
+                let reason = "only a worker that the supervisor started says ready, done, done_all, failed or dropped";
                 self.misunderstood(now, index, None, reason);
             }
             (Request::Call(call), _) => self.call(now, index, call),

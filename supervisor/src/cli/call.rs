@@ -14,7 +14,8 @@ use workhall_protocol::messages::{Call as CallMessage, OutcomeBody, ReceiptBody,
 use workhall_protocol::terms::{Ignored, Refusal};
 
 use super::connect::{Connection, connect, refused};
-use super::output::{Out, counted, ran, safe, word};
+use super::outcome::not_done;
+use super::output::{Out, counted};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 use crate::config::UNREAD_BYTES_DEFAULT;
 use crate::diagnostics::say;
@@ -170,7 +171,6 @@ impl Call {
         if self.json {
             out.line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?);
         }
-        let not_executed = |reason: String| Err(Failure::new(ExitCode::NotExecuted, reason));
         match outcome {
             OutcomeBody::Done { result } => {
                 if !self.json {
@@ -178,23 +178,7 @@ impl Call {
                 }
                 Ok(ExitCode::Done)
             }
-            OutcomeBody::Failed { error } => {
-                let error: Vec<String> = error.lines().map(safe).collect();
-                Err(Failure::new(ExitCode::Failed, format!("{} failed: {}", self.worker, error.join("\n"))))
-            }
-            OutcomeBody::Discarded { may_have_run } => {
-                not_executed(format!("discarded by kill: {}", ran(*may_have_run)))
-            }
-            OutcomeBody::Expired { may_have_run } => {
-                let before = if *may_have_run { "tried again" } else { "started" };
-                not_executed(format!("expired before it was {before}: {}", ran(*may_have_run)))
-            }
-            OutcomeBody::Dead { reason, exit, may_have_run } => {
-                let exit = exit.map(|exit| format!(" ({exit})")).unwrap_or_default();
-                let reason = word(reason)?.replace('_', " ");
-                not_executed(format!("dead letter, {reason}{exit}: {}", ran(*may_have_run)))
-            }
-            other => Err(Failure::new(ExitCode::Failed, format!("unexpected outcome: {other:?}"))),
+            other => Err(not_done(&self.worker, other)),
         }
     }
 

@@ -3,6 +3,7 @@
 mod news;
 mod pause;
 mod questions;
+mod run;
 mod signals;
 
 use std::borrow::Cow;

@@ -6,6 +6,7 @@
 //! - [`wire`]: both encodings, as a push [`wire::Decoder`] that owns no socket.
 //! - [`client`]: the blocking [`Client`] of programs that call.
 //! - [`Signal`]: something to trigger and to wait for, as a value in arguments.
+//! - [`process`]: what is known of a process, with 4D's numbers.
 //! - [`limits`]: the bounds of the wire.
 //! - [`MarkPage`]: what a process and the supervisor share in memory.
 //!
@@ -26,6 +27,8 @@ pub mod client;
 mod from_json;
 #[cfg(feature = "std")]
 pub mod messages;
+#[cfg(feature = "std")]
+pub mod process;
 #[cfg(all(test, feature = "std"))]
 mod recorded;
 #[cfg(feature = "std")]

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use workhall_protocol::MarkPage;
-use workhall_protocol::args::Payload;
+use workhall_protocol::args::{Payload, decode};
 use workhall_protocol::ids::SignalId;
 use workhall_protocol::messages::{self, Address, OutcomeBody, ReceiptBody as Receipt, Ref, Request};
+use workhall_protocol::process::ProcessInfo;
 use workhall_protocol::signal::{Signal, SignalError, SignalLink};
 
 use crate::link::Link;
@@ -39,6 +40,15 @@ pub struct Call {
     pub expires: Option<Duration>,
     /// It enters the mailbox after so long (rule C13).
     pub after: Option<Duration>,
+}
+
+/// A process for one method, beyond class, method and arguments.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Run<'a> {
+    /// Its name; one is made if there is none.
+    pub name: Option<&'a str>,
+    /// If one of this name runs already, the receipt says which, and nothing is started.
+    pub unique: bool,
 }
 
 impl<'a> Context<'a> {
@@ -145,6 +155,60 @@ impl<'a> Context<'a> {
         };
         let number = sender.number;
         self.call(number, method, args)
+    }
+
+    /// Stops the process of a worker until a resume, while its mailbox goes on accepting (rule P4). This user must be one
+    /// who may administer.
+    pub fn pause<'b>(&mut self, worker: impl Into<Address<'b>>) -> Result<Receipt<'static>> {
+        let worker = worker.into();
+        self.link.ask(|reference| Request::Pause(messages::Pause { reference: Ref::Number(reference), worker }))
+    }
+
+    /// Ends the pause of a worker, and its backoff or pause after crashes (rules P4, D4).
+    pub fn resume<'b>(&mut self, worker: impl Into<Address<'b>>) -> Result<Receipt<'static>> {
+        let worker = worker.into();
+        self.link.ask(|reference| Request::Resume(messages::Resume { reference: Ref::Number(reference), worker }))
+    }
+
+    /// What is known of the process of a worker (rule P3); none if there is no such worker.
+    pub fn process<'b>(&mut self, worker: impl Into<Address<'b>>) -> Result<Option<ProcessInfo>> {
+        let worker = worker.into();
+        let info = |reference| Request::Info(messages::Info { reference: Ref::Number(reference), worker });
+        match self.link.ask(info)? {
+            Receipt::Report(report) => Ok(Some(decode(&report.0)?)),
+            Receipt::Ignored { .. } => Ok(None),
+            other => Err(Error::Protocol(format!("unexpected answer: {other:?}"))),
+        }
+    }
+
+    /// Starts a process that executes one method and ends with it (rule P1), under the class of this name. `process`
+    /// says its own name, and whether one that runs already is enough.
+    pub fn run(
+        &mut self,
+        class: &str,
+        method: &str,
+        args: impl Serialize,
+        process: Run<'_>,
+    ) -> Result<Receipt<'static>> {
+        let args = Payload::encode_list(&args)?;
+        self.link.ask(|reference| {
+            Request::Run(messages::Run {
+                class: Cow::Borrowed(class),
+                method: Cow::Borrowed(method),
+                args,
+                reference: Some(Ref::Number(reference)),
+                wait: false,
+                name: process.name.map(Cow::Borrowed),
+                unique: process.unique,
+            })
+        })
+    }
+
+    /// Gives the name back that this worker has attached as (rule P2): with `drain` what is pending is executed first, else
+    /// it is dead when this task has ended. Of a worker that a supervisor has started it is an error, which counts as one
+    /// of its violations.
+    pub fn leave(&mut self, drain: bool) -> Result {
+        self.link.leave(drain)
     }
 
     /// Kills a worker (rule K1). The receipt says how many messages were discarded.

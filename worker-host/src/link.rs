@@ -1,13 +1,15 @@
 //! The connection of a worker: blocking reads, collected writes.
 
 use std::io::{self, Read as _, Write as _};
+use std::path::Path;
 
 use workhall_protocol::MarkPage;
 use workhall_protocol::args::Payload;
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::limits::PROTOCOL_VERSION;
 use workhall_protocol::messages::{
-    Done, DoneAll, Dropped, Failed, FromSupervisor, OutcomeBody, Ready, ReceiptBody, Request, SignalWait,
+    Attach, Done, DoneAll, Dropped, Failed, FromSupervisor, Leave, OutcomeBody, Ready, ReceiptBody, Ref, Request,
+    SignalWait,
 };
 use workhall_protocol::wire::{DecodeError, Decoder, Encoding, encode};
 
@@ -39,7 +41,34 @@ impl Link {
     pub fn inherit() -> Result<(Link, Option<MarkPage>)> {
         let stream = sys::inherited_stream().map_err(Error::NotStartedBySupervisor)?;
         let page = sys::inherited_page()?;
-        let link = Link {
+        Ok((Link::new(stream), page))
+    }
+
+    /// Connects to a supervisor, and takes a name (rule P2).
+    pub fn attach(socket: &Path, name: &str) -> Result<Link> {
+        let stream = sys::connect(socket).map_err(|error| Error::NoSupervisor(socket.display().to_string(), error))?;
+        let mut link = Link::new(stream);
+        link.next_ref += 1;
+        let reference = link.next_ref;
+        let attach =
+            Attach { protocol: PROTOCOL_VERSION, worker: name.into(), reference: Some(Ref::Number(reference)) };
+        link.push(&Request::Attach(attach))?;
+        while link.session.identity.number == 0 {
+            match link.session.take_receipt(reference) {
+                Some(Ok(ReceiptBody::Refused { reason, detail })) => {
+                    return Err(Error::NotAttached { name: name.to_string(), reason, detail: detail.into_owned() });
+                }
+                Some(Ok(other)) => return Err(Error::Protocol(format!("unexpected answer: {other:?}"))),
+                Some(Err(error)) => return Err(Error::Protocol(error)),
+                None if link.read_more()? => {}
+                None => return Err(Error::SupervisorGone),
+            }
+        }
+        Ok(link)
+    }
+
+    fn new(stream: Stream) -> Link {
+        Link {
             session: Session::default(),
             stream,
             decoder: Decoder::default(),
@@ -47,8 +76,12 @@ impl Link {
             ended_well: None,
             next_ref: 0,
             ended: false,
-        };
-        Ok((link, page))
+        }
+    }
+
+    /// Gives the name back of one that has attached.
+    pub fn leave(&mut self, drain: bool) -> Result {
+        self.push(&Request::Leave(Leave { drain }))
     }
 
     pub fn greet(&mut self, window: u32) -> Result {

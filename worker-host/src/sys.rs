@@ -2,6 +2,8 @@
 //! supervisor has handed over.
 
 use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Mutex;
 
 use interprocess::os::unix::uds_local_socket;
@@ -24,6 +26,11 @@ pub(crate) fn has_come(stream: &Stream) -> std::io::Result<bool> {
         Err(nix::errno::Errno::EINTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A connection to a supervisor's socket.
+pub(crate) fn connect(socket: &Path) -> std::io::Result<Stream> {
+    UnixStream::connect(socket).map(|stream| Stream::from(OwnedFd::from(stream)))
 }
 
 /// The connection that `WORKHALL_FD` names. The error says what is missing.

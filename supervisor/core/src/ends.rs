@@ -6,6 +6,7 @@ use workhall_protocol::terms::{Current, DeadReason, Exit, StartStage};
 use crate::dead_letters::Fate;
 use crate::effect::Effect;
 use crate::event::{Mark, ProcessKey};
+use crate::kind::Kind;
 use crate::ledger::Place;
 use crate::mailbox::{Envelope, Message};
 use crate::news::Change;
@@ -124,8 +125,12 @@ impl Core {
             return self.remove(now, index, Some(life));
         }
         self.bury_expired(now, index);
+        self.end_run(now, index, exit);
         let worker = &mut self.workers[index as usize];
         if worker.goal == Goal::Drain && worker.messages() == 0 {
+            if worker.kind == Kind::Run {
+                self.stats.crashed(worker.counted, &life, exit);
+            }
             return self.remove(now, index, Some(life));
         }
         let (stage, failure) = (life.failed_stage, worker.told_failure(&mut life));

@@ -14,6 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::event::Mark;
+use crate::kind::Kind;
 use crate::news::Change;
 use crate::policy::{Limits, Policy};
 use crate::registry::Core;
@@ -66,6 +67,16 @@ impl Core {
         all.sort_unstable();
         for (_, index) in all {
             let Some(seat) = self.workers.seat(index as usize) else { continue };
+            match seat {
+                // It goes on under the class that it was started with, and ends with its method.
+                Seat::Awake(worker) if worker.kind == Kind::Run => continue,
+                Seat::Awake(worker) if worker.is_attached() => {
+                    let renewal = renewal(&worker.identity.name, worker.newest_policy());
+                    self.renew_attached(index, renewal, &mut done);
+                    continue;
+                }
+                _ => {}
+            }
             let (renewal, rests) = (renewal(seat.name(), seat.newest_policy()), matches!(seat, Seat::Resting(_)));
             match renewal {
                 Renewal::Gone if rests => {
@@ -94,6 +105,21 @@ impl Core {
     pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
         self.places_at_reload = self.places;
+    }
+
+    /// There is no next life to wait for, and no process of ours to be ended: it has its name until it leaves, also when
+    /// no class has it any more.
+    fn renew_attached(&mut self, index: u32, renewal: Renewal, done: &mut Reloaded) {
+        let (policy, changed) = match renewal {
+            Renewal::Gone => return,
+            Renewal::Same(policy) => (policy, false),
+            Renewal::Changed(policy) => (policy, true),
+        };
+        self.workers[index as usize].policy = policy;
+        done.renewed += u64::from(changed);
+        self.follow_class(index);
+        self.arm(index);
+        self.touch(index);
     }
 
     fn renew(

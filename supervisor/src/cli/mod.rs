@@ -13,6 +13,7 @@ mod output;
 mod pause;
 mod read;
 mod reload;
+mod run;
 mod serve;
 mod show;
 mod signal;
@@ -58,6 +59,9 @@ enum Command {
     /// Post a message to a worker
     #[command(after_help = call::EXAMPLES)]
     Call(call::Call),
+    /// Start a process that executes one method and ends with it
+    #[command(after_help = run::EXAMPLES)]
+    Run(run::Run),
     /// Kill workers: ignore what is pending, end after the current task
     #[command(after_help = kill::EXAMPLES)]
     Kill(kill::Kill),
@@ -149,6 +153,7 @@ pub fn run() -> ExitCode {
         Command::Bench(command) => command.run(named),
         Command::Serve(command) => command.run(socket),
         Command::Call(command) => command.run(socket),
+        Command::Run(command) => command.run(socket),
         Command::Kill(command) => command.run(socket),
         Command::Ps(command) => command.run(socket),
         Command::Info(asked) => show::info(asked, socket),

@@ -1,11 +1,27 @@
-//! What is said of a message that was not done.
+//! What is said of the end of a message.
 
 use std::fmt::Display;
 
 use workhall_protocol::messages::OutcomeBody;
 
-use super::output::{ran, safe, word};
+use super::output::{Out, ran, safe, word};
 use super::{ExitCode, Failure};
+
+/// What came of a message, and the exit status that says it. `worker` has executed it, or was to.
+pub fn show_outcome(worker: &str, outcome: &OutcomeBody<'_>, json: bool, out: &mut Out) -> Result<ExitCode, Failure> {
+    if json {
+        out.line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?);
+    }
+    match outcome {
+        OutcomeBody::Done { result } => {
+            if !json {
+                out.line(result.to_json().map_err(anyhow::Error::from)?);
+            }
+            Ok(ExitCode::Done)
+        }
+        other => Err(not_done(&worker, other)),
+    }
+}
 
 /// Why there is no result. `who` has executed it, or was to.
 pub fn not_done(who: &dyn Display, outcome: &OutcomeBody<'_>) -> Failure {

@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{self as os, SigHandler, raise, signal};
 use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::Value;
-use worker_host::{Call, Context, MethodResult, Signal, SignalError, Worker};
+use worker_host::{Call, Context, MethodResult, Run, Signal, SignalError, Worker};
 
 #[derive(Default)]
 struct State {
@@ -27,8 +27,10 @@ fn main() -> worker_host::Result {
     if std::env::args().nth(1).is_some_and(|arg| arg == "garbage") {
         say_garbage();
     }
+    // It was started by somebody else, and takes a name.
+    let name = std::env::args().nth(2).filter(|_| std::env::args().nth(1).is_some_and(|arg| arg == "attach"));
     let window = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(worker_host::WINDOW_DEFAULT);
-    Worker::new(State::default())
+    let worker = Worker::new(State::default())
         .window(window)
         .method("echo", |_, _, args: Vec<Value>| Ok(args))
         .method("count", |state, _, ()| {
@@ -219,8 +221,24 @@ fn main() -> worker_host::Result {
         .method("is_cancelled", |_, ctx, ()| Ok(ctx.cancelled()?))
         .method("zeros", |_, _, (count,): (usize,)| Ok(vec![0_u8; count]))
         .method("big", |_, _, (bytes,): (usize,)| Ok("x".repeat(bytes)))
-        .on_error(|state, ctx: &mut Context<'_>, error| state.errors.push(format!("{}: {error}", ctx.method())))
-        .run()
+        // What the library says of a process, in the words of people.
+        .method("process", |_, ctx, (worker,): (String,)| {
+            Ok(ctx
+                .process(worker.as_str())?
+                .map(|it| (it.name.clone(), it.kind.clone(), it.process_type(), it.process_state()))
+                .map(|it| format!("{it:?}")))
+        })
+        .method("pause", |_, ctx, (worker,): (String,)| receipt(ctx.pause(worker.as_str())?))
+        .method("resume", |_, ctx, (worker,): (String,)| receipt(ctx.resume(worker.as_str())?))
+        .method("run", |_, ctx, (class, method, args, name): (String, String, Vec<Value>, String)| {
+            receipt(ctx.run(&class, &method, args, Run { name: Some(&name), unique: false })?)
+        })
+        .method("give_back", |_, ctx, (drain,): (bool,)| Ok(ctx.leave(drain)?))
+        .on_error(|state, ctx: &mut Context<'_>, error| state.errors.push(format!("{}: {error}", ctx.method())));
+    match name {
+        Some(name) => worker.attach(&name),
+        None => worker.run(),
+    }
 }
 
 /// Says to the supervisor what is no protocol, and lives on.

@@ -1,5 +1,6 @@
 //! The rules, proved with real processes started from the real binary. One file per question.
 
+mod attached;
 mod bench;
 mod broken_output;
 mod call;
@@ -30,6 +31,7 @@ mod one_turn;
 mod overlap;
 mod pause;
 mod permissions;
+mod processes;
 mod quota;
 mod raw_client;
 mod raw_worker;

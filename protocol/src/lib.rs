@@ -5,6 +5,7 @@
 //! - [`args`]: arguments and results: MessagePack inside, JSON towards JSON peers.
 //! - [`wire`]: both encodings, as a push [`wire::Decoder`] that owns no socket.
 //! - [`client`]: the blocking [`Client`] of programs that call.
+//! - [`Signal`]: something to trigger and to wait for, as a value in arguments.
 //! - [`process`]: what is known of a process, with 4D's numbers.
 //! - [`limits`]: the bounds of the wire.
 //! - [`MarkPage`]: what a process and the supervisor share in memory.
@@ -31,6 +32,8 @@ pub mod process;
 #[cfg(all(test, feature = "std"))]
 mod recorded;
 #[cfg(feature = "std")]
+pub mod signal;
+#[cfg(feature = "std")]
 mod sys;
 #[cfg(feature = "std")]
 mod to_json;
@@ -39,5 +42,7 @@ pub mod wire;
 
 #[cfg(feature = "std")]
 pub use client::Client;
+#[cfg(feature = "std")]
+pub use signal::Signal;
 #[cfg(feature = "std")]
 pub use sys::MarkPage;

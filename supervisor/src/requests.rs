@@ -32,8 +32,14 @@ impl EventLoop {
             (Request::Failed(failed), Some(process)) => {
                 self.core.handle(now, Event::Failed { process, id: MessageId(failed.id), error: &failed.error });
             }
-            (Request::Ready(_) | Request::Done(_) | Request::DoneAll(_) | Request::Failed(_), None) => {
-                let reason = "only a worker says ready, done, done_all or failed";
+            (Request::Dropped(dropped), Some(process)) => {
+                self.core.handle(now, Event::Dropped { process, id: MessageId(dropped.id) });
+            }
+            (
+                Request::Ready(_) | Request::Done(_) | Request::DoneAll(_) | Request::Failed(_) | Request::Dropped(_),
+                None,
+            ) => {
+                let reason = "only a worker says ready, done, done_all, failed or dropped";
                 self.misunderstood(now, index, None, reason);
             }
             (Request::Call(call), _) => self.call(now, index, call),

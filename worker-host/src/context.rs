@@ -6,8 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 use workhall_protocol::MarkPage;
 use workhall_protocol::args::{Payload, decode};
-use workhall_protocol::messages::{self, Address, ReceiptBody as Receipt, Ref, Request};
+use workhall_protocol::ids::SignalId;
+use workhall_protocol::messages::{self, Address, OutcomeBody, ReceiptBody as Receipt, Ref, Request};
 use workhall_protocol::process::ProcessInfo;
+use workhall_protocol::signal::{Signal, SignalError, SignalLink};
 
 use crate::link::Link;
 use crate::session::Task;
@@ -89,6 +91,26 @@ impl<'a> Context<'a> {
     /// otherwise (rule K3).
     pub fn end_requested(&self) -> bool {
         self.link.session.is_ending() || self.page.is_some_and(MarkPage::is_stopped)
+    }
+
+    /// Whether somebody has said that the message which is executed is not wanted any more (`workhall cancel`): a long task
+    /// may look here and end early, with an error for example. It is not interrupted otherwise. A system call, and it takes
+    /// in what has come.
+    pub fn cancelled(&mut self) -> Result<bool> {
+        self.link.look()?;
+        Ok(self.link.session.is_cancelled(self.task.id))
+    }
+
+    /// Says that a message is not wanted any more, by its id: of this worker, or any if it may kill. It is discarded, or
+    /// its process is told.
+    pub fn cancel(&mut self, message: u64) -> Result<Receipt<'static>> {
+        self.link.ask(|reference| Request::Cancel(messages::Cancel { reference: reference.into(), message }))
+    }
+
+    /// Makes a signal, held by this process as long as it lives (rule S1). It may be sent to anybody in the arguments of a
+    /// call.
+    pub fn signal(&mut self, description: &str) -> std::result::Result<Signal, SignalError<Error>> {
+        Signal::new(self, description)
     }
 
     /// Posts a message to a worker, by name or number, and returns its receipt; the execution is not waited
@@ -209,6 +231,22 @@ impl<'a> Context<'a> {
                 ..messages::Kill::default()
             })
         })
+    }
+}
+
+impl SignalLink for Context<'_> {
+    type Error = Error;
+
+    fn ask_signal<'a>(&mut self, request: impl FnOnce(Ref) -> Request<'a>) -> Result<Receipt<'static>> {
+        self.link.ask(|reference| request(Ref::Number(reference)))
+    }
+
+    fn await_signal(
+        &mut self,
+        id: SignalId,
+        timeout: Option<Duration>,
+    ) -> Result<std::result::Result<OutcomeBody<'static>, Receipt<'static>>> {
+        self.link.wait_for_signal(id.to_string(), timeout.map(millis))
     }
 }
 

@@ -35,8 +35,10 @@ use workhall_protocol::args::{ArgsError, NIL, Payload, decode};
 
 pub use context::{Call, Context, Run, Sender};
 pub use workhall_protocol as protocol;
+pub use workhall_protocol::Signal;
 pub use workhall_protocol::messages::ReceiptBody as Receipt;
 pub use workhall_protocol::process::{ProcessInfo, ProcessState, ProcessType};
+pub use workhall_protocol::signal::SignalError;
 
 use link::Link;
 use session::Task;
@@ -209,6 +211,12 @@ impl<S> Worker<S> {
                     break;
                 }
                 (unsent, sent) = (0, now);
+            }
+            if link.session.is_cancelled(id) {
+                // Nobody has begun it, and nobody will.
+                link.drop_task(id)?;
+                link.session.reuse(task);
+                continue;
             }
             if page.as_ref().is_some_and(|page| !page.begin(id)) {
                 break;

@@ -8,7 +8,8 @@ use workhall_protocol::args::Payload;
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::limits::PROTOCOL_VERSION;
 use workhall_protocol::messages::{
-    Attach, Done, DoneAll, Failed, FromSupervisor, Leave, Ready, ReceiptBody, Ref, Request,
+    Attach, Done, DoneAll, Dropped, Failed, FromSupervisor, Leave, OutcomeBody, Ready, ReceiptBody, Ref, Request,
+    SignalWait,
 };
 use workhall_protocol::wire::{DecodeError, Decoder, Encoding, encode};
 
@@ -115,6 +116,12 @@ impl Link {
         }
     }
 
+    /// Says that a task is not executed because it is not wanted any more. At once: a mark behind it would say that it was.
+    pub fn drop_task(&mut self, id: MessageId) -> Result {
+        self.push(&Request::Dropped(Dropped { id: id.0 }))?;
+        self.flush()
+    }
+
     /// Sends a request with a reference of its own and waits for its receipt. Tasks that come meanwhile
     /// wait for their turn.
     pub fn ask<'a>(&mut self, request: impl FnOnce(u64) -> Request<'a>) -> Result<ReceiptBody<'static>> {
@@ -129,6 +136,35 @@ impl Link {
                 return Err(Error::SupervisorGone);
             }
         }
+    }
+
+    /// Waits for a signal: its receipt first, then, if that says so, its outcome.
+    pub fn wait_for_signal(
+        &mut self,
+        signal: String,
+        timeout_ms: Option<u64>,
+    ) -> Result<std::result::Result<OutcomeBody<'static>, ReceiptBody<'static>>> {
+        let receipt = self.ask(|reference| {
+            Request::SignalWait(SignalWait { reference: reference.into(), signal: signal.into(), timeout_ms })
+        })?;
+        let ReceiptBody::Waiting {} = receipt else { return Ok(Err(receipt)) };
+        let reference = self.next_ref;
+        loop {
+            if let Some(outcome) = self.session.take_outcome(reference) {
+                return Ok(Ok(outcome));
+            }
+            if !self.read_more()? {
+                return Err(Error::SupervisorGone);
+            }
+        }
+    }
+
+    /// Takes in what has come, without waiting for more.
+    pub fn look(&mut self) -> Result {
+        while !self.ended && sys::has_come(&self.stream)? {
+            self.read_more()?;
+        }
+        Ok(())
     }
 
     /// Takes in what comes next, waiting for it. False at the supervisor's end.

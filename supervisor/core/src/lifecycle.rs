@@ -54,6 +54,7 @@ impl Core {
                     result: if wanted { result.into() } else { Box::default() },
                 });
             }
+            Event::Dropped { process, id } => self.dropped(now, process, id),
             Event::DoneAll { process, id } => self.all_settled(now, process, id),
             Event::Failed { process, id, error } => {
                 self.settled(now, process, id, |wanted| Outcome::Failed {
@@ -231,7 +232,7 @@ impl Core {
     }
 
     /// The life must be there.
-    fn violated(&mut self, index: u32, detail: &str) {
+    pub(crate) fn violated(&mut self, index: u32, detail: &str) {
         self.counters.violations += 1;
         self.workers[index as usize].violated(detail);
         self.note(index, Change::Violation { detail: beginning(detail) });
@@ -242,6 +243,7 @@ impl Core {
         let Some(life) = self.life(process) else { return };
         let Some(at) = life.in_flight.position(id) else { return };
         let message = life.in_flight.remove(at).expect("was found there");
+        life.cancelled.remove(&id);
         let another = !life.in_flight.is_empty();
         life.since = if at == 0 { now } else { life.since };
         let wanted = message.reply.is_some() || self.carries_signals(message.id);
@@ -276,6 +278,9 @@ impl Core {
         let message = life.in_flight.pop().expect("the caller has seen it");
         life.settled = message.task;
         life.since = now;
+        if !life.cancelled.is_empty() {
+            life.cancelled.remove(&message.task);
+        }
         let another = !life.in_flight.is_empty();
         if !another && let Some(stop) = &mut life.stop {
             stop.idle_since.get_or_insert(now);

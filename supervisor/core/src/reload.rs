@@ -13,10 +13,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::deadlines::Due;
 use crate::event::Mark;
 use crate::kind::Kind;
-use crate::mailbox::Message;
 use crate::news::Change;
 use crate::policy::{Limits, Policy};
 use crate::registry::Core;
@@ -204,20 +202,13 @@ impl Core {
 
     /// The answer to the Ask of a process that makes place: what it has not begun waits for the next one.
     pub(crate) fn take_back(&mut self, index: u32, mark: Mark) {
-        let worker = &mut self.workers[index as usize];
-        let number = worker.identity.number;
-        let Some(life) = &mut worker.life else { return };
+        let Some(life) = &mut self.workers[index as usize].life else { return };
         let begun = life.in_flight.partition_point(|message| message.task <= mark.begun);
         let back = life.in_flight.split_off(begun);
         if begun == 0 && !back.is_empty() {
             self.ledger.unbegin();
         }
-        let expiring = back.iter().filter(|message| message.expires != Instant::NEVER);
-        let deadlines: Vec<_> = expiring.map(|message: &Message| (message.expires, message.task)).collect();
-        worker.mailbox.put_back(back);
-        for (at, task) in deadlines {
-            self.push_deadline(at, Due::Message { index, number, task });
-        }
+        self.give_back(index, back);
     }
 }
 

@@ -16,7 +16,7 @@
 //! after both facts are in, the exit and the end of the process tree.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -354,6 +354,9 @@ pub(crate) struct Life {
     /// The last task that it was given.
     #[serde(default)]
     pub given: MessageId,
+    /// Tasks of which it was told that they are not wanted any more, of those that it has.
+    #[serde(default)]
+    pub cancelled: BTreeSet<MessageId>,
     /// The last task that was settled.
     pub settled: MessageId,
     /// The last task that it has settled in words.
@@ -403,6 +406,7 @@ impl Life {
             in_flight: InFlight::default(),
             since: now,
             given: MessageId(0),
+            cancelled: BTreeSet::new(),
             settled: MessageId(0),
             told: MessageId(0),
             looked: now,

@@ -14,7 +14,8 @@ use workhall_protocol::messages::{Call as CallMessage, OutcomeBody, ReceiptBody,
 use workhall_protocol::terms::{Ignored, Refusal};
 
 use super::connect::{Connection, connect, refused};
-use super::output::{Out, counted, ran, safe, word};
+use super::outcome::show_outcome;
+use super::output::{Out, counted};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 use crate::config::UNREAD_BYTES_DEFAULT;
 use crate::diagnostics::say;
@@ -400,42 +401,6 @@ pub(super) fn whole_arguments(arguments: &[String], args: Option<&str>) -> Resul
         Some(text) => array(text.as_bytes()).map_err(|error| Failure::usage(format!("--args is {error}")))?,
     };
     encode(values)
-}
-
-/// What came of a message, and the exit status that says it.
-pub(super) fn show_outcome(
-    worker: &str,
-    outcome: &OutcomeBody<'_>,
-    json: bool,
-    out: &mut Out,
-) -> Result<ExitCode, Failure> {
-    if json {
-        out.line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?);
-    }
-    let not_executed = |reason: String| Err(Failure::new(ExitCode::NotExecuted, reason));
-    match outcome {
-        OutcomeBody::Done { result } => {
-            if !json {
-                out.line(result.to_json().map_err(anyhow::Error::from)?);
-            }
-            Ok(ExitCode::Done)
-        }
-        OutcomeBody::Failed { error } => {
-            let error: Vec<String> = error.lines().map(safe).collect();
-            Err(Failure::new(ExitCode::Failed, format!("{} failed: {}", worker, error.join("\n"))))
-        }
-        OutcomeBody::Discarded { may_have_run } => not_executed(format!("discarded by kill: {}", ran(*may_have_run))),
-        OutcomeBody::Expired { may_have_run } => {
-            let before = if *may_have_run { "tried again" } else { "started" };
-            not_executed(format!("expired before it was {before}: {}", ran(*may_have_run)))
-        }
-        OutcomeBody::Dead { reason, exit, may_have_run } => {
-            let exit = exit.map(|exit| format!(" ({exit})")).unwrap_or_default();
-            let reason = word(reason)?.replace('_', " ");
-            not_executed(format!("dead letter, {reason}{exit}: {}", ran(*may_have_run)))
-        }
-        other => Err(Failure::new(ExitCode::Failed, format!("unexpected outcome: {other:?}"))),
-    }
 }
 
 pub(super) fn ignored(reason: Ignored) -> &'static str {

@@ -8,6 +8,7 @@ mod connect;
 mod dead;
 mod kill;
 mod manual;
+mod outcome;
 mod output;
 mod pause;
 mod read;
@@ -15,6 +16,7 @@ mod reload;
 mod run;
 mod serve;
 mod show;
+mod signal;
 mod top;
 mod upgrade;
 mod wait;
@@ -84,6 +86,12 @@ enum Command {
     /// Wait until a worker is idle, gone or empty
     #[command(after_help = "Example:\n  workhall wait counter --idle --timeout 30s")]
     Wait(wait::Wait),
+    /// Make signals, write their values, trigger them, wait for them
+    #[command(after_help = signal::EXAMPLES)]
+    Signal(signal::SignalCommand),
+    /// Say that a message is not wanted any more
+    #[command(after_help = signal::CANCEL_EXAMPLES)]
+    Cancel(signal::Cancel),
     /// Look at dead letters, post them again, or drop them
     #[command(after_help = dead::EXAMPLES)]
     Dead(dead::Dead),
@@ -154,6 +162,8 @@ pub fn run() -> ExitCode {
         Command::Logs(command) => command.run(socket),
         Command::Events(command) => command.run(socket),
         Command::Wait(command) => command.run(socket),
+        Command::Signal(command) => command.run(socket),
+        Command::Cancel(command) => command.run(socket),
         Command::Dead(command) => command.run(socket),
         Command::Pause(asked) => pause::pause(asked, socket),
         Command::Resume(asked) => pause::resume(asked, socket),

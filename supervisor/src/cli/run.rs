@@ -7,8 +7,9 @@ use workhall_protocol::client::ClientError;
 use workhall_protocol::messages::{ReceiptBody, Run as RunMessage};
 use workhall_protocol::terms::Refusal;
 
-use super::call::{ignored, show_outcome, whole_arguments};
+use super::call::{ignored, whole_arguments};
 use super::connect::{connect, refused};
+use super::outcome::show_outcome;
 use super::output::{Out, safe};
 use super::{ExitCode, Failure, parse_duration};
 use crate::diagnostics::say;

@@ -809,7 +809,7 @@ impl Checker {
         }
         let process = self.processes.get_mut(&key).expect("was found above");
         match event {
-            Event::Spawned { .. } | Event::StartFailed { .. } | Event::Violation { .. } => {}
+            Event::Spawned { .. } | Event::StartFailed { .. } | Event::Violation { .. } | Event::Dropped { .. } => {}
             Event::SpawnFailed { .. } => process.over = true,
             Event::Held { .. } => {
                 // As if it had never been commanded: the next attempt is the same life again.
@@ -1391,6 +1391,7 @@ pub fn key_of(event: &Event<'_>) -> ProcessKey {
         | Event::Ready { process, .. }
         | Event::Done { process, .. }
         | Event::DoneAll { process, .. }
+        | Event::Dropped { process, .. }
         | Event::Failed { process, .. }
         | Event::Undeliverable { process, .. }
         | Event::Marked { process, .. }

@@ -835,6 +835,7 @@ impl World {
             Event::Ready { .. } => "event Ready",
             Event::Done { .. } => "event Done",
             Event::DoneAll { .. } => "event DoneAll",
+            Event::Dropped { .. } => "event Dropped",
             Event::Failed { .. } => "event Failed",
             Event::Undeliverable { .. } => "event Undeliverable",
             Event::Marked { .. } => "event Marked",

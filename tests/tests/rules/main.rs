@@ -40,6 +40,7 @@ mod same_name;
 mod service;
 mod settings;
 mod shutdown;
+mod signals;
 mod starts;
 mod supervisor_death;
 mod time_limits;

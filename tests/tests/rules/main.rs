@@ -22,6 +22,7 @@ mod kill_ladder;
 mod ledger;
 mod left_behind;
 mod lies;
+mod log;
 mod logs;
 mod logs_go_on;
 mod metrics;

@@ -7,3 +7,4 @@ pub mod enumerate;
 pub mod fuzz;
 pub mod harness;
 pub mod sim;
+pub mod sys;

@@ -454,17 +454,20 @@ impl Peer {
     /// Waits until it has ended, and returns all that it said until then.
     pub fn ended(&mut self) -> Result<(End, Vec<Said>), String> {
         let end = self.ended_soon();
-        let Some(end) = end else {
-            return Err(format!("it did not end within {} s", self.patience.as_secs_f64()));
-        };
-        while !self.at_end {
+        while end.is_some() && !self.at_end {
             self.read_some()?;
         }
         let mut last = Vec::new();
         while let Some(said) = self.decoded()? {
             last.push(said);
         }
-        Ok((end, last))
+        match (end, last.as_slice()) {
+            (Some(end), _) => Ok((end, last)),
+            (None, []) => Err(format!("it did not end within {} s", self.patience.as_secs_f64())),
+            (None, _) => {
+                Err(format!("it did not end within {} s, and said {}", self.patience.as_secs_f64(), all(&last)))
+            }
+        }
     }
 
     /// It must end with status 0, and say nothing more.

@@ -5,6 +5,7 @@ mod broken_output;
 mod call;
 mod command_line;
 mod completions;
+mod conformance;
 mod crash;
 mod dead_letters;
 mod death;

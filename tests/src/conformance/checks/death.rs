@@ -120,6 +120,7 @@ fn half_a_message(stage: &Stage) -> Result<(), String> {
     let mut worker = stage.worker()?;
     let task = worker.task("echo", json!(["half"]));
     let bytes = worker.bytes(&task);
+    worker.expects(&task);
     // All but the last byte: of a line the newline is missing, of a frame the end of its body.
     worker.write(&bytes[..bytes.len() - 1])?;
     worker.half_close();

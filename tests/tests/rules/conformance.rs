@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use serde_json::Value;
+use workhall_tests::conformance::METHODS;
 use workhall_tests::harness::{Output, bin_dir, output};
 
 /// The suite against a program: what it printed, a JSON value per line, and how it ended.
@@ -26,25 +27,36 @@ fn failed(lines: &[Value]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// All that the worker's encoding and window leave to check is checked, and passes.
+/// All that the worker's encoding and window leave to check is checked, and passes; but what needs a method that its
+/// library has not got yet.
 #[track_caller]
-fn passes(program: &[&str], at_least: u64) {
+pub(crate) fn passes(program: &[&str], at_least: u64, lacking: &[&str]) {
     let (lines, output) = suite(&["--patience", "60"], program);
     assert_eq!(failed(&lines), [], "{program:?}: {}", output.out);
-    let lacking = lines.iter().filter(|line| line["skipped"]["lacks_method"] == true).count();
-    assert_eq!((output.code, lacking), (0, 0), "{program:?}: {}{}", output.out, output.err);
+    let worker = &lines.last().expect("the last line is about the worker")["worker"];
+    let methods: Vec<&str> = worker["methods"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    let missing: Vec<&str> = METHODS
+        .iter()
+        .map(|(method, _)| method.split('(').next().unwrap())
+        .filter(|name| !methods.contains(name))
+        .collect();
+    assert_eq!(missing, lacking, "{program:?}");
+    assert_eq!(output.code, if lacking.is_empty() { 0 } else { 3 }, "{program:?}: {}{}", output.out, output.err);
     let count = lines.last().and_then(|line| line["passed"].as_u64());
     assert!(count.is_some_and(|count| count >= at_least), "{program:?}: only {count:?} checks passed");
 }
 
+/// Of these the Rust library has no means yet.
+const RUST_LACKS: &[&str] = &["cancelled", "new_signal", "trigger", "wait_for"];
+
 #[test]
 fn the_rust_library_passes() {
-    passes(&[&own("conformance-worker")], 80);
+    passes(&[&own("conformance-worker")], 73, RUST_LACKS);
 }
 
 #[test]
 fn the_rust_library_passes_with_one_task_at_a_time() {
-    passes(&[&own("conformance-worker"), "1"], 65);
+    passes(&[&own("conformance-worker"), "1"], 63, RUST_LACKS);
 }
 
 /// A mistake, the check that is to find it, and a part of the reason that it gives.
@@ -72,7 +84,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("ignores-kill", "kill: when idle", "it did not end"),
     ("status-1", "kill: when idle", "exit status must be 0"),
     ("executes-after-kill", "kill: what was sent ahead", "it said more before it ended"),
-    ("ignores-stop", "stop flag: a task that comes after", "and said {\"done\""),
+    ("ignores-stop", "stop flag: a task that comes after", "its mark page says that 1"),
     ("outlives", "end of file: when idle", "it did not end"),
     ("goes-on-alone", "end of file: no task begins", "was begun all the same"),
     ("goes-on-alone", "supervisor killed: no task begins", "was begun all the same"),
@@ -88,7 +100,9 @@ const MISTAKES: &[(&str, &str, &str)] = &[
 fn a_worker_that_makes_a_mistake_fails_at_its_check() {
     let program = own("conformance-wrong");
     for (mistake, check, reason) in MISTAKES {
-        let (lines, output) = suite(&["--only", check, "--patience", "3"], &[&program, mistake]);
+        // What is to be waited for in vain is not waited for long.
+        let patience = if ["did not end", "was due"].iter().any(|vain| reason.contains(vain)) { "3" } else { "60" };
+        let (lines, output) = suite(&["--only", check, "--patience", patience], &[&program, mistake]);
         let failed = failed(&lines);
         assert_eq!(output.code, 1, "{mistake}: {}{}", output.out, output.err);
         assert!(

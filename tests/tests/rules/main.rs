@@ -2,6 +2,7 @@
 
 mod bench;
 mod broken_output;
+mod c_library;
 mod call;
 mod command_line;
 mod completions;

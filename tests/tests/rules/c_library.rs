@@ -1,11 +1,12 @@
 //! `worker-host/c/workhall.h`: it compiles without a warning, reads nothing that is not there, works under a real
 //! supervisor, and passes the conformance suite.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use workhall_protocol::messages::Call;
 use workhall_tests::harness::{Output, Supervisor, output, payload, workspace};
 
@@ -140,6 +141,44 @@ fn the_c_example_calls_from_outside() {
     // By hand, without a supervisor.
     let by_hand = output(&mut Command::new(&program));
     assert!(by_hand.code == 1 && by_hand.err.contains("a supervisor starts it"), "{by_hand:?}");
+}
+
+/// A supervisor whose class `c` has the agreed methods of the conformance suite, in C.
+fn with_the_methods() -> Supervisor {
+    let supervisor = Supervisor::with_config("[class.c]\nexec = ['{dir}/conformance']\n");
+    compiled("conformance", supervisor.path("").as_path(), sanitizers());
+    supervisor
+}
+
+#[test]
+fn s01_signals_go_through_the_c_library() {
+    let supervisor = with_the_methods();
+    let signal = supervisor.call(&["c/maker", "new_signal", "the way to the end"]);
+    let text = signal.to_string();
+    assert_eq!(supervisor.call(&["c/maker", "echo", &text]), signal);
+    assert_eq!(supervisor.call(&["c/waiter", "wait_for", &text, "0"]), Value::Null, "not yet");
+    let waits = supervisor.start_cli(&["call", "c/waiter", "wait_for", &text, "60000", "--wait"]);
+    assert_eq!(supervisor.call(&["c/other", "trigger", &text, "result", "[5]"]), true);
+    assert_eq!(waits.end().ok().json(), json!({"result": [5]}));
+    let late = supervisor.call(&["c/waiter", "wait_for", &text, "0"]);
+    assert_eq!(late, json!({"result": [5]}), "who comes late has it at once");
+    let again = supervisor.cli(&["call", "--wait", "c/other", "trigger", &text, "result", "6"]);
+    again.fails(1, &["was not written: ignored: already_triggered"]);
+    let nobody = "{\"$signal\":\"00000000000000000000000000000000\"}";
+    supervisor.cli(&["call", "--wait", "c/waiter", "wait_for", nobody, "0"]).fails(1, &["no_signal"]);
+    supervisor.cli(&["call", "--wait", "c/waiter", "wait_for", "5", "0"]).fails(1, &["and a signal is needed"]);
+}
+
+#[test]
+fn s05_a_method_in_c_sees_that_it_is_cancelled() {
+    let mut supervisor = with_the_methods();
+    let waits = supervisor.start_cli(&["call", "c", "cancelled", "600000", "--wait"]);
+    supervisor.until("it is executed", |this| this.ps("c")["running"].is_object());
+    let message = supervisor.ps("c")["running"]["message"].clone();
+    let mut client = supervisor.raw();
+    client.write_all(format!("{{\"cancel\":{{\"ref\":1,\"message\":{message}}}}}\n").as_bytes()).unwrap();
+    assert_eq!(waits.end().ok().json(), true);
+    assert_eq!(supervisor.call(&["c", "cancelled", "0"]), false, "the next one is wanted");
 }
 
 #[test]

@@ -17,10 +17,16 @@ pub const CHECKS: &[Check] = &[
         run: close_on_exec,
     },
     Check {
-        name: "descriptors: the lock on its name stays open and inheritable",
+        name: "descriptors: the lock on its name stays open",
         methods: &["echo"],
         needs: Needs::Nothing,
         run: lock_stays,
+    },
+    Check {
+        name: "descriptors: its children inherit the lock on its name",
+        methods: &["echo"],
+        needs: Needs::Nothing,
+        run: lock_is_inherited,
     },
     Check { name: "welcome: it knows who it is", methods: &["who"], needs: Needs::Nothing, run: who },
     Check {
@@ -92,17 +98,26 @@ fn close_on_exec(stage: &Stage) -> Result<(), String> {
     Ok(())
 }
 
-fn lock_stays(stage: &Stage) -> Result<(), String> {
+/// The descriptors with the lock on the worker's name, when it has executed a task.
+fn locks(stage: &Stage) -> Result<Vec<(String, bool)>, String> {
     let mut worker = stage.worker()?;
     worker.result("echo", json!([1]))?;
     let file = worker.lock_file();
-    let found = descriptors(worker.pid(), |target| file.as_os_str() == target)?;
-    match found.as_slice() {
-        [] => Err("it has closed the descriptor with the lock on its name: leave what you do not know open".into()),
-        [(number, false), ..] => {
-            Err(format!("descriptor {number}, the lock on its name, is close-on-exec: its children are to inherit it"))
-        }
-        _ => Ok(()),
+    descriptors(worker.pid(), |target| file.as_os_str() == target)
+}
+
+fn lock_stays(stage: &Stage) -> Result<(), String> {
+    match locks(stage)?.is_empty() {
+        true => Err("it has closed the descriptor with the lock on its name: leave what you do not know open".into()),
+        false => Ok(()),
+    }
+}
+
+fn lock_is_inherited(stage: &Stage) -> Result<(), String> {
+    let locks = locks(stage)?;
+    match locks.iter().find(|(_, inherited)| !inherited) {
+        Some((number, _)) => Err(format!("descriptor {number}, the lock on its name, was made close-on-exec")),
+        None => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use workhall_tests::conformance::METHODS;
-use workhall_tests::harness::{Output, bin_dir, output};
+use workhall_tests::harness::{Output, bin_dir, output, workspace};
 
 /// The suite against a program: what it printed, a JSON value per line, and how it ended.
 fn suite(options: &[&str], program: &[&str]) -> (Vec<Value>, Output) {
@@ -153,4 +153,12 @@ fn wrong_usage_says_what_is_wrong() {
     }
     let help = conformance(&["--help"]);
     assert!(help.code == 0 && help.out.contains("echo(x)") && help.out.contains("last_words"), "{help:?}");
+}
+
+#[test]
+fn the_page_has_the_methods_that_the_suite_asks_for() {
+    let page = std::fs::read_to_string(workspace().join("protocol/PROTOCOL.md")).unwrap();
+    for (method, does) in METHODS {
+        assert!(page.contains(&format!("| `{method}` | {does} |\n")), "{method} is not in PROTOCOL.md as it is here");
+    }
 }

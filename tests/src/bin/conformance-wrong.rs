@@ -86,7 +86,8 @@ impl Worker {
 
     fn run(&mut self) {
         while !self.ending || self.is("executes-after-kill") && !self.queue.is_empty() {
-            if self.gone && !(self.is("goes-on-alone") && !self.queue.is_empty()) {
+            let goes_on = self.is("goes-on-alone") && !self.queue.is_empty();
+            if self.gone && !goes_on {
                 break;
             }
             let Some(task) = self.queue.pop_front() else {
@@ -272,10 +273,9 @@ impl Worker {
         if line.trim_ascii().is_empty() {
             return;
         }
-        if self.is("one-shape") && !line.starts_with(b"{\"welcome\"") && !line.starts_with(b"{\"kill\"") {
-            if !line.starts_with(b"{\"task\":{\"id\":") && !line.starts_with(b"{\"receipt\":{\"ref\":") {
-                return;
-            }
+        let shapes: [&[u8]; 4] = [b"{\"welcome\"", b"{\"kill\"", b"{\"task\":{\"id\":", b"{\"receipt\":{\"ref\":"];
+        if self.is("one-shape") && !shapes.iter().any(|shape| line.starts_with(shape)) {
+            return;
         }
         let message: Value = match serde_json::from_slice(line) {
             Ok(message) => message,

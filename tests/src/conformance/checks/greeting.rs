@@ -1,10 +1,11 @@
 //! How a worker begins: what it was handed, `ready`, `welcome`.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::json;
 
-use super::super::peer::{End, GENERATION, NUMBER, Under, WORKER};
+use super::super::peer::{End, GENERATION, NUMBER, Peer, Under, WORKER};
 use super::super::{Check, Needs, Stage, same, welcome};
 
 pub const CHECKS: &[Check] = &[
@@ -12,7 +13,7 @@ pub const CHECKS: &[Check] = &[
     Check { name: "ready: the mark page is attached before it", methods: &[], needs: Needs::TasksAhead, run: attached },
     Check {
         name: "descriptors: its children inherit neither connection nor mark page",
-        methods: &["echo"],
+        methods: &["sleep"],
         needs: Needs::Nothing,
         run: close_on_exec,
     },
@@ -82,20 +83,41 @@ fn descriptors(pid: i32, leads_to: impl Fn(&str) -> bool) -> Result<Vec<(String,
 
 fn close_on_exec(stage: &Stage) -> Result<(), String> {
     let mut worker = stage.worker()?;
-    worker.result("echo", json!([1]))?;
-    // It has no sockets but the one that it was handed, unless its language brings some: those have no peer of ours.
-    let theirs = worker.link_inode();
-    for (number, inherited) in descriptors(worker.pid(), |target| target == format!("socket:[{theirs}]"))? {
-        if inherited {
-            return Err(format!("set close-on-exec on the connection: children inherit descriptor {number}"));
+    let task = worker.task("sleep", json!([1500]));
+    worker.say(&task)?;
+    worker.begins(&task)?;
+    // A child that was just made has not executed its program yet, so one look is not enough.
+    let mut found = passed_on(&worker)?;
+    for _ in 0..50 {
+        if found.is_none() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        found = passed_on(&worker)?;
+    }
+    worker.heard_kind("done")?;
+    match found {
+        Some(what) => Err(format!("set close-on-exec on the connection and on the mark page: {what}")),
+        None => Ok(()),
+    }
+}
+
+/// What the worker's children have, or would have, of what is the worker's alone.
+fn passed_on(worker: &Peer) -> Result<Option<String>, String> {
+    let socket = format!("socket:[{}]", worker.link_inode());
+    let is_its_own = |target: &str| target == socket || target.starts_with("/memfd:workhall-mark");
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", worker.pid())).unwrap_or_default();
+    for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        // It may have ended.
+        if let Some((number, _)) = descriptors(child, is_its_own).unwrap_or_default().first() {
+            return Ok(Some(format!("its child {child} has one of them as descriptor {number}")));
         }
     }
-    for (number, inherited) in descriptors(worker.pid(), |target| target.starts_with("/memfd:workhall-mark"))? {
-        if inherited {
-            return Err(format!("set close-on-exec on the mark page: children inherit descriptor {number}"));
-        }
+    if !children.is_empty() {
+        return Ok(None);
     }
-    Ok(())
+    let inherited = descriptors(worker.pid(), is_its_own)?.into_iter().find(|(_, inherited)| *inherited);
+    Ok(inherited.map(|(number, _)| format!("its children would inherit descriptor {number}")))
 }
 
 /// The descriptors with the lock on the worker's name, when it has executed a task.

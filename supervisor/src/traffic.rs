@@ -110,7 +110,7 @@ impl EventLoop {
             match decoder.next::<ToSupervisor>() {
                 Ok(None) => break,
                 Ok(Some(request)) => self.request(now, index, request),
-                Err(DecodeError::Message { reference, settles, reason }) => {
+                Err(DecodeError::Message { reference, settles, reason, .. }) => {
                     self.misunderstood(now, index, reference, &reason);
                     self.settle_misunderstood(now, index, settles, &reason);
                 }

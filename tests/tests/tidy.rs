@@ -229,6 +229,7 @@ fn links_between_documents_lead_somewhere() {
         "tests/PERFORMANCE.md",
         "tests/fuzz/README.md",
         "packaging/OPERATING.md",
+        "worker-host/c/README.md",
     ] {
         let path = workspace().join(document);
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{document}: {error}"));

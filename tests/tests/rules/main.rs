@@ -3,9 +3,11 @@
 mod attached;
 mod bench;
 mod broken_output;
+mod c_library;
 mod call;
 mod command_line;
 mod completions;
+mod conformance;
 mod crash;
 mod dead_letters;
 mod death;

@@ -24,6 +24,7 @@ mod lies;
 mod logs;
 mod logs_go_on;
 mod metrics;
+mod node;
 mod odd_company;
 mod one_socket;
 mod one_turn;

@@ -115,7 +115,7 @@ export class Signal {
   readonly id: string;
   /** The values, once `wait` or `get` has seen it triggered; until then null. */
   readonly values: Record<string, any> | null;
-  /** Writes a value, to be read after the trigger. False if it was triggered already, or nobody holds it any more. */
+  /** Writes a value, to be read after the trigger. False if it was triggered already. Rejects with `Lost` if nobody holds it. */
   set(key: string, value: Value): Promise<boolean>;
   /** Triggers it, with these values. True if this was the first trigger. */
   trigger(values?: { readonly [key: string]: Value }): Promise<boolean>;
@@ -183,7 +183,10 @@ export class Worker<S = undefined> {
   constructor(state: S);
   constructor(...none: undefined extends S ? [] : never);
   state: S;
-  /** A call must have at least as many arguments as `fn` declares without a default, or what `takes` says. */
+  /**
+   * A call must have as many arguments as `fn` declares; with defaults or a rest, at least those before them; or what `takes`
+   * says.
+   */
   method(name: string, fn: Method<S>, options?: { takes?: Takes }): this;
   /** The one error hook of the process (rule D3), called before the message is settled as failed. */
   onError(fn: (error: unknown, context: Context<S>) => unknown): this;

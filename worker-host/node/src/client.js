@@ -199,6 +199,9 @@ export function open(given, timeout) {
   });
 }
 
+/** Left out, a flag is false. */
+const flag = (given) => (given ? true : undefined);
+
 function seconds(timeout) {
   millis(timeout, 'timeout');
   return timeout;
@@ -213,7 +216,7 @@ function callFields(worker, methodName, args, { existing, expires, after }) {
     worker: address(worker),
     method: method(methodName),
     args: list(args),
-    existing: existing === true,
+    existing: flag(existing),
     expires_ms: millis(expires, 'expires'),
     in_ms: millis(after, 'after'),
   };
@@ -225,13 +228,13 @@ function killFields(worker, given, of) {
   return {
     worker: worker === undefined ? undefined : address(worker),
     within_ms: millis(within, 'within'),
-    drain: drain === true,
-    now: now === true,
+    drain: flag(drain),
+    now: flag(now),
   };
 }
 
 function runFields(className, methodName, args, given, of) {
   const { name, unique } = options(given, of === 'run' ? ['name', 'unique'] : ['name', 'unique', 'timeout'], of);
   if (typeof className !== 'string' || className === '') throw new TypeError('a class is named by a text');
-  return { class: className, method: method(methodName), args: list(args), name, unique: unique === true };
+  return { class: className, method: method(methodName), args: list(args), name, unique: flag(unique) };
 }

@@ -161,7 +161,8 @@ export class Link {
     if (message === null || typeof message !== 'object') return this.#strange(text.slice(0, 80));
     // An object of one key. Kinds that a later supervisor may have are left alone.
     const [kind] = Object.keys(message);
-    const body = message[kind];
+    const body = message[kind] ?? {};
+    if (kind === 'task' && !isTask(body)) return this.#strange(text.slice(0, 80));
     if (kind === 'receipt') this.#receipt(body);
     else if (kind === 'outcome') this.#outcome(body);
     else if (kind === 'error') this.#error(body);
@@ -189,7 +190,7 @@ export class Link {
   }
 
   #error({ ref, detail }) {
-    if (ref != null && this.#asked.has(ref)) {
+    if (ref != null) {
       const not = (asked) => asked.reject(new NotUnderstood(`the supervisor did not understand ${asked.what}: ${detail}`));
       return this.#settle(ref, not);
     }
@@ -241,7 +242,7 @@ export class Link {
 function lineOf(kind, fields) {
   const members = [];
   for (const [key, value] of Object.entries(fields)) {
-    if (value !== undefined && value !== false) members.push(`"${key}":${encode(value, placeOf(key))}`);
+    if (value !== undefined) members.push(`"${key}":${encode(value, placeOf(key))}`);
   }
   const line = `{"${kind}":{${members.join(',')}}}\n`;
   if (line.length > LINE_MAX / 4 && Buffer.byteLength(line) > LINE_MAX + 1) {
@@ -249,5 +250,8 @@ function lineOf(kind, fields) {
   }
   return line;
 }
+
+/** What can be settled: whatever else is wrong with it is its own failure. */
+const isTask = ({ id }) => typeof id === 'number' || typeof id === 'bigint';
 
 const placeOf = (key) => (key === 'args' ? 'args' : `\`${key}\``);

@@ -24,16 +24,17 @@ export class Signal {
     return this.#values;
   }
 
-  /** Writes a value, to be read after the trigger. False if it is triggered already, or nobody holds it any more. */
+  /** Writes a value, to be read after the trigger. False if it is triggered already. Rejects with `Lost` if nobody holds it. */
   async set(key, value) {
     if (typeof key !== 'string') throw new TypeError('the key of a value is a text');
-    const receipt = await this.#ask('signal_set', { key, value });
-    return receipt.ignored === undefined;
+    const answer = await this.#ask('signal_set', { key, value });
+    if (answer.ignored?.reason === 'no_signal') throw this.#lost();
+    return answer.ignored === undefined;
   }
 
   /**
-   * Triggers it, after it was given these values. True if this was the first trigger; false if it was triggered before,
-   * or nobody holds it any more.
+   * Triggers it, after it was given these values. True if this was the first trigger. Rejects with `Lost` if nobody holds
+   * it any more.
    */
   async trigger(values = {}) {
     const pairs = Object.entries(values);
@@ -41,7 +42,9 @@ export class Signal {
     const answers = pairs.map(([key, value]) => this.set(key, value));
     const triggered = this.#ask('signal_trigger', {});
     await Promise.all([...answers, triggered]);
-    return (await triggered).signalled?.first === true;
+    const answer = await triggered;
+    if (answer.ignored) throw this.#lost();
+    return answer.signalled.first;
   }
 
   /**

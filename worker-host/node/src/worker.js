@@ -199,15 +199,16 @@ export class Worker {
   }
 
   /**
-   * Adds a method, `fn(context, ...args)`, sync or async. A call must have at least as many arguments as `fn` declares
-   * without a default; `takes` says it exactly: a number, or the least and the most as an array.
+   * Adds a method, `fn(context, ...args)`, sync or async. A call must have as many arguments as `fn` declares; with defaults
+   * or a rest, at least those before them. `takes` says it otherwise: a number, or the least and the most as an array.
    */
   method(name, fn, given = {}) {
     if (typeof name !== 'string') throw new TypeError('a method has a text as its name');
     if (typeof fn !== 'function') throw new TypeError(`the method \`${name}\` is a function, not ${typeof fn}`);
-    const { takes = [Math.max(fn.length - 1, 0), Infinity] } = options(given, ['takes'], 'method');
-    const [least, most] = typeof takes === 'number' ? [takes, takes] : checkedList(takes);
-    this.#methods.set(name, { fn, least, most });
+    const least = Math.max(fn.length - 1, 0);
+    const { takes = [least, isPlain(fn) ? least : Infinity] } = options(given, ['takes'], 'method');
+    const [from, to] = typeof takes === 'number' ? [takes, takes] : checkedList(takes);
+    this.#methods.set(name, { fn, least: from, most: to });
     return this;
   }
 
@@ -288,6 +289,7 @@ export class Worker {
   #call(context, { method: name, args }) {
     const method = this.#methods.get(name);
     if (!method) throw new Mistake(unknown(name, [...this.#methods.keys()]));
+    if (!Array.isArray(args)) throw new Mistake(`the arguments of \`${name}\` are no list`);
     const { fn, least, most } = method;
     if (args.length < least || args.length > most) {
       const takes = most === Infinity ? `at least ${least}` : least === most ? `${least}` : `${least} to ${most}`;
@@ -319,7 +321,7 @@ class Attached extends Caller {
   /** Ends it after the current task, or with `drain` after all that waits. Resolves as `ended` does. */
   leave(given = {}) {
     const { drain } = options(given, ['drain'], 'leave');
-    this.#session.link.say('leave', { drain: drain === true });
+    this.#session.link.say('leave', { drain: drain ? true : undefined });
     return this.ended;
   }
 }
@@ -333,6 +335,12 @@ export async function worker(given) {
   if (onError) made.onError(onError);
   if (onEnd) made.onEnd(onEnd);
   return made.run(exit === undefined ? {} : { exit });
+}
+
+/** Whether a function's parameters are seen to be all there are: no default, no rest, nothing odd. */
+function isPlain(fn) {
+  return /^(?:async\s*)?(?:function\s*\*?\s*)?[\w$]*\s*\([\w$\s,{}:]*\)|^(?:async\s+)?[\w$]+\s*=>/.test(Function.prototype.toString.call(fn))
+    && !/\[native code\]/.test(Function.prototype.toString.call(fn));
 }
 
 /** An error whose stack says nothing: the mistake is the caller's. */

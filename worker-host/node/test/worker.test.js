@@ -17,13 +17,14 @@ test('c03 w06: tasks are executed one at a time, in order, and the state lives f
 
 test('arguments and results keep their types', async (t) => {
   const client = await (await Supervisor.start(t)).client();
-  const values = [null, true, 1.5, -7, 'é😀\n\u0000', [1, [2]], { a: { b: null } }, Buffer.from([0, 255]), 2n ** 63n];
+  const values = [null, true, false, 1.5, -7, 'é😀\n\u0000', [1, [2]], { a: { b: null } }, Buffer.from([0, 255]), 2n ** 63n];
   assert.deepEqual(await client.callAndWait('probe', 'echo', values), values);
   assert.deepEqual(
     await client.callAndWait('probe', 'types', [5, 9007199254740993n, 'x', Buffer.alloc(2), null]),
     ['number', 'bigint', 'string', 'bytes', 'object'],
   );
   assert.deepEqual(await client.callAndWait('probe', 'big'), [2n ** 63n, -(2n ** 63n), Number.MAX_SAFE_INTEGER, -0]);
+  for (const value of [false, 0, '', null]) assert.equal(await client.callAndWait('probe', 'same', [value]), value);
   // As deep as the protocol allows: the arguments themselves are the first level.
   let deep = [];
   for (let level = 2; level < 64; level += 1) deep = [deep];
@@ -51,7 +52,8 @@ test('d03: what a method throws settles its message as failed, and the process l
   for (const name of ['nothing', 'constructor', '__proto__', 'toString', 'wh"at\n']) {
     assert.match(await failure(name), /^there is no method `.*`: this worker has `add`, `addLater`/s);
   }
-  assert.equal(await failure('add'), 'the arguments of `add` do not fit: it takes at least 1, and 0 came');
+  assert.equal(await failure('add'), 'the arguments of `add` do not fit: it takes 1, and 0 came');
+  assert.match(await failure('add', [1, 2]), /it takes 1, and 2 came/);
   assert.deepEqual(await client.callAndWait('probe', 'optional', [1]), [1, 'default']);
   assert.equal(await client.callAndWait('probe', 'add', [1]), 2, 'the same process');
 });
@@ -194,6 +196,22 @@ test('how many arguments a method takes can be said, and the error hook hears wh
   assert.match((await execute('exact', [1])).error, /it takes 2, and 1 came/);
   assert.match((await execute('between', [1, 2, 3])).error, /it takes 1 to 2, and 3 came/);
   assert.match((await execute('what', [])).error, /this worker has `between`, `exact`/);
+  // What a function says of itself: exact where all its parameters are seen, else the least.
+  const bound = function bound(context, a) { return a; }.bind(null);
+  for (const [fn, least, most] of [
+    [(context, a) => a, 1, 1], [(context) => context, 0, 0], [context => context, 0, 0], [() => 0, 0, 0],
+    [async (context, a) => a, 1, 1], [async context => context, 0, 0], [function named(context, a, b) { return [a, b]; }, 2, 2],
+    [{ short(context, a) { return a; } }.short, 1, 1], [{ async later(context, { a, b: c }) { return [a, c]; } }.later, 1, 1],
+    [(context, a, b = (() => 1)()) => [a, b], 1, 9], [(context, ...rest) => rest, 0, 9], [(context, { a = 1 }) => a, 1, 9],
+    [{ ['comp' + 'uted'](context, a) { return a; } }.computed, 1, 9], [bound, 1, 9],
+  ]) {
+    made.method('fn', fn);
+    for (const count of [0, 1, 2, 9]) {
+      const { error } = await made.execute({ method: 'fn' }, { method: 'fn', args: Array.from({ length: count }, () => ({})) });
+      assert.equal(/do not fit/.test(error ?? ''), count < least || count > most, `${fn}: ${count}: ${error}`);
+    }
+  }
+  heard.length = 3;
   assert.deepEqual(heard.map(([method]) => method), ['exact', 'between', 'what']);
   made.onError(() => {
     throw new Error('the hook itself');

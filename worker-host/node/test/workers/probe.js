@@ -24,6 +24,7 @@ await worker({
       return context.state;
     },
     echo: (_context, ...args) => args,
+    same: (_context, value) => value,
     types: (_context, ...args) => args.map((arg) => (Buffer.isBuffer(arg) ? 'bytes' : arg instanceof Signal ? 'signal' : typeof arg)),
     big: () => [2n ** 63n, -(2n ** 63n), Number.MAX_SAFE_INTEGER, -0],
     optional: (_context, first, second = 'default') => [first, second],

@@ -45,26 +45,27 @@ __wh_parse() {
   [[ $inside && ${#pieces[@]} -eq 0 ]] && __wh_check
 }
 
-# What __wh_t holds, by the grammar.
+# What __wh_t holds, by the grammar. `then` is what may follow a value here.
 __wh_check() {
-  local token want=value at=-1 close=none open=() starts=()
+  local token want=value then=end at=-1 close='' open=() starts=()
   for token in "${__wh_t[@]}"; do
-    at=$((at + 1))
+    ((++at))
     case $want$token in
-      value'{' | first'{') open+=("$close") close='}' starts+=("$at") want=nokey; continue ;;
-      value'[' | first'[') open+=("$close") close=']' starts+=("$at") want=first; continue ;;
-      nokey'"'* | key'"'*) want=colon; continue ;;
-      colon:) want=value; continue ;;
-      more,) [[ $close = '}' ]] && want=key || want=value; continue ;;
+      more,) [[ $close = '}' ]] && want=key || want=value ;;
+      colon:) want=value ;;
+      value'"'* | first'"'*) __wh_e[at]=$((at + 1)) want=$then ;;
+      nokey'"'* | key'"'*) want=colon ;;
+      value'{' | first'{') open+=("$close") close='}' starts+=("$at") want=nokey then=more ;;
+      value'[' | first'[') open+=("$close") close=']' starts+=("$at") want=first then=more ;;
       nokey'}' | first']' | more"$close")
-        __wh_e[starts[-1]]=$((at + 1))
-        close=${open[-1]}
-        unset 'open[-1]' 'starts[-1]' ;;
-      value'"'* | first'"'* | valuetrue | valuefalse | valuenull | firsttrue | firstfalse | firstnull) __wh_e[at]=$((at + 1)) ;;
-      value* | first*) [[ $token =~ $__wh_number ]] || return 1; __wh_e[at]=$((at + 1)) ;;
+        __wh_e[starts[-1]]=$((at + 1)) close=${open[-1]}
+        unset 'open[-1]' 'starts[-1]'
+        [[ $close ]] || then=end
+        want=$then ;;
+      valuetrue | valuefalse | valuenull | firsttrue | firstfalse | firstnull) __wh_e[at]=$((at + 1)) want=$then ;;
+      value* | first*) [[ $token =~ $__wh_number ]] || return 1; __wh_e[at]=$((at + 1)) want=$then ;;
       *) return 1 ;;
     esac
-    ((${#open[@]})) && want=more || want=end
   done
   [[ $want = end ]]
 }
@@ -83,7 +84,7 @@ __wh_find() {
     key=${__wh_t[at]} value=$((at + 2))
     if [[ $key = "\"$2\"" ]] || { [[ $key = *\\* ]] && workhall_text "$key" && [[ $REPLY = "$2" ]]; }; then found=$value; fi
     at=${__wh_e[value]}
-    [[ ${__wh_t[at]} = , ]] && at=$((at + 1))
+    [[ ${__wh_t[at]} != , ]] || at=$((at + 1))
   done
   REPLY=$found
   [[ $found ]]
@@ -175,7 +176,7 @@ workhall_items() {
     if [[ $raw ]]; then __wh_raw "$at"; else __wh_plain "$at"; fi || { echo "workhall_items: an item holds a NUL, which bash cannot" >&2; return 2; }
     items+=("$REPLY")
     at=${__wh_e[at]}
-    [[ ${__wh_t[at]} = , ]] && at=$((at + 1))
+    [[ ${__wh_t[at]} != , ]] || at=$((at + 1))
   done
   # shellcheck disable=SC2034 # they are for who calls this
   WORKHALL_ITEMS=(${items[@]+"${items[@]}"}) WORKHALL_KEYS=(${keys[@]+"${keys[@]}"})
@@ -406,9 +407,9 @@ __wh_await() {
   local at=4 key
   while [[ ${__wh_t[at]} != '}' ]]; do
     workhall_text "${__wh_t[at]}" && key=$REPLY
-    [[ $key != ref ]] && __wh_body=$key __wh_at=$((at + 2))
+    [[ $key = ref ]] || __wh_body=$key __wh_at=$((at + 2))
     at=${__wh_e[at + 2]}
-    [[ ${__wh_t[at]} = , ]] && at=$((at + 1))
+    [[ ${__wh_t[at]} != , ]] || at=$((at + 1))
   done
 }
 
@@ -426,9 +427,9 @@ __wh_millis() {
   REPLY=$(((REPLY + 999) / 1000))
 }
 
-# A worker as JSON: `%7` is the worker with number 7, all else is a name, as on the command line.
+# A worker as JSON: `%7` is the worker with number 7, as on the command line; all else is a name, with $2 all.
 __wh_address() {
-  if [[ $1 =~ ^%([0-9]{1,19})$ ]]; then REPLY=${BASH_REMATCH[1]}; else workhall_json "$1"; fi
+  if [[ ! ${2-} && $1 =~ ^%([0-9]{1,19})$ ]]; then REPLY=${BASH_REMATCH[1]}; else workhall_json "$1"; fi
 }
 
 # The receipt that came, in WORKHALL_RECEIPT: `accepted`, `ignored REASON`, `killed N`; REPLY is the message's id. Says why on
@@ -460,15 +461,16 @@ __wh_outcome() {
 
 # ---- what a worker, or any script, may ask ------------------------------------------------------------------------
 
-# workhall_call [--existing] [--expires SECONDS] [--in SECONDS] [--wait [--timeout SECONDS]] WORKER [METHOD [VALUE…]]: posts a
-# message. A VALUE is a text; -n NUMBER, -j JSON, -S SIGNAL and -s TEXT say otherwise, behind -- all are texts. Sets WORKHALL_RECEIPT,
+# workhall_call [--existing] [--expires SECONDS] [--in SECONDS] [--wait [--timeout SECONDS]] [--name] WORKER [METHOD [VALUE…]]:
+# posts a message. `%7` is the worker with number 7; with --name it is a name. A VALUE is a text; -n NUMBER, -j JSON, -S SIGNAL and -s TEXT say otherwise, behind -- all are texts. Sets WORKHALL_RECEIPT,
 # and REPLY: the message's id, or with --wait the result as JSON. In a worker on its own connection, else by the command `workhall`.
 workhall_call() {
-  local worker method args wait='' timeout='' fields='' cli=() existing='' status=0
+  local worker method args wait='' timeout='' fields='' cli=() name='' status=0
   while (($#)); do
     case $1 in
       --existing) fields+=',"existing":true' cli+=(--existing) ;;
       --wait) wait=1 cli+=(--wait) ;;
+      --name) name=1 ;;
       --expires | --in | --timeout)
         (($# >= 2)) || { echo "workhall_call: $1 wants seconds behind it" >&2; return 2; }
         __wh_millis "workhall_call $1" "$2" || return
@@ -493,7 +495,7 @@ workhall_call() {
     __wh_by_command call "${cli[@]}" --json --args "$args" -- "$worker" "$method"
     return
   fi
-  __wh_address "$worker"
+  __wh_address "$worker" "$name"
   fields="\"worker\":$REPLY$fields"
   workhall_json "$method"
   fields+=",\"method\":$REPLY,\"args\":$args${wait:+,\"wait\":true}"
@@ -529,15 +531,16 @@ workhall_reply() {
   workhall_call "%$WORKHALL_SENDER_NUMBER" "$@"
 }
 
-# workhall_kill [WORKER]: kills a worker; without one, in a method, this worker itself: the rest of the method still runs.
+# workhall_kill [[--name] WORKER]: kills a worker; without one, in a method, this worker itself: the rest of the method still runs.
 workhall_kill() {
-  local fields='' __wh_body __wh_at
+  local fields='' name='' __wh_body __wh_at
+  [[ ${1-} = --name ]] && { name=1; shift; }
   if [[ ! $__wh_conn ]]; then
     [[ ${1-} ]] || { echo 'workhall_kill: which worker? Only a worker kills itself' >&2; return 2; }
     command workhall kill -- "$1"
     return
   fi
-  if (($#)); then __wh_address "$1"; fields="\"worker\":$REPLY"; fi
+  if (($#)); then __wh_address "$1" "$name"; fields="\"worker\":$REPLY"; fi
   __wh_ask kill "$fields" && __wh_receipt
 }
 
@@ -692,7 +695,7 @@ __wh_task() {
       fi
       args+=("$REPLY")
       at=${__wh_e[at]}
-      [[ ${__wh_t[at]} = , ]] && at=$((at + 1))
+      [[ ${__wh_t[at]} != , ]] || at=$((at + 1))
     done
   fi
   if [[ $WORKHALL_METHOD = ['@*'] || ! $WORKHALL_METHOD || ! ${__wh_functions[$WORKHALL_METHOD]+x} ]]; then

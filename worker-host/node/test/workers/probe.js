@@ -40,6 +40,7 @@ await worker({
       throw new Error('x'.repeat(100_000));
     },
     crash: () => process.exit(3),
+    crashWith: (_context, _signal) => process.exit(3),
     async crashLater() {
       setImmediate(() => {
         throw new Error('outside any method');

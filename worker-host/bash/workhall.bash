@@ -162,6 +162,7 @@ workhall_text() {
 # workhall_items [--json] JSON: the items of a list, or the values of an object, into the array WORKHALL_ITEMS as a method gets its
 # arguments, with --json as they are; the keys of an object into WORKHALL_KEYS.
 workhall_items() {
+  local -; set +e
   local raw=''
   [[ ${1-} = --json ]] && { raw=1; shift; }
   WORKHALL_ITEMS=() WORKHALL_KEYS=()
@@ -279,7 +280,7 @@ __wh_list() {
 }
 
 # workhall_list WORD…: the JSON list of these values, in REPLY.
-workhall_list() { __wh_list workhall_list "$@"; }
+workhall_list() { local -; set +e; __wh_list workhall_list "$@"; }
 
 # ---- the connection -----------------------------------------------------------------------------------------------
 
@@ -465,6 +466,7 @@ __wh_outcome() {
 # posts a message. `%7` is the worker with number 7; with --name it is a name. A VALUE is a text; -n NUMBER, -j JSON, -S SIGNAL and -s TEXT say otherwise, behind -- all are texts. Sets WORKHALL_RECEIPT,
 # and REPLY: the message's id, or with --wait the result as JSON. In a worker on its own connection, else by the command `workhall`.
 workhall_call() {
+  local -; set +e
   local worker method args wait='' timeout='' fields='' cli=() name='' status=0
   while (($#)); do
     case $1 in
@@ -527,12 +529,14 @@ __wh_by_command() {
 
 # workhall_reply METHOD [VALUE…]: calls back the worker that has sent the message, by its number.
 workhall_reply() {
+  local -; set +e
   [[ ${WORKHALL_SENDER_NUMBER-} ]] || { echo 'the message was sent by a client, which cannot be called back' >&2; return 1; }
   workhall_call "%$WORKHALL_SENDER_NUMBER" "$@"
 }
 
 # workhall_kill [[--name] WORKER]: kills a worker; without one, in a method, this worker itself: the rest of the method still runs.
 workhall_kill() {
+  local -; set +e
   local fields='' name='' __wh_body __wh_at
   [[ ${1-} = --name ]] && { name=1; shift; }
   if [[ ! $__wh_conn ]]; then
@@ -546,12 +550,14 @@ workhall_kill() {
 
 # workhall_ending: whether this worker was killed, or the supervisor is gone. A long method may look here.
 workhall_ending() {
+  local -; set +e
   __wh_look
   [[ $__wh_ending ]]
 }
 
 # workhall_cancelled: whether the message that is executed is not wanted any more.
 workhall_cancelled() {
+  local -; set +e
   __wh_look
   [[ $__wh_cancelled ]]
 }
@@ -576,6 +582,7 @@ __wh_no_signal() {
 
 # workhall_signal_new [DESCRIPTION [KEEP_SECONDS]]: makes a signal; its id in REPLY. Pass it in arguments as -S ID.
 workhall_signal_new() {
+  local -; set +e
   local fields='' __wh_body __wh_at
   if [[ ${1-} ]]; then workhall_json "$1"; fields="\"description\":$REPLY"; fi
   if [[ ${2-} ]]; then __wh_millis workhall_signal_new "$2" || return; fields+="${fields:+,}\"keep_ms\":$REPLY"; fi
@@ -584,6 +591,7 @@ workhall_signal_new() {
 
 # workhall_signal_set ID KEY VALUE: writes a value, to be read after the trigger. 1: it was triggered already.
 workhall_signal_set() {
+  local -; set +e
   local fields __wh_body __wh_at
   __wh_signal_field workhall_signal_set "${1-}" || return
   (($# >= 3)) || { echo 'workhall_signal_set: ID KEY VALUE' >&2; return 2; }
@@ -596,6 +604,7 @@ workhall_signal_set() {
 
 # workhall_signal_trigger ID: 0 if this was the first trigger, 1 if not.
 workhall_signal_trigger() {
+  local -; set +e
   local __wh_body __wh_at
   __wh_signal_field workhall_signal_trigger "${1-}" || return
   __wh_ask signal_trigger "$REPLY" && __wh_receipt || return
@@ -606,6 +615,7 @@ workhall_signal_trigger() {
 # workhall_signal_wait ID [SECONDS]: waits until it is triggered; its values as JSON in REPLY. 5: the time is up (0 polls). 1: the
 # message that carried it has failed; 6: it will not be triggered.
 workhall_signal_wait() {
+  local -; set +e
   local fields __wh_awaited __wh_body __wh_at __wh_answer
   __wh_signal_field workhall_signal_wait "${1-}" || return
   fields=$REPLY
@@ -626,6 +636,7 @@ workhall_signal_wait() {
 
 # workhall_result VALUE: what the method returns: a text, or -n NUMBER, -j JSON, -S SIGNAL. Without it the method returns nothing.
 workhall_result() {
+  local -; set +e
   __wh_value workhall_result "$@" || return
   ((__wh_took == $#)) || { echo "workhall_result: one value" >&2; return 2; }
   __wh_result=$REPLY
@@ -640,9 +651,10 @@ workhall_fail() {
 # workhall_run [--json] METHOD…: executes tasks until the supervisor asks for the end or is gone. Each METHOD is a function of
 # this name, or NAME=FUNCTION; behind it may stand how many arguments it takes: `disk/0-1`, `add/1`. A method gets its
 # arguments as $1, $2 …: texts as they are, a signal as its id, null as nothing, all else as JSON; with --json all as JSON. They stand
-# as JSON in WORKHALL_ARGS too. Methods run in this shell, so that its variables are the worker's state. A status that is not 0
+# as JSON in WORKHALL_ARGS too. Methods run in this shell, without its `set -e`, so that its variables are the worker's state. A status that is not 0
 # settles the message as failed, with what the method wrote last on stderr.
 workhall_run() {
+  local -; set +e
   local word name raw='' __wh_awaited='' __wh_answer=''
   local -A __wh_functions=() __wh_least=() __wh_most=()
   [[ ${1-} = --json ]] && { raw=1; shift; }
@@ -737,7 +749,6 @@ __wh_methods() {
 # all who hold it have closed it, at the latest a second after the function has ended: what it has left behind may hold it longer.
 __wh_execute() {
   local piece text='' mark=$'\1'$WORKHALL_MESSAGE
-  # Behind `||`: a `set -e` of the script does not end the worker.
   "$@" 2> >(exec tee >({ tail -c "$__wh_error_bytes"; printf '\1%s\0' "$WORKHALL_MESSAGE"; } >&"$__wh_tails") \
     >&"$__wh_stderr" 2>&"$__wh_stderr") || __wh_status=$?
   while IFS= read -r -d '' -t 1 -u "$__wh_tails" piece; do

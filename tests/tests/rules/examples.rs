@@ -49,8 +49,8 @@ fn failure(supervisor: &Supervisor, args: &[&str]) -> String {
 fn the_configuration_of_the_examples_is_correct() {
     let file = examples().join("workhall.toml");
     let output = output(Command::new(bin_dir().join("workhall")).arg("check").arg(&file)).ok();
-    assert!(output.out.contains("classes counter, ledger, shell, thumbnail"), "{output:?}");
-    for script in ["shell", "thumbnail"] {
+    assert!(output.out.contains("classes counter, ledger, shell, thumbnail, words"), "{output:?}");
+    for script in ["shell", "thumbnail", "words"] {
         assert!(!output.err.contains(script), "a script of the checkout is always there: {output:?}");
     }
 }

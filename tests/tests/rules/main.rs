@@ -1,5 +1,6 @@
 //! The rules, proved with real processes started from the real binary. One file per question.
 
+mod bash;
 mod bench;
 mod broken_output;
 mod call;

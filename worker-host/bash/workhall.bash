@@ -6,7 +6,7 @@
 [[ ${BASH_VERSINFO[0]} -gt 4 || ( ${BASH_VERSINFO[0]} -eq 4 && ${BASH_VERSINFO[1]} -ge 4 ) ]] ||
   { echo "workhall.bash needs bash 4.4 or newer, and this is $BASH_VERSION" >&2; return 2; }
 
-__wh_conn='' __wh_ref=0 __wh_ending='' __wh_cancelled='' __wh_gone='' __wh_current='' __wh_partial=''
+__wh_conn='' __wh_ref=0 __wh_ending='' __wh_cancelled='' __wh_gone='' __wh_current='' __wh_partial='' __wh_pid=''
 __wh_queue=() __wh_t=() __wh_e=()
 readonly __wh_line_max=16777216 __wh_error_bytes=4096
 readonly __wh_number='^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$'
@@ -375,6 +375,7 @@ __wh_take_in() {
 __wh_ask() {
   local __wh_awaited=$((++__wh_ref)) __wh_answer=''
   [[ $__wh_conn ]] || { echo "$1: this is no worker, or workhall_run was not called yet" >&2; return 2; }
+  __wh_no_copy "$1" || return
   __wh_say "{\"$1\":{\"ref\":$__wh_awaited${2:+,$2}}}" || return 4
   __wh_await "${3-}"
 }
@@ -551,21 +552,30 @@ workhall_kill() {
 # workhall_ending: whether this worker was killed, or the supervisor is gone. A long method may look here.
 workhall_ending() {
   local -; set +e
-  __wh_look
+  __wh_look workhall_ending || return
   [[ $__wh_ending ]]
 }
 
 # workhall_cancelled: whether the message that is executed is not wanted any more.
 workhall_cancelled() {
   local -; set +e
-  __wh_look
+  __wh_look workhall_cancelled || return
   [[ $__wh_cancelled ]]
+}
+
+# What a copy of this shell reads is lost for the worker.
+__wh_no_copy() {
+  [[ $BASHPID = "$__wh_pid" ]] && return
+  echo "$1: not in a subshell, like \`\$(…)\` or a pipe: what it hears is lost for the worker" >&2
+  return 2
 }
 
 # Takes in what has come.
 __wh_look() {
   local __wh_awaited='' __wh_answer=''
+  [[ ! $__wh_conn ]] || __wh_no_copy "$1" || return
   while [[ $__wh_conn && ! $__wh_gone ]] && read -r -t 0 -u "$__wh_conn"; do __wh_hear 1 || return 0; done
+  return 0
 }
 
 # ---- signals ------------------------------------------------------------------------------------------------------
@@ -626,7 +636,7 @@ workhall_signal_wait() {
   __wh_await '' || return
   case $__wh_body in
     triggered) __wh_find "$__wh_at" values && __wh_raw "$REPLY" ;;
-    timed_out) return 5 ;;
+    timed_out) REPLY=''; return 5 ;;
     lost) echo "signal $1 was not triggered, and nobody is left who was to do it" >&2; return 6 ;;
     *) __wh_outcome "the message with signal $1" ;;
   esac
@@ -669,6 +679,7 @@ workhall_run() {
     __wh_functions[$name]=${word#*=}
   done
   __wh_connect || return
+  __wh_pid=$BASHPID
   exec {__wh_tails}<> <(:) {__wh_stderr}>&2
   __wh_say '{"ready":{"protocol":1,"window":1}}'
   while [[ ! $__wh_ending ]]; do

@@ -356,9 +356,15 @@ fn the_shell_worker_tells_about_the_machine_and_obeys_kill_and_end_of_file() {
     for method in ["what", "wh\"at", "wh\\at", "wh\nat", "\",\"args\":[", "$(exit 1)", "*"] {
         assert!(failure(&supervisor, &["shell", method]).contains("there is no method"), "{method}");
     }
-    for args in [r#"["a\"b"]"#, "[5]", r#"["/","/"]"#, r#"[{"args":["/"]}]"#] {
+    for (args, part) in [
+        (r#"["a\"b"]"#, "a\"b"),
+        ("[5]", "5"),
+        (r#"["/","/"]"#, "it takes 0 to 1, and 2 came"),
+        (r#"[{"args":["/"]}]"#, "{\"args\":[\"/\"]}"),
+        (r#"["a\u0000"]"#, "holds a NUL"),
+    ] {
         let why = failure(&supervisor, &["shell", "disk", "--args", args]);
-        assert!(why.contains("with these arguments"), "{args}: {why}");
+        assert!(why.contains(part), "{args}: {why}");
     }
     assert_eq!(supervisor.call(&["shell", "count"]), 3);
     obeys_kill_and_end_of_file(&mut supervisor, "shell");

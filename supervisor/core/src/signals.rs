@@ -240,8 +240,7 @@ impl Core {
             let values = signal.values.clone();
             return self.emit(Effect::SignalEnded { reply, end: SignalEnd::Triggered(values) });
         }
-        let may_be_triggered = signal.carriers > 0 || signal.keepers > 0;
-        if let Some(ended) = signal.ended.as_ref().filter(|_| !may_be_triggered) {
+        if let Some(ended) = &signal.ended {
             let effect = ended.effect(reply);
             return self.emit(effect);
         }

@@ -256,6 +256,11 @@ __wh_value() {
       [[ $3 =~ $__wh_number ]] || { workhall_json "$3"; echo "$1: $REPLY is no number" >&2; return 2; }
       REPLY=$3 ;;
     -j)
+      # What came as an argument was read already.
+      local argument
+      for argument in ${WORKHALL_ARGS[@]+"${WORKHALL_ARGS[@]}"}; do
+        if [[ $3 = "$argument" ]]; then REPLY=$3; return 0; fi
+      done
       __wh_parse "$3" || { echo "$1: this is no JSON: ${3:0:80}" >&2; return 2; }
       __wh_raw 0 ;;
     -S)

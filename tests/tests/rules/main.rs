@@ -1,5 +1,6 @@
 //! The rules, proved with real processes started from the real binary. One file per question.
 
+mod attached;
 mod bash;
 mod bench;
 mod broken_output;
@@ -32,6 +33,7 @@ mod one_turn;
 mod overlap;
 mod pause;
 mod permissions;
+mod processes;
 mod quota;
 mod raw_client;
 mod raw_worker;
@@ -40,6 +42,7 @@ mod same_name;
 mod service;
 mod settings;
 mod shutdown;
+mod signals;
 mod starts;
 mod supervisor_death;
 mod time_limits;

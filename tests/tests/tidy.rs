@@ -226,6 +226,8 @@ fn links_between_documents_lead_somewhere() {
         "ARCHITECTURE.md",
         "CHANGELOG.md",
         "protocol/PROTOCOL.md",
+        "worker-host/node/README.md",
+        "worker-host/bash/README.md",
         "tests/PERFORMANCE.md",
         "tests/fuzz/README.md",
         "packaging/OPERATING.md",

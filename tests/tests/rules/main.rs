@@ -1,6 +1,7 @@
 //! The rules, proved with real processes started from the real binary. One file per question.
 
 mod attached;
+mod bash;
 mod bench;
 mod broken_output;
 mod c_library;
@@ -28,6 +29,7 @@ mod log;
 mod logs;
 mod logs_go_on;
 mod metrics;
+mod node;
 mod odd_company;
 mod one_socket;
 mod one_turn;

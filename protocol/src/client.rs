@@ -391,7 +391,7 @@ impl<S: Read + AsFd> Client<S> {
                     return Err(ClientError::NotUnderstood(e.detail.into_owned()));
                 }
             },
-            Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) => (None, Kept::Nothing),
+            Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) | Reply::Cancelled(_) => (None, Kept::Nothing),
         };
         match (number, keep) {
             (Some(last), Kept::Accepted(messages)) => {

@@ -1,6 +1,9 @@
 //! The messages, as closed enums. One definition serves both encodings: field names are the JSON
 //! names, field order is the binary order, so fields and variants are only ever appended.
 
+mod processes;
+mod signals;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,6 +18,8 @@ use crate::args::Payload;
 use crate::ids::{Target, WorkerNumber};
 
 pub use crate::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, Steps, Until};
+pub use processes::{Attach, Leave, Run};
+pub use signals::{Cancel, Cancelled, SignalFree, SignalGet, SignalNew, SignalSet, SignalTrigger, SignalWait};
 
 /// A reference of the sender's choosing, by which it knows the answer again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Serialize)]
@@ -716,6 +721,24 @@ pub enum ReceiptBody<'a> {
     },
     /// The worker executes nothing until it is resumed.
     Paused {},
+    /// A signal was made.
+    Signal {
+        /// Its id: who knows it can do all with it.
+        id: Cow<'a, str>,
+    },
+    /// What was to be done with a signal is done.
+    Signalled {
+        /// Of a trigger: whether it was the first (rule S2). Else true.
+        first: bool,
+    },
+    /// A message is not wanted any more.
+    Cancelled {
+        /// It is executed, and its process is told. Else it was pending, and is discarded.
+        running: bool,
+    },
+    /// A process of this name is there already (rule P1).
+    #[serde(borrow)]
+    Running(Running<'a>),
 }
 
 impl ReceiptBody<'_> {
@@ -740,6 +763,12 @@ impl ReceiptBody<'_> {
             ReceiptBody::AcceptedAll { messages } => ReceiptBody::AcceptedAll { messages },
             ReceiptBody::Failed { error } => ReceiptBody::Failed { error: owned(error) },
             ReceiptBody::Paused {} => ReceiptBody::Paused {},
+            ReceiptBody::Signal { id } => ReceiptBody::Signal { id: owned(id) },
+            ReceiptBody::Signalled { first } => ReceiptBody::Signalled { first },
+            ReceiptBody::Cancelled { running } => ReceiptBody::Cancelled { running },
+            ReceiptBody::Running(Running { worker, number }) => {
+                ReceiptBody::Running(Running { worker: owned(worker), number })
+            }
         }
     }
 }
@@ -754,6 +783,16 @@ pub struct Accepted<'a> {
     pub number: u64,
     /// The message's id.
     pub message: u64,
+}
+
+/// A process that is there already.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Running<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub worker: Cow<'a, str>,
+    /// Its number.
+    pub number: u64,
 }
 
 /// A message that no process will execute any more, with everything that is known of it.
@@ -900,6 +939,15 @@ pub enum OutcomeBody<'a> {
     Killed(KillReport<'a>),
     /// What was waited for is so.
     Reached {},
+    /// The signal was triggered (rule S3).
+    Triggered {
+        /// Its values, a map.
+        values: Payload<'a>,
+    },
+    /// The signal was not triggered in time.
+    TimedOut {},
+    /// Nobody is left who was to trigger the signal (rule S5).
+    Lost {},
 }
 
 impl OutcomeBody<'_> {
@@ -913,6 +961,9 @@ impl OutcomeBody<'_> {
             OutcomeBody::Dead { reason, exit, may_have_run } => OutcomeBody::Dead { reason, exit, may_have_run },
             OutcomeBody::Killed(report) => OutcomeBody::Killed(KillReport { worker: owned(report.worker), ..report }),
             OutcomeBody::Reached {} => OutcomeBody::Reached {},
+            OutcomeBody::Triggered { values } => OutcomeBody::Triggered { values: values.into_owned() },
+            OutcomeBody::TimedOut {} => OutcomeBody::TimedOut {},
+            OutcomeBody::Lost {} => OutcomeBody::Lost {},
         }
     }
 }
@@ -1095,6 +1146,34 @@ direction! {
         /// Stop a worker's process, and go on accepting.
         #[serde(borrow)]
         20 Pause(Pause<'a>),
+        /// Make a signal.
+        #[serde(borrow)]
+        21 SignalNew(SignalNew<'a>),
+        /// Write a value of a signal.
+        #[serde(borrow)]
+        22 SignalSet(SignalSet<'a>),
+        /// Trigger a signal.
+        #[serde(borrow)]
+        23 SignalTrigger(SignalTrigger<'a>),
+        /// Wait for a signal.
+        #[serde(borrow)]
+        24 SignalWait(SignalWait<'a>),
+        /// All about a signal.
+        #[serde(borrow)]
+        25 SignalGet(SignalGet<'a>),
+        /// Hold a signal no more.
+        #[serde(borrow)]
+        26 SignalFree(SignalFree<'a>),
+        /// A message is not wanted any more.
+        27 Cancel(Cancel),
+        /// Start a process for one method.
+        #[serde(borrow)]
+        28 Run(Run<'a>),
+        /// Become a worker.
+        #[serde(borrow)]
+        29 Attach(Attach<'a>),
+        /// Be an attached worker no more.
+        30 Leave(Leave),
     }
 }
 
@@ -1120,6 +1199,8 @@ direction! {
         70 Error(Error<'a>),
         /// Lines or events.
         71 News(News<'a>),
+        /// The current task is not wanted any more.
+        72 Cancelled(Cancelled),
     }
 }
 
@@ -1232,6 +1313,58 @@ mod tests {
                 r#"{"upgrade":{"ref":1,"binary":"/w"}}"#,
             ),
             (Request::Pause(Pause { reference: one.clone(), worker: 7.into() }), r#"{"pause":{"ref":1,"worker":7}}"#),
+            (
+                Request::SignalNew(SignalNew {
+                    reference: one.clone(),
+                    description: Some("d".into()),
+                    keep_ms: Some(5),
+                }),
+                r#"{"signal_new":{"ref":1,"description":"d","keep_ms":5}}"#,
+            ),
+            (
+                Request::SignalSet(SignalSet {
+                    reference: None,
+                    signal: "0a".into(),
+                    key: "k".into(),
+                    value: args(json!(5)),
+                }),
+                r#"{"signal_set":{"signal":"0a","key":"k","value":5}}"#,
+            ),
+            (
+                Request::SignalTrigger(SignalTrigger { reference: Some(one.clone()), signal: "0a".into() }),
+                r#"{"signal_trigger":{"ref":1,"signal":"0a"}}"#,
+            ),
+            (
+                Request::SignalWait(SignalWait { reference: one.clone(), signal: "0a".into(), timeout_ms: Some(0) }),
+                r#"{"signal_wait":{"ref":1,"signal":"0a","timeout_ms":0}}"#,
+            ),
+            (
+                Request::SignalGet(SignalGet { reference: one.clone(), signal: "0a".into() }),
+                r#"{"signal_get":{"ref":1,"signal":"0a"}}"#,
+            ),
+            (
+                Request::SignalFree(SignalFree { reference: None, signal: "0a".into() }),
+                r#"{"signal_free":{"signal":"0a"}}"#,
+            ),
+            (Request::Cancel(Cancel { reference: one.clone(), message: 12 }), r#"{"cancel":{"ref":1,"message":12}}"#),
+            (
+                Request::Run(Run {
+                    class: "c".into(),
+                    method: "m".into(),
+                    args: args(json!([5])),
+                    reference: Some(one.clone()),
+                    wait: true,
+                    name: Some("n".into()),
+                    unique: true,
+                }),
+                r#"{"run":{"class":"c","method":"m","args":[5],"ref":1,"wait":true,"name":"n","unique":true}}"#,
+            ),
+            (
+                Request::Attach(Attach { protocol: 1, worker: "w".into(), reference: Some(one.clone()) }),
+                r#"{"attach":{"protocol":1,"worker":"w","ref":1}}"#,
+            ),
+            (Request::Leave(Leave { drain: true }), r#"{"leave":{"drain":true}}"#),
+            (Request::Leave(Leave { drain: false }), r#"{"leave":{}}"#),
         ] {
             check(message, json, &mut Vec::new());
         }
@@ -1324,6 +1457,16 @@ mod tests {
             ),
             (receipt(ReceiptBody::Failed { error: "no".into() }), r#"{"receipt":{"ref":4,"failed":{"error":"no"}}}"#),
             (receipt(ReceiptBody::Paused {}), r#"{"receipt":{"ref":4,"paused":{}}}"#),
+            (receipt(ReceiptBody::Signal { id: "0a".into() }), r#"{"receipt":{"ref":4,"signal":{"id":"0a"}}}"#),
+            (receipt(ReceiptBody::Signalled { first: false }), r#"{"receipt":{"ref":4,"signalled":{"first":false}}}"#),
+            (
+                receipt(ReceiptBody::Cancelled { running: true }),
+                r#"{"receipt":{"ref":4,"cancelled":{"running":true}}}"#,
+            ),
+            (
+                receipt(ReceiptBody::Running(Running { worker: worker(), number: 7 })),
+                r#"{"receipt":{"ref":4,"running":{"worker":"counter","number":7}}}"#,
+            ),
             (outcome(OutcomeBody::Done { result: nil() }), r#"{"outcome":{"ref":"w","done":{"result":null}}}"#),
             (outcome(OutcomeBody::Failed { error: "no".into() }), r#"{"outcome":{"ref":"w","failed":{"error":"no"}}}"#),
             (
@@ -1347,6 +1490,13 @@ mod tests {
                 r#"{"outcome":{"ref":"w","killed":{"worker":"counter","number":7,"generation":2,"discarded":3,"current":"finished","ended_by":"ask","exit":{"code":0},"took_ms":40,"steps":{"ask_ms":40,"term_ms":null,"kill_ms":null}}}}"#,
             ),
             (outcome(OutcomeBody::Reached {}), r#"{"outcome":{"ref":"w","reached":{}}}"#),
+            (
+                outcome(OutcomeBody::Triggered { values: args(json!({"k": 5})) }),
+                r#"{"outcome":{"ref":"w","triggered":{"values":{"k":5}}}}"#,
+            ),
+            (outcome(OutcomeBody::TimedOut {}), r#"{"outcome":{"ref":"w","timed_out":{}}}"#),
+            (outcome(OutcomeBody::Lost {}), r#"{"outcome":{"ref":"w","lost":{}}}"#),
+            (Reply::Cancelled(Cancelled { id: 12 }), r#"{"cancelled":{"id":12}}"#),
             (
                 Reply::Error(Error { reference: Some(Ref::Number(4)), detail: "what".into() }),
                 r#"{"error":{"ref":4,"detail":"what"}}"#,

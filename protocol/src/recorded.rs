@@ -112,6 +112,10 @@ fn every_kind_and_every_body_is_recorded() {
                 ReceiptBody::AcceptedAll { .. } => 10,
                 ReceiptBody::Failed { .. } => 11,
                 ReceiptBody::Paused {} => 12,
+                ReceiptBody::Signal { .. } => 13,
+                ReceiptBody::Signalled { .. } => 14,
+                ReceiptBody::Cancelled { .. } => 15,
+                ReceiptBody::Running(_) => 16,
             }),
             Reply::Outcome(outcome) => outcomes.insert(match outcome.body {
                 OutcomeBody::Done { .. } => 0,
@@ -121,13 +125,21 @@ fn every_kind_and_every_body_is_recorded() {
                 OutcomeBody::Dead { .. } => 4,
                 OutcomeBody::Killed(_) => 5,
                 OutcomeBody::Reached {} => 6,
+                OutcomeBody::Triggered { .. } => 7,
+                OutcomeBody::TimedOut {} => 8,
+                OutcomeBody::Lost {} => 9,
             }),
-            Reply::Welcome(_) | Reply::Task(_) | Reply::Kill(_) | Reply::Error(_) | Reply::News(_) => false,
+            Reply::Welcome(_)
+            | Reply::Task(_)
+            | Reply::Kill(_)
+            | Reply::Error(_)
+            | Reply::News(_)
+            | Reply::Cancelled(_) => false,
         };
     }
-    assert!(kinds.into_iter().eq((1..=20).chain(65..=71)));
-    assert!(receipts.into_iter().eq(0..=12));
-    assert!(outcomes.into_iter().eq(0..=6));
+    assert!(kinds.into_iter().eq((1..=30).chain(65..=72)));
+    assert!(receipts.into_iter().eq(0..=16));
+    assert!(outcomes.into_iter().eq(0..=9));
 }
 
 #[test]

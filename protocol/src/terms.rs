@@ -47,6 +47,12 @@ pub enum Ignored {
     OwnKilledWorker,
     /// There is no dead letter of that message.
     NoLetter,
+    /// There is no such signal, or it was freed (rule S4).
+    NoSignal,
+    /// No such message is pending or executed.
+    NoMessage,
+    /// The signal was triggered: its values do not change any more (rule S4).
+    AlreadyTriggered,
 }
 
 /// Why a call was refused (rule C4).
@@ -69,6 +75,8 @@ pub enum Refusal {
     ShuttingDown,
     /// The worker is paused after too many crashes and its class refuses calls meanwhile.
     CrashLoop,
+    /// Of a process that wants a name which another has (rules P1, P2).
+    NameTaken,
 }
 
 /// Why a message is a dead letter (rule L1).

@@ -8,7 +8,7 @@ use std::time::Duration;
 use workhall_core::{Call, CallReceipt, Event, Instant, Kill, KillMode, KillReceipt, Policy, ProcessKey, Refused};
 use workhall_protocol::ids::{MessageId, Target, WorkerName};
 use workhall_protocol::limits::PROTOCOL_VERSION;
-use workhall_protocol::messages::{self, Accepted, Receipt, ReceiptBody, Ref, Reply, Request, Welcome};
+use workhall_protocol::messages::{self, Accepted, Attach, Receipt, ReceiptBody, Ref, Reply, Request, Run, Welcome};
 
 use crate::access::{Wish, is_master};
 use crate::config::{Class, Config};
@@ -44,6 +44,10 @@ impl EventLoop {
             (Request::Status(status), _) => self.ask_later(index, Question::Status(status.reference)),
             (Request::Wait(wait), _) => self.wait(index, wait),
             (request @ (Request::Logs(_) | Request::Events(_)), _) => self.follow(index, request),
+            (Request::Run(Run { reference, .. }) | Request::Attach(Attach { reference, .. }), _) => {
+                self.misunderstood(now, index, reference, "this supervisor does not do that yet");
+            }
+            (Request::Leave(_), _) => self.misunderstood(now, index, None, "this supervisor does not do that yet"),
             (request, _) => self.administer(now, index, request),
         }
     }

@@ -93,7 +93,7 @@ impl Session {
                 _ => return Err(error.detail.into_owned()),
             },
             // This library asks for no outcomes and no news.
-            Reply::Outcome(_) | Reply::News(_) => {}
+            Reply::Outcome(_) | Reply::News(_) | Reply::Cancelled(_) => {}
         }
         Ok(())
     }

@@ -66,7 +66,7 @@ pub const DEAD: [DeadReason; 6] = [
 pub const KILLS: [EndedBy; 5] =
     [EndedBy::Ask, EndedBy::Term, EndedBy::Kill, EndedBy::AlreadyGone, EndedBy::OnlyEmptied];
 /// Why something was refused, in the order of [`ClassStats::refused`].
-pub const REFUSED: [Refusal; 7] = [
+pub const REFUSED: [Refusal; 8] = [
     Refusal::NoClass,
     Refusal::BadName,
     Refusal::MailboxFull,
@@ -74,6 +74,7 @@ pub const REFUSED: [Refusal; 7] = [
     Refusal::NotPermitted,
     Refusal::ShuttingDown,
     Refusal::CrashLoop,
+    Refusal::NameTaken,
 ];
 
 /// One number for each word of a vocabulary. Written as a list: a later version may have more words, at the end.

@@ -440,6 +440,9 @@ fn ignored(reason: Ignored) -> &'static str {
         Ignored::NoStartupMethod => "the method is empty, and the worker has no startup method",
         Ignored::OwnKilledWorker => "a killed worker has called itself",
         Ignored::NoLetter => "there is no such dead letter",
+        Ignored::NoSignal => "there is no such signal",
+        Ignored::NoMessage => "no such message waits or is executed",
+        Ignored::AlreadyTriggered => "the signal was triggered already",
     }
 }
 

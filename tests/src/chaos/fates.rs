@@ -43,7 +43,11 @@ impl Fate {
             OutcomeBody::Discarded { may_have_run } => Fate::Discarded { may_have_run: *may_have_run },
             OutcomeBody::Expired { .. } => Fate::Expired,
             OutcomeBody::Dead { may_have_run, .. } => Fate::Dead { may_have_run: *may_have_run },
-            OutcomeBody::Killed(_) | OutcomeBody::Reached {} => return None,
+            OutcomeBody::Killed(_)
+            | OutcomeBody::Reached {}
+            | OutcomeBody::Triggered { .. }
+            | OutcomeBody::TimedOut {}
+            | OutcomeBody::Lost {} => return None,
         })
     }
 

@@ -335,7 +335,7 @@ impl Checker {
                     Refusal::CrashLoop => {
                         open.is_some_and(|number| self.workers[&number].policy.crash_limit.refuse_calls)
                     }
-                    Refusal::NotPermitted => false,
+                    Refusal::NotPermitted | Refusal::NameTaken => false,
                 };
                 self.must(allowed, "C4", what);
             }
@@ -343,7 +343,7 @@ impl Checker {
                 self.must(!self.shutdown, "D8", what);
                 let allowed = match why {
                     Ignored::OwnKilledWorker => own && sender_closed,
-                    Ignored::NoLetter => false,
+                    Ignored::NoLetter | Ignored::NoSignal | Ignored::NoMessage | Ignored::AlreadyTriggered => false,
                     Ignored::Ending => matches!(call.target, Target::Number(_)) && open.is_none(),
                     Ignored::NoWorker => open.is_none() && (call.existing || matches!(call.target, Target::Number(_))),
                     Ignored::NoStartupMethod => match open {

@@ -541,7 +541,9 @@ impl World {
             CallReceipt::Accepted { .. } => "call accepted",
             CallReceipt::Ignored(Ignored::NoWorker) => "call ignored: no worker",
             CallReceipt::Ignored(Ignored::Ending) => "call ignored: ending",
-            CallReceipt::Ignored(Ignored::NoLetter) => "call ignored: never of a call",
+            CallReceipt::Ignored(
+                Ignored::NoLetter | Ignored::NoSignal | Ignored::NoMessage | Ignored::AlreadyTriggered,
+            ) => "call ignored: never of a call",
             CallReceipt::Ignored(Ignored::NoStartupMethod) => "call ignored: no startup method",
             CallReceipt::Ignored(Ignored::OwnKilledWorker) => "call ignored: own killed worker",
             CallReceipt::Refused(refused) => match refused.reason {

@@ -22,7 +22,7 @@ fn examples() -> PathBuf {
 }
 
 /// Whether a program is there; if not, the test says that it is skipped.
-fn is_there(program: &str) -> bool {
+pub(super) fn is_there(program: &str) -> bool {
     let there =
         Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
     if !there {

@@ -30,6 +30,7 @@ mod one_turn;
 mod overlap;
 mod pause;
 mod permissions;
+mod python;
 mod quota;
 mod raw_client;
 mod raw_worker;

@@ -1,6 +1,7 @@
 """Workers and callers of Workhall, the supervisor of named workers. README.md says how; `worker` is this process's worker."""
 
-from ._answers import Killed, KillReport, Receipt, Sender
+from ._answers import Cancelled, Killed, KillReport, Receipt, Sender
+from ._attached import AttachedWorker, attach
 from ._client import Client
 from ._errors import (
     CannotSend,
@@ -21,11 +22,14 @@ from ._errors import (
     WorkhallError,
 )
 from ._numbers import ProcessState, ProcessType
+from ._signal import Signal
 from ._worker import Worker, worker
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttachedWorker",
+    "Cancelled",
     "CannotSend",
     "Client",
     "Dead",
@@ -46,9 +50,11 @@ __all__ = [
     "Receipt",
     "Refused",
     "Sender",
+    "Signal",
     "SupervisorGone",
     "TimedOut",
     "Worker",
     "WorkhallError",
+    "attach",
     "worker",
 ]

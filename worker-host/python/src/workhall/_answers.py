@@ -27,6 +27,8 @@ class Receipt:
     message: int = 0
     #: Why it was ignored, like `no_worker`; None if accepted.
     ignored: Optional[str] = None
+    #: Of `run_process` with `unique`: a process of this name was there already, and nothing was posted.
+    was_running: bool = False
 
     def __bool__(self) -> bool:
         return self.ignored is None
@@ -37,6 +39,18 @@ class Killed:
     """What a kill returns: how many pending messages it has discarded. It is true unless it was ignored."""
 
     discarded: int = 0
+    ignored: Optional[str] = None
+
+    def __bool__(self) -> bool:
+        return self.ignored is None
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What a cancel returns. It is true unless there was nothing to cancel."""
+
+    #: The message is executed, and its method may look at `worker.cancelled`; else it was pending, and is discarded.
+    running: bool = False
     ignored: Optional[str] = None
 
     def __bool__(self) -> bool:

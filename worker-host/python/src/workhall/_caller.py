@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, TypeVar
+from typing import Any, Deque, Dict, List, Optional, TypeVar
 
 from . import _requests as requests
-from ._answers import Killed, KillReport, Receipt
+from ._answers import Cancelled, Killed, KillReport, Receipt
 from ._requests import Address, Report, Request
+from ._signal import Signal
 
 T = TypeVar("T")
 
@@ -56,6 +57,13 @@ class Caller:
         After `timeout` seconds (None: never) TimedOut is raised, and the message stands.
         """
         return self._ask(requests.call_and_wait(worker, method, args, existing, expires, after), timeout)
+
+    def cancel(self, message: int) -> Cancelled:
+        """A message is not wanted any more: it is discarded if it is pending, and its task is told if it is executed.
+
+        Nothing interrupts that. If there is no such message the answer is false.
+        """
+        return self._ask(requests.cancel(message), self.timeout)
 
     def kill(
         self, worker: Address, *, within: Optional[float] = None, drain: bool = False, now: bool = False
@@ -128,6 +136,43 @@ class Caller:
     def dead_drop(self, message: Optional[int] = None, *, worker: Optional[str] = None, everything: bool = False) -> int:
         """Forgets dead letters, and returns how many."""
         return self._ask(requests.dead_drop(message, worker, everything), self.timeout)
+
+    def run_process(
+        self, kind: str, method: str = "", *args: Any, name: Optional[str] = None, unique: bool = False
+    ) -> Receipt:
+        """Starts a process of the class `kind` that executes one method and ends with it (rule P1).
+
+        It can call, and cannot be called. `name`: else it is given one. `unique`: if one of this name runs, the receipt has
+        its number and `was_running`, and nothing is posted.
+        """
+        return self._ask(requests.run_process(kind, method, args, name, unique), self.timeout)
+
+    def run_process_and_wait(
+        self,
+        kind: str,
+        method: str = "",
+        *args: Any,
+        timeout: Optional[float] = None,
+        name: Optional[str] = None,
+        unique: bool = False,
+    ) -> Any:
+        """The same, and returns the method's result, or raises as `call_and_wait` does."""
+        return self._ask(requests.run_process_and_wait(kind, method, args, name, unique), timeout)
+
+    def signal(self, description: Optional[str] = None, *, keep: Optional[float] = None) -> Signal:
+        """Makes a signal (rule S1), to be put anywhere into the arguments of calls.
+
+        This process holds it as long as it has the object and the connection; `keep` seconds hold it besides (S4).
+        """
+        identifier = self._ask(requests.signal_new(description, keep), self.timeout)
+        return Signal(self, identifier, self._unheld() if keep is None else None)
+
+    def signal_of(self, identifier: str) -> Signal:
+        """The signal with this id, that somebody else has made and told, like `workhall signal new`."""
+        return Signal(self, requests.signal_id(identifier), None)
+
+    def _unheld(self) -> Deque[str]:
+        raise NotImplementedError
 
     def reload(self, *, restart: bool = False, timeout: Optional[float] = None) -> Dict[str, Any]:
         """Reads the configuration again; what has changed. Failed is raised if it has an error, and then nothing has."""

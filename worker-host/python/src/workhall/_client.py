@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Iterator, Optional, Type, TypeVar
+from typing import Deque, Iterator, Optional, Type, TypeVar
 
 from . import _requests as requests
 from ._caller import Caller
@@ -24,14 +24,14 @@ class Client(Caller):
         requests.millis(timeout, "timeout")
         self.timeout = timeout
         self.socket = socket_path(socket)
-        self._link = Link(connect(self.socket, timeout), self.socket, self._signal)
+        self._link = Link(connect(self.socket, timeout), self.socket, self.signal_of)
 
     def _ask(self, request: Request[T], timeout: Optional[float]) -> T:
         requests.millis(timeout, "timeout")
         return self._link.ask(request, timeout)
 
-    def _signal(self, identifier: str) -> Any:
-        return {"$signal": identifier}
+    def _unheld(self) -> Deque[str]:
+        return self._link.unheld
 
     def logs(
         self, worker: Optional[Address] = None, *, last: Optional[int] = None, follow: bool = False

@@ -96,6 +96,7 @@ _IGNORED = {
     "no_letter": "there is no such dead letter",
     "no_signal": "there is no such signal, or it is nobody's any more",
     "no_message": "no such message is pending or executed",
+    "running": "a process of this name runs already",
     "already_triggered": "the signal was triggered before, and its values stand",
 }
 

@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 import weakref
-from typing import Any, Callable, List, Optional, TypeVar
+from collections import deque
+from typing import Any, Callable, Deque, List, Optional, TypeVar
 
 from ._errors import NoSupervisor, TimedOut, WorkhallError
 from ._requests import Request
@@ -61,6 +62,8 @@ class Link:
         self._out = bytearray()
         # All tasks up to this one have ended well, nobody waits for those not settled yet, and it is not said yet.
         self._ended_well: Optional[int] = None
+        # Signals that nobody in this process has any more. Filled by the garbage collector, at any time and under any lock.
+        self.unheld: Deque[str] = deque()
         self._is_copy = False
         _links.add(self)
 
@@ -118,6 +121,10 @@ class Link:
                         looked = True
             looked = True
             self._read(left)
+
+    def wait_for(self, is_there: Callable[[], bool], seconds: Optional[float]) -> bool:
+        """The same, for so many seconds."""
+        return self.wait(is_there, None if seconds is None else time.monotonic() + seconds)
 
     def look(self) -> bool:
         """Takes in what has come, without waiting. True if something has."""
@@ -182,6 +189,8 @@ class Link:
             if self._ended_well is not None:
                 self._out += b'{"done_all":{"id":%d}}\n' % self._ended_well
                 self._ended_well = None
+            while self.unheld:
+                self._out += b'{"signal_free":{"signal":"%s"}}\n' % self.unheld.popleft().encode()
             self._out += data
             if flush or len(self._out) >= _WRITE_BYTES:
                 self._send(deadline)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, Sequence, TypeVar, Union
 
-from ._answers import Answer, Killed, KillReport, Receipt
-from ._errors import CannotSend
+from ._answers import Answer, Cancelled, Killed, KillReport, Receipt
+from ._errors import CannotSend, Ignored
 
 T = TypeVar("T")
 Address = Union[str, int]
@@ -62,10 +62,12 @@ def _receipt(answer: Answer) -> Receipt:
     if answer.receipt == "ignored":
         return Receipt(ignored=answer.body["reason"])
     body = answer.expect("accepted", "running")
-    return Receipt(body["worker"], body["number"], body.get("message", 0))
+    return Receipt(body["worker"], body["number"], body.get("message", 0), was_running=answer.receipt == "running")
 
 
 def _result(answer: Answer) -> Any:
+    if answer.receipt == "running":
+        raise Ignored("running")
     answer.expect("accepted")
     if answer.outcome == "done":
         return answer.outcome_body.get("result")
@@ -233,3 +235,89 @@ def follow(
         "follow": _flag(following),
     }
     return Request(kind, fields, kind, _reached, outcome=True)
+
+
+# ---- signals, cancel, run, attach ---------------------------------------------------------------------------------------
+
+
+def signal_new(description: Optional[str], keep: Optional[float]) -> Request[str]:
+    def finish(answer: Answer) -> str:
+        return str(answer.expect("signal")["id"])
+
+    return Request("signal_new", {"description": description, "keep_ms": millis(keep, "keep")}, "new signal", finish)
+
+
+def signal_id(identifier: str) -> str:
+    if not isinstance(identifier, str) or len(identifier) != 32 or not set(identifier) <= set("0123456789abcdef"):
+        raise ValueError(f"a signal's id is 32 hexadecimal digits, not {identifier!r:.100}")
+    return identifier
+
+
+def _first(answer: Answer) -> bool:
+    return bool(answer.expect("signalled")["first"])
+
+
+def signal_set(identifier: str, key: str, value: Any) -> Request[bool]:
+    if not isinstance(key, str):
+        raise TypeError(f"the key of a signal's value is a text, not {key!r:.100}")
+    # A value that is None must be said all the same.
+    request: Request[bool] = Request("signal_set", {"signal": identifier, "key": key}, f"value `{key}` of a signal", _first)
+    request.fields["value"] = value
+    return request
+
+
+def signal_trigger(identifier: str) -> Request[bool]:
+    return Request("signal_trigger", {"signal": identifier}, "trigger of a signal", _first)
+
+
+def signal_wait(identifier: str, timeout: Optional[float]) -> Request[bool]:
+    def finish(answer: Answer) -> bool:
+        answer.expect("waiting")
+        if answer.outcome in ("triggered", "timed_out"):
+            return answer.outcome == "triggered"
+        return bool(answer.raise_outcome())
+
+    fields = {"signal": identifier, "timeout_ms": millis(timeout, "timeout")}
+    return Request("signal_wait", fields, "wait for a signal", finish, outcome=True)
+
+
+def signal_get(identifier: str) -> Request[Report]:
+    return Request("signal_get", {"signal": identifier}, "look at a signal", _body("report"))
+
+
+def signal_free(identifier: str) -> Request[bool]:
+    return Request("signal_free", {"signal": identifier}, "free of a signal", _first)
+
+
+def cancel(message: int) -> Request[Cancelled]:
+    def finish(answer: Answer) -> Cancelled:
+        if answer.receipt == "ignored":
+            return Cancelled(ignored=answer.body["reason"])
+        return Cancelled(bool(answer.expect("cancelled")["running"]))
+
+    if isinstance(message, bool) or not isinstance(message, int):
+        raise TypeError(f"a message is known by its id, a number, not {message!r:.100}")
+    return Request("cancel", {"message": message}, f"cancel of message {message}", finish)
+
+
+def run_process(kind: str, method: str, args: Sequence[Any], name: Optional[str], unique: bool) -> Request[Receipt]:
+    return Request("run", _run(kind, method, args, name, unique), f"run of {kind}", _receipt)
+
+
+def run_process_and_wait(kind: str, method: str, args: Sequence[Any], name: Optional[str], unique: bool) -> Request[Any]:
+    fields = _run(kind, method, args, name, unique)
+    fields["wait"] = True
+    return Request("run", fields, f"run of {kind}", _result, outcome=True)
+
+
+def _run(kind: str, method: str, args: Sequence[Any], name: Optional[str], unique: bool) -> Dict[str, Any]:
+    for text in (kind, method):
+        if not isinstance(text, str):
+            raise TypeError(f"a class and a method are texts, not {text!r:.100}")
+    return {"class": kind, "method": method, "args": _args(args), "name": name, "unique": _flag(unique)}
+
+
+def attach(protocol: int, name: str) -> Request[None]:
+    if not isinstance(name, str):
+        raise TypeError(f"a worker's name is a text, not {name!r:.100}")
+    return Request("attach", {"protocol": protocol, "worker": name}, f"attach as {name}", _nothing())

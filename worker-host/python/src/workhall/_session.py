@@ -45,6 +45,8 @@ class Ask:
         self.error: Optional[str] = None
         self.news: Deque[Dict[str, Any]] = deque()
         self.is_answered = False
+        #: Called when something has come.
+        self.wake: Callable[[], None] = _nobody
         #: Some of it may have reached the supervisor.
         self.sent = True
 
@@ -72,12 +74,17 @@ class Ask:
             self.is_answered = True
         elif kind == "news":
             self.news.append(fields)
+        self.wake()
 
     def answer(self) -> Answer:
         if self.error is not None:
             raise NotUnderstood(f"{self.request.what}: {self.error}")
         (receipt, body), (outcome, outcome_body) = _body(self.receipt), _body(self.outcome)
         return Answer(receipt, body, outcome, outcome_body)
+
+
+def _nobody() -> None:
+    """Who waits with a condition is told by that."""
 
 
 def _body(fields: Optional[Dict[str, Any]]) -> "tuple[str, Any]":
@@ -100,6 +107,8 @@ class Session:
         self.has_ended = False
         #: By ourselves.
         self.was_closed = False
+        #: The supervisor has asked for the end.
+        self.was_killed = False
         #: What it said before, where that was about no request.
         self.complaint: Optional[str] = None
         self.pending: Dict[int, Ask] = {}
@@ -157,6 +166,7 @@ class Session:
                 elif kind == "error" and fields.get("ref") is None:
                     self.complaint = fields["detail"]
             elif kind == "kill":
+                self.was_killed = True
                 self.stop()
             elif kind == "welcome":
                 self.welcome = fields

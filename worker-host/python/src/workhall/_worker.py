@@ -8,7 +8,7 @@ import socket
 import stat
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional, TypeVar, overload
+from typing import Any, Callable, Deque, Dict, List, Optional, TypeVar, overload
 
 from . import _requests as requests
 from ._answers import Killed, Receipt, Sender
@@ -181,8 +181,8 @@ class Worker(Caller):
         requests.millis(timeout, "timeout")
         return self._running().ask(request, timeout)
 
-    def _signal(self, identifier: str) -> Any:
-        return {"$signal": identifier}
+    def _unheld(self) -> Deque[str]:
+        return self._running().unheld
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class Worker(Caller):
         page = _inherited("WORKHALL_MARK_FD") if "WORKHALL_MARK_FD" in os.environ else None
         if page is not None and is_sound():
             self._page = MarkPage(page)
-        self._link = Link(connection, os.environ.get("WORKHALL_SOCKET", "its socket"), self._signal)
+        self._link = Link(connection, os.environ.get("WORKHALL_SOCKET", "its socket"), self.signal_of)
         return self._link
 
     def _greet(self, link: Link, window: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import traceback
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -113,8 +114,10 @@ def told(error: BaseException) -> str:
         what = "".join(traceback.format_exception_only(type(error), error)).strip()
     except Exception:
         what = type(error).__name__
-    # The first frame is the library's.
-    frames = traceback.extract_tb(error.__traceback__)[1:]
+    frames = traceback.extract_tb(error.__traceback__)
+    # The first ones are the library's.
+    while frames and os.path.dirname(frames[0].filename) == os.path.dirname(__file__):
+        del frames[0]
     lines = traceback.format_list(frames[-_FRAMES_MAX:])
     text = _cut(what, _MESSAGE_CHARS_MAX)
     if lines:

@@ -59,6 +59,24 @@ impl Payload<'_> {
         from_json::read(value).map(|bytes| Payload(Cow::Owned(bytes))).map_err(ArgsError::new)
     }
 
+    /// A map of values that are encoded already, with texts of at most 255 bytes as keys.
+    pub fn map<'v>(entries: impl ExactSizeIterator<Item = (&'v str, &'v [u8])>) -> Payload<'static> {
+        let mut bytes = vec![0xdf];
+        bytes.extend_from_slice(&(entries.len() as u32).to_be_bytes());
+        for (key, value) in entries {
+            debug_assert!(key.len() <= usize::from(u8::MAX), "longer keys have another head");
+            bytes.extend_from_slice(&[0xd9, key.len() as u8]);
+            bytes.extend_from_slice(key.as_bytes());
+            bytes.extend_from_slice(value);
+        }
+        Payload(Cow::Owned(bytes))
+    }
+
+    /// Whether it is one whole value that is not nested too deep: what is put into another must be.
+    pub fn check(&self) -> Result<(), ArgsError> {
+        decode_plainly::<de::IgnoredAny>(&self.0).map(drop)
+    }
+
     /// Decodes into a value of the caller's type.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, ArgsError> {
         decode(&self.0)
@@ -287,5 +305,20 @@ mod tests {
     #[test]
     fn trailing_bytes_are_an_error() {
         assert!(decode::<u8>(&[1, 2]).unwrap_err().to_string().contains("follow"));
+    }
+
+    #[test]
+    fn s04_values_that_are_encoded_make_a_map() {
+        let values: Vec<(String, Payload)> =
+            (0..300).map(|n| (format!("k{n}"), Payload::encode(&(n, "v")).unwrap())).collect();
+        let map = Payload::map(values.iter().map(|(key, value)| (&**key, &*value.0)));
+        map.check().unwrap();
+        let read: std::collections::BTreeMap<String, (i64, String)> = map.decode().unwrap();
+        assert_eq!((read.len(), &read["k299"]), (300, &(299, "v".to_string())));
+        assert_eq!(Payload::map([].into_iter()).to_json().unwrap(), serde_json::json!({}));
+        for wrong in [&[0x92, 1][..], &[1, 2], &[], &[0xc1]] {
+            assert!(Payload(wrong.into()).check().is_err(), "{wrong:?}");
+        }
+        assert!(Payload(vec![0x91; 100].into()).check().is_err());
     }
 }

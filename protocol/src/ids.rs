@@ -164,6 +164,80 @@ impl fmt::Display for Target<'_> {
     }
 }
 
+/// What a signal is known by (rule S1): 16 bytes that nobody can guess. As text it is 32 hexadecimal digits in lower case.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SignalId(pub [u8; 16]);
+
+impl SignalId {
+    /// How a signal stands in arguments: a map with this one key, and the id as its value.
+    pub const KEY: &'static str = "$signal";
+
+    /// Reads an id; none unless it is written as an id is.
+    pub fn parse(text: &str) -> Option<SignalId> {
+        Self::parse_bytes(text.as_bytes())
+    }
+
+    fn parse_bytes(text: &[u8]) -> Option<SignalId> {
+        let digits: &[u8; 32] = text.try_into().ok()?;
+        let value = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
+        };
+        let mut id = [0; 16];
+        for (byte, two) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = value(two[0])? << 4 | value(two[1])?;
+        }
+        Some(SignalId(id))
+    }
+
+    /// The ids of all signals that stand in a MessagePack value. It is not decoded, only looked through: what looks like a
+    /// signal inside a text is found too.
+    pub fn find_all(value: &[u8]) -> impl Iterator<Item = SignalId> {
+        /// A text of 32 bytes, in the lengths that MessagePack has for one.
+        const TEXT: [&[u8]; 3] = [&[0xd9, 32], &[0xda, 0, 32], &[0xdb, 0, 0, 0, 32]];
+        let mut rest = value;
+        core::iter::from_fn(move || {
+            loop {
+                let at = rest.iter().position(|byte| *byte == b'$')?;
+                let behind = rest[at..].strip_prefix(Self::KEY.as_bytes());
+                rest = &rest[at + 1..];
+                let text = behind.and_then(|behind| TEXT.iter().find_map(|head| behind.strip_prefix(*head)));
+                if let Some(id) = text.and_then(|text| Self::parse_bytes(text.get(..32)?)) {
+                    return Some(id);
+                }
+            }
+        })
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for SignalId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for SignalId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = alloc::string::String::deserialize(deserializer)?;
+        SignalId::parse(&text).ok_or_else(|| serde::de::Error::custom("not the id of a signal"))
+    }
+}
+
+impl fmt::Display for SignalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for SignalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,5 +267,24 @@ mod tests {
     fn w04_a_number_is_written_with_a_percent_sign() {
         assert_eq!(WorkerNumber(7).to_string(), "%7");
         assert_eq!(Target::Name("7").to_string(), "7");
+    }
+
+    #[test]
+    fn s01_the_id_of_a_signal_is_found_wherever_it_stands() {
+        let text = "00112233445566778899aabbccddeeff";
+        let id = SignalId::parse(text).unwrap();
+        assert_eq!(alloc::format!("{id}"), text);
+        for wrong in ["", "0", &text[1..], &text.to_uppercase(), "g0112233445566778899aabbccddeeff"] {
+            assert_eq!(SignalId::parse(wrong), None, "{wrong}");
+        }
+        let stands = |head: &[u8]| [b"\x92\xa1$\x81\xa7$signal", head, text.as_bytes(), b"\x01"].concat();
+        for head in [&b"\xd9\x20"[..], b"\xda\0\x20", b"\xdb\0\0\0\x20"] {
+            assert_eq!(SignalId::find_all(&stands(head)).collect::<alloc::vec::Vec<_>>(), [id]);
+        }
+        let twice = [stands(b"\xd9\x20"), stands(b"\xd9\x20")].concat();
+        assert_eq!(SignalId::find_all(&twice).count(), 2);
+        for none in [stands(b"\xd9\x21"), stands(b""), b"$signal".to_vec(), stands(b"\xd9\x20")[..30].to_vec()] {
+            assert_eq!(SignalId::find_all(&none).count(), 0, "{none:?}");
+        }
     }
 }

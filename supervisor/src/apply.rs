@@ -56,6 +56,8 @@ impl EventLoop {
                 Effect::Killed { reply, discarded } => self.killed(reply, discarded),
                 Effect::KillEnded { reply, report } => self.outcome(reply, kill_report(&report)),
                 Effect::Reached { reply } => self.outcome(reply, OutcomeBody::Reached {}),
+                Effect::SignalEnded { reply, end } => self.signal_ended(reply, &end),
+                Effect::Cancel { process, slot, id } => self.tell_cancelled(process, slot, id),
                 Effect::Stopped => self.stopped = true,
             }
         }
@@ -247,7 +249,7 @@ impl EventLoop {
         self.outcome(reply, body);
     }
 
-    fn outcome(&mut self, reply: ReplyTo, body: OutcomeBody<'_>) {
+    pub(crate) fn outcome(&mut self, reply: ReplyTo, body: OutcomeBody<'_>) {
         let Some(index) = self.connection(reply.connection) else { return };
         if let OutcomeBody::Reached {} = body {
             self.connections[index].waits -= 1;
@@ -280,7 +282,7 @@ impl EventLoop {
         Surroundings { socket: &self.socket, group, no_new_privs: self.no_new_privs }
     }
 
-    fn process(&self, key: ProcessKey, slot: u32) -> Option<&Process> {
+    pub(crate) fn process(&self, key: ProcessKey, slot: u32) -> Option<&Process> {
         self.processes.get(slot as usize).filter(|process| process.key == key)
     }
 }

@@ -406,6 +406,7 @@ impl SupervisorFile {
                 total_messages: self.total_messages,
                 sender_messages: self.sender_messages,
                 sender_bytes: self.sender_bytes,
+                sender_signals: self.sender_signals,
                 workers: u32::try_from(self.max_workers).unwrap_or(u32::MAX),
                 processes: u32::try_from(self.max_processes).unwrap_or(u32::MAX),
                 dead_messages: self.dead_letters.messages,

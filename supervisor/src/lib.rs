@@ -28,6 +28,7 @@ mod reaper;
 mod reload;
 mod report;
 mod requests;
+mod signals;
 mod spawner;
 mod starter;
 mod sys;

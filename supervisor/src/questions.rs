@@ -151,6 +151,8 @@ impl EventLoop {
                 total_messages: limits.total_messages,
                 sender_messages: limits.sender_messages,
                 sender_bytes: limits.sender_bytes,
+                signals_used: self.core.signal_totals().0 as u64,
+                sender_signals: limits.sender_signals,
                 workers: limits.workers.into(),
                 processes_used: processes_used.into(),
                 processes: limits.processes.into(),

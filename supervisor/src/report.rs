@@ -347,6 +347,10 @@ pub struct LimitsReport {
     pub sender_messages: u64,
     /// The most bytes of one sender.
     pub sender_bytes: u64,
+    /// Signals there are.
+    pub signals_used: u64,
+    /// The most of one sender.
+    pub sender_signals: u64,
     /// The most workers.
     pub workers: u64,
     /// Processes that are there or about to be started.

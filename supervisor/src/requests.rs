@@ -44,6 +44,13 @@ impl EventLoop {
             (Request::Status(status), _) => self.ask_later(index, Question::Status(status.reference)),
             (Request::Wait(wait), _) => self.wait(index, wait),
             (request @ (Request::Logs(_) | Request::Events(_)), _) => self.follow(index, request),
+            (Request::SignalNew(new), _) => self.new_signal(now, index, new),
+            (Request::SignalSet(set), _) => self.set_signal(now, index, set),
+            (Request::SignalTrigger(trigger), _) => self.trigger_signal(now, index, trigger),
+            (Request::SignalWait(wait), _) => self.wait_for_signal(now, index, wait),
+            (Request::SignalGet(get), _) => self.show_signal(now, index, get),
+            (Request::SignalFree(free), _) => self.free_signal(now, index, free),
+            (Request::Cancel(cancel), _) => self.cancel(now, index, cancel),
             (Request::Run(Run { reference, .. }) | Request::Attach(Attach { reference, .. }), _) => {
                 self.misunderstood(now, index, reference, "this supervisor does not do that yet");
             }
@@ -263,7 +270,7 @@ impl EventLoop {
     }
 
     /// Whether one more answer may be due.
-    fn check_awaited(&self, index: usize, wait: bool) -> Result<(), Refused> {
+    pub(crate) fn check_awaited(&self, index: usize, wait: bool) -> Result<(), Refused> {
         let connection = &self.connections[index];
         self.accounts.check_awaited(connection.peer.account(), connection.charged, connection.charge(), wait)
     }

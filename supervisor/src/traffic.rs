@@ -174,7 +174,11 @@ impl EventLoop {
     pub(crate) fn hang_up(&mut self, index: usize) {
         let peer = self.forget_connection(index);
         match peer.0 {
-            Peer::Client(_) => self.client_left(),
+            Peer::Client(_) => {
+                // Signals that it has made may be lost to those who wait for them.
+                self.apply();
+                self.client_left();
+            }
             Peer::Worker { process, slot, .. } => {
                 let ended = &mut self.processes[slot];
                 ended.connection = None;
@@ -193,6 +197,7 @@ impl EventLoop {
             self.core.forget_waits(connection.key);
             self.forget_followers(connection.key);
         }
+        self.core.forget_signals(connection.key);
         let (account, key) = (connection.peer.account(), connection.key.get());
         self.accounts.close(account, key, &mut connection.charged, connection.held_back);
         if self.accounts.may_go_on(account, READ_BYTES) {

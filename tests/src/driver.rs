@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use workhall_core::{
     AccountId, Call, CallReceipt, Core, Effect, Event, Instant, Kill, KillMode, KillReceipt, KillReport, Limits, Mark,
-    News, Outcome, Policy, ProcessKey, ReplyTo,
+    News, Outcome, Policy, ProcessKey, ReplyTo, SignalEnd,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerNumber};
 use workhall_protocol::terms::{DeadReason, Exit, Ignored, Refusal};
@@ -311,6 +311,15 @@ pub fn line(effect: &Effect) -> String {
             format!("k{}: ended by {ended_by:?}, current {current:?}, {discarded} discarded", reply.token)
         }
         Effect::Reached { reply } => format!("t{}: reached", reply.token),
+        Effect::SignalEnded { reply, end } => match end {
+            SignalEnd::Triggered(values) => {
+                let values: Vec<_> = values.iter().map(|(key, value)| format!(" {key}={value:?}")).collect();
+                format!("t{}: triggered{}", reply.token, values.concat())
+            }
+            SignalEnd::TimedOut => format!("t{}: not triggered in time", reply.token),
+            SignalEnd::Lost => format!("t{}: nobody is left to trigger it", reply.token),
+        },
+        Effect::Cancel { process, id, .. } => format!("cancel #{id} at {}", of(process)),
         Effect::Stopped => "stopped".into(),
     }
 }

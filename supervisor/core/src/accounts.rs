@@ -66,6 +66,11 @@ impl Accounts {
         left
     }
 
+    /// Whose a place is that a message keeps.
+    pub fn at(&self, index: u32) -> AccountId {
+        self.charges[index as usize].0
+    }
+
     /// All that are charged now.
     pub fn iter(&self) -> impl Iterator<Item = (AccountId, Charge)> {
         self.charges.iter().map(|(_, account)| *account)

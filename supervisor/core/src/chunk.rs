@@ -112,6 +112,10 @@ impl Chunk {
         })
     }
 
+    pub fn envelope(&self, task: MessageId) -> Option<Envelope> {
+        self.blocks().map(|(_, block)| block.envelope).find(|envelope| envelope.task == task)
+    }
+
     pub fn find(&self, task: MessageId) -> Option<Range<usize>> {
         let (at, block) = self.blocks().find(|(_, block)| block.envelope.task >= task)?;
         (block.envelope.task == task).then_some(at..at + block.size)

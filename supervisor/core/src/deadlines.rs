@@ -5,7 +5,7 @@ use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
-use workhall_protocol::ids::{MessageId, WorkerNumber};
+use workhall_protocol::ids::{MessageId, SignalId, WorkerNumber};
 
 use crate::time::Instant;
 
@@ -21,6 +21,8 @@ pub(crate) enum Due {
     Later { number: WorkerNumber, index: u32, id: MessageId },
     /// The shutdown's.
     Shutdown,
+    /// A signal's: of one who waits for it, or of the time for which it is kept.
+    Signal { id: SignalId },
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -1,12 +1,15 @@
 //! What goes out: commands to the shell. Each has an answer or a deadline.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit};
 
 use crate::event::{ProcessKey, ReplyTo};
+use crate::signals::Values;
 
 /// A command to the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,12 +103,39 @@ pub enum Effect {
         /// Whom.
         reply: ReplyTo,
     },
+    /// Tell who waits for a signal how that has ended, unless it is what came of a message.
+    SignalEnded {
+        /// Whom.
+        reply: ReplyTo,
+        /// How.
+        end: SignalEnd,
+    },
+    /// Tell a process that a task which it was given is not wanted any more. No answer.
+    Cancel {
+        /// Whom.
+        process: ProcessKey,
+        /// The shell's index of it.
+        slot: u32,
+        /// The task.
+        id: MessageId,
+    },
     /// The shutdown is complete: no worker is left.
     Stopped,
 }
 
-/// The fate of a message (rules L1, L2).
+/// How a wait for a signal has ended (rules S3, S5).
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignalEnd {
+    /// It was triggered; these are its values.
+    Triggered(Arc<Values>),
+    /// It was not triggered in time.
+    TimedOut,
+    /// Nobody is left who was to trigger it.
+    Lost,
+}
+
+/// The fate of a message (rules L1, L2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// The method returned.
     Done {

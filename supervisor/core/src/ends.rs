@@ -125,6 +125,7 @@ impl Core {
     }
 
     fn after_life(&mut self, now: Instant, index: u32, mut life: Life) {
+        self.keeper_ended(self.workers[index as usize].identity.number);
         let jitter = self.random();
         let exit = life.exit_of_program();
         if self.workers[index as usize].goal == Goal::Down || self.stopping.is_some() {

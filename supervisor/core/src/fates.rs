@@ -3,7 +3,7 @@
 use workhall_protocol::terms::DeadReason;
 
 use crate::dead_letters::{DeadLetter, Fate};
-use crate::effect::{Effect, Outcome};
+use crate::effect::Outcome;
 use crate::ledger::Place;
 use crate::mailbox::{Envelope, Message};
 use crate::registry::Core;
@@ -20,24 +20,31 @@ impl Core {
         worker.charged -= charge;
         self.stats.settle(worker.counted, &outcome);
         self.total_bytes -= charge;
-        let (_, left) = self.accounts.pay_back(message.account, charge);
+        let (account, left) = self.accounts.pay_back(message.account, charge);
         let limits = &self.limits;
         let all = self.ledger.pending + self.ledger.running;
+        let (bytes, own) = (self.bytes_in_all(), self.bytes_of(account));
         // Who waits for room is told when half of it is free again.
         let falls = |now: u64, by: u64, limit: u64| now <= limit / 2 && now + by > limit / 2;
-        if falls(self.total_bytes, charge, limits.total_bytes)
+        if falls(bytes, charge, limits.total_bytes)
             || falls(all, 1, limits.total_messages)
-            || falls(left.bytes, charge, limits.sender_bytes)
+            || falls(own, charge, limits.sender_bytes)
             || falls(left.messages, 1, limits.sender_messages)
         {
-            let room = |watches: &[Watch]| watches.iter().any(Watch::is_for_room);
-            self.touched.extend(self.watches.iter().filter(|(_, watches)| room(watches)).map(|(name, _)| name.clone()));
+            self.note_room();
         }
         self.give_up_place(index);
         self.touch(index);
-        if let Some(reply) = message.reply {
-            self.emit(Effect::Settled { reply, outcome });
+        if !self.delayed.is_empty() {
+            self.delayed.remove(&message.id);
         }
+        self.message_ended(index, &message, outcome);
+    }
+
+    /// There may be room again for those who wait for it.
+    pub(crate) fn note_room(&mut self) {
+        let room = |watches: &[Watch]| watches.iter().any(Watch::is_for_room);
+        self.touched.extend(self.watches.iter().filter(|(_, watches)| room(watches)).map(|(name, _)| name.clone()));
     }
 
     /// The same for a message that is kept as a dead letter.

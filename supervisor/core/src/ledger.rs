@@ -115,6 +115,7 @@ impl Core {
         debug_assert_eq!(charges, (messages, self.total_bytes), "every charge is on one account");
         debug_assert_eq!(self.places as u64, sum(|worker| worker.place.into()), "every place has a worker");
         self.prove_stats();
+        self.prove_signals();
         debug_assert!(self.places <= self.limits.processes.max(self.places_at_reload));
         for (index, worker) in self.workers.iter() {
             let in_flight = worker.life.iter().flat_map(|life| life.in_flight.iter()).map(Message::envelope);

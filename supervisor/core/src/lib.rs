@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod accounts;
+mod cancel;
 mod chunk;
 mod dead_letters;
 mod deadlines;
@@ -33,6 +34,7 @@ mod registry;
 mod reload;
 mod restart;
 mod resting;
+mod signals;
 mod snapshot;
 mod stats;
 mod stop;
@@ -44,8 +46,9 @@ mod worker;
 mod workers;
 
 pub use accounts::Charge;
+pub use cancel::Cancelled;
 pub use dead_letters::{DeadLetter, DeadTotals, Letters};
-pub use effect::{Effect, KillReport, Outcome};
+pub use effect::{Effect, KillReport, Outcome, SignalEnd};
 pub use event::{AccountId, Call, CallReceipt, Event, Kill, KillMode, KillReceipt, Mark, ProcessKey, ReplyTo};
 pub use ledger::{Counters, Ledger};
 pub use mailbox::{Identity, MESSAGE_OVERHEAD_BYTES, Message};
@@ -54,6 +57,7 @@ pub use policy::{CrashLimit, Limits, Policy};
 pub use post::Requeued;
 pub use registry::{Core, Refused};
 pub use reload::{Reloaded, Renewal};
+pub use signals::{NewSignal, SignalView, Signalled, Values};
 pub use stats::{
     AGES_OF_MAX, Ages, BUCKETS, CRASHES, ClassStats, Counts, DEAD, Histogram, KILLS, REFUSED, WorkerStats,
 };

@@ -186,9 +186,10 @@ impl Core {
         let Some(life) = self.life(process) else { return };
         match life.in_flight.front() {
             Some(front) if front.task == id => {
-                let outcome = outcome(front.reply.is_some());
+                let (message, awaited) = (front.id, front.reply.is_some());
                 life.told = id;
                 let task = Times { begun: life.since, ended: now };
+                let outcome = outcome(awaited || self.carries_signals(message));
                 self.settle_front(now, process.index, task, outcome);
                 self.pump(now, process.index);
             }
@@ -236,7 +237,8 @@ impl Core {
         let message = life.in_flight.remove(at).expect("was found there");
         let another = !life.in_flight.is_empty();
         life.since = if at == 0 { now } else { life.since };
-        let error = if message.reply.is_some() { error.into() } else { beginning(error) };
+        let wanted = message.reply.is_some() || self.carries_signals(message.id);
+        let error = if wanted { error.into() } else { beginning(error) };
         let place = if at == 0 { Place::Running } else { Place::Pending };
         self.settle(process.index, message.envelope(), place, Outcome::Failed { error });
         if at == 0 && another {

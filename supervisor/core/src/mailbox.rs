@@ -267,6 +267,11 @@ impl Mailbox {
         self.queue.contains(task)
     }
 
+    /// What is to be known of one message, by its task number; of none that is for later.
+    pub fn envelope(&self, task: MessageId) -> Option<Envelope> {
+        self.queue.envelope(task)
+    }
+
     /// Takes out one message by its task number.
     pub fn remove(&mut self, task: MessageId) -> Option<Message> {
         self.queue.remove(task)

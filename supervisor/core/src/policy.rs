@@ -96,6 +96,8 @@ pub struct Limits {
     pub sender_messages: u64,
     /// The most bytes of pending messages of one account.
     pub sender_bytes: u64,
+    /// The most signals of one account.
+    pub sender_signals: u64,
     /// The most workers at a time.
     pub workers: u32,
     /// The most processes at a time.
@@ -115,6 +117,7 @@ impl Default for Limits {
             total_messages: 2_000_000,
             sender_messages: 1_000_000,
             sender_bytes: 512 << 20,
+            sender_signals: 10_000,
             workers: 1_000_000,
             processes: 4_000,
             dead_messages: 10_000,

@@ -9,6 +9,7 @@ use workhall_protocol::ids::{MessageId, Target, WorkerName};
 use workhall_protocol::limits::METHOD_BYTES_MAX;
 use workhall_protocol::terms::{Ignored, Refusal};
 
+use crate::cancel::Delayed;
 use crate::dead_letters::Letters;
 use crate::deadlines::Due;
 use crate::event::{AccountId, Call, CallReceipt};
@@ -243,6 +244,7 @@ impl Core {
         posted.envelope.account = self.accounts.charge(account, charge);
         self.total_bytes += charge;
         self.ledger.accept();
+        self.carry_signals(id, posted.args);
         let worker = &mut self.workers[index as usize];
         worker.charged += charge;
         self.stats.accept(worker.counted);
@@ -253,6 +255,7 @@ impl Core {
                 let due = now.after(after);
                 worker.mailbox.keep_until(due, posted.into_message());
                 self.push_deadline(due, Due::Later { index, number, id });
+                self.delayed.insert(id, Delayed::Until { number, due });
                 self.touch(index);
             }
             // It need not go by way of the mailbox.
@@ -288,6 +291,7 @@ impl Core {
         }
         let (task, expires) = (self.take_message_id(), message.expires);
         message.task = task;
+        self.delayed.insert(id, Delayed::Task(task));
         self.workers[index as usize].mailbox.push(message);
         if expires != Instant::NEVER {
             self.push_deadline(expires, Due::Message { index, number, task });
@@ -353,15 +357,16 @@ impl Core {
                  (`mailbox.bytes` of class `{class}`)"
             ));
         }
-        let own = self.accounts.of(call.account);
+        let (own, own_bytes, all_bytes) =
+            (self.accounts.of(call.account), self.bytes_of(call.account), self.bytes_in_all());
         if own.messages >= limits.sender_messages {
             let (messages, limit) = (own.messages, limits.sender_messages);
             return full(format!(
                 "{messages} messages of the same sender wait, and the limit is {limit} (`sender_messages` in [supervisor])"
             ));
         }
-        if own.bytes + charge > limits.sender_bytes {
-            let (bytes, limit) = (own.bytes, limits.sender_bytes);
+        if own_bytes + charge > limits.sender_bytes {
+            let (bytes, limit) = (own_bytes, limits.sender_bytes);
             return full(format!(
                 "the messages of the same sender that wait have {bytes} bytes and this one {charge}; the limit is \
                  {limit} (`sender_bytes` in [supervisor])"
@@ -374,8 +379,8 @@ impl Core {
                 "{all} messages wait for all workers, and the limit is {limit} (`total_messages` in [supervisor])"
             ));
         }
-        if self.total_bytes + charge > limits.total_bytes {
-            let (total, limit) = (self.total_bytes, limits.total_bytes);
+        if all_bytes + charge > limits.total_bytes {
+            let (total, limit) = (all_bytes, limits.total_bytes);
             return full(format!(
                 "the messages of all workers have {total} bytes and this one {charge}; the limit is {limit} \
                  (`total_bytes` in [supervisor])"

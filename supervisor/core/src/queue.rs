@@ -131,6 +131,14 @@ impl Queue {
         })
     }
 
+    /// What is to be known of one message, by its task number.
+    pub fn envelope(&self, task: MessageId) -> Option<Envelope> {
+        match &self.segments[self.segment_of(task)?] {
+            Segment::Packed(chunk) => chunk.envelope(task),
+            Segment::Whole(message) => (message.task == task).then(|| message.envelope()),
+        }
+    }
+
     /// Takes out one message by its task number.
     pub fn remove(&mut self, task: MessageId) -> Option<Message> {
         let at = self.segment_of(task)?;

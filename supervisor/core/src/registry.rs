@@ -16,6 +16,7 @@ use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::Refusal;
 
 use crate::accounts::{Accounts, Charge};
+use crate::cancel::Delayed;
 use crate::dead_letters::{DeadLetter, DeadLetters, DeadTotals, Letters};
 use crate::deadlines::Deadlines;
 use crate::effect::Effect;
@@ -24,6 +25,7 @@ use crate::ledger::{Counters, Ledger};
 use crate::mailbox::{Bodies, Identity, Message};
 use crate::news::{Change, Pile};
 use crate::policy::{Limits, Policy};
+use crate::signals::Signals;
 use crate::stats::Stats;
 use crate::time::Instant;
 use crate::view::{WorkerView, view};
@@ -73,6 +75,11 @@ pub struct Core {
     pub(crate) total_bytes: u64,
     pub(crate) accounts: Accounts,
     pub(crate) dead_letters: DeadLetters,
+    #[serde(default)]
+    pub(crate) signals: Signals,
+    /// Messages that were posted for later, which a process knows by another number than their id.
+    #[serde(default)]
+    pub(crate) delayed: BTreeMap<MessageId, Delayed>,
     /// Workers that have a process, or are to have one.
     pub(crate) places: u32,
     /// Workers that wait for such a place. Some may not want it any more.
@@ -123,6 +130,8 @@ impl Core {
             total_bytes: 0,
             accounts: Accounts::default(),
             dead_letters: DeadLetters::default(),
+            signals: Signals::default(),
+            delayed: BTreeMap::new(),
             places: 0,
             queued: VecDeque::new(),
             deadlines: Deadlines::default(),
@@ -307,6 +316,7 @@ impl Core {
         self.touch(index);
         let worker = self.workers.remove(index as usize);
         debug_assert!(worker.mailbox.len() == 0 && worker.life.is_none());
+        self.keeper_ended(worker.identity.number);
         self.killed.remove(&index);
         self.note_of(&worker, Change::Gone);
         self.report_killers(now, &worker, life);

@@ -51,6 +51,7 @@ impl Core {
                 }
                 Due::Later { index, id, .. } => self.enter(now, at, index, id),
                 Due::Shutdown => self.shutdown_is_over(now),
+                Due::Signal { id } => self.signal_due(now, id),
             }
             self.finish_step();
         }
@@ -169,9 +170,9 @@ impl Core {
 
     pub(crate) fn push_deadline(&mut self, at: Instant, due: Due) {
         self.deadlines.push(at, due);
-        // Each worker that is awake has one entry that holds, each message at most one: beyond that all are dead or
-        // doubled.
-        let living = self.workers.awake() as u64 + self.ledger.pending + 1;
+        // Each worker that is awake has one entry that holds, each message and each signal at most one: beyond that all
+        // are dead or doubled.
+        let living = self.workers.awake() as u64 + self.ledger.pending + self.signals.len() as u64 + 1;
         if self.deadlines.len() as u64 > 2 * living + 64 {
             let mut deadlines = core::mem::take(&mut self.deadlines);
             deadlines.retain(|at, due| self.holds(at, due));
@@ -191,6 +192,7 @@ impl Core {
                 worker(index, number).is_some_and(|worker| worker.mailbox.keeps(at, id))
             }
             Due::Shutdown => self.stopping == Some(at),
+            Due::Signal { id } => self.signal_is_due(at, id),
         }
     }
 }

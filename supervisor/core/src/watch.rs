@@ -57,7 +57,7 @@ impl Core {
     }
 
     /// A connection is gone: nobody waits there any more, for a state or for the end of a kill. A worker that
-    /// never ends would else keep all who ever killed it.
+    /// never ends would else keep all who ever killed it. For signals: [`Core::forget_signals`].
     pub fn forget_waits(&mut self, connection: NonZeroU64) {
         let workers = &mut self.workers;
         self.killed.retain(|index| {
@@ -136,9 +136,9 @@ impl Core {
                     || worker.messages() <= worker.newest_policy().mailbox_messages / 2
                         && worker.charged <= worker.newest_policy().mailbox_bytes / 2
                         && own.messages <= limits.sender_messages / 2
-                        && own.bytes <= limits.sender_bytes / 2
+                        && self.bytes_of(watch.account) <= limits.sender_bytes / 2
                         && self.ledger.pending + self.ledger.running <= limits.total_messages / 2
-                        && self.total_bytes <= limits.total_bytes / 2
+                        && self.bytes_in_all() <= limits.total_bytes / 2
             }
         }
     }

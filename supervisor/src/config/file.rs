@@ -58,6 +58,8 @@ pub(super) struct SupervisorFile {
     pub sender_messages: u64,
     #[serde(deserialize_with = "bytes")]
     pub sender_bytes: u64,
+    #[serde(deserialize_with = "count")]
+    pub sender_signals: u64,
     pub dead_letters: DeadLettersFile,
     #[serde(deserialize_with = "count")]
     pub max_workers: u64,
@@ -99,6 +101,7 @@ impl Default for SupervisorFile {
             total_messages: limits.total_messages,
             sender_messages: limits.sender_messages,
             sender_bytes: limits.sender_bytes,
+            sender_signals: limits.sender_signals,
             dead_letters: DeadLettersFile::default(),
             max_workers: limits.workers.into(),
             max_processes: limits.processes.into(),

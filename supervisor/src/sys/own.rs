@@ -23,6 +23,16 @@ const LOCK_BYTES_MAX: u64 = 11;
 /// How often a lock is taken anew whose file was removed meanwhile.
 const LOCK_TRIES_MAX: usize = 100;
 
+/// Bytes that nobody can guess. Waits where the kernel has not gathered any yet, shortly after the machine has started.
+pub fn random_bytes() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())? {
+        16 => Ok(bytes),
+        // The kernel gives so few at once.
+        count => Err(io::Error::other(format!("the kernel gave {count} random bytes instead of 16"))),
+    }
+}
+
 /// Takes the lock on the file at a path, for as long as the file is held, and writes our process id into it.
 /// None if another process has it. Nothing but a lock file of our own user is ever locked or written: the
 /// directory may be everybody's.

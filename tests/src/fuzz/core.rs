@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use workhall_core::{
-    AccountId, Call, CallReceipt, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode, KillReceipt, Letters,
-    Limits, Mark, Policy, ProcessKey, Refused, Renewal, ReplyTo,
+    AccountId, Call, CallReceipt, Cancelled, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode, KillReceipt,
+    Letters, Limits, Mark, NewSignal, Policy, ProcessKey, Refused, Renewal, ReplyTo,
 };
-use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
+use workhall_protocol::ids::{MessageId, SignalId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{Exit, Refusal, StartStage, Until};
 
 const NAMES: [&str; 4] = ["a", "b", "main", "nobody"];
@@ -129,7 +129,10 @@ impl<'a> World<'a> {
         match self.byte() % 16 {
             0..=3 => self.call(),
             4 => self.kill(),
-            5 => self.wait(),
+            5 => match self.flag() {
+                false => self.wait(),
+                true => self.signals(),
+            },
             6 => self.ticks(),
             7 => match self.byte() {
                 0..=15 => {
@@ -192,7 +195,15 @@ impl<'a> World<'a> {
         let from = bit(1).then(|| self.any_process().map(|process| process.key)).flatten();
         let expires = bit(2).then(|| self.duration());
         let after = bit(6).then(|| self.duration());
-        let args = vec![0; if bit(3) { usize::from(self.byte()) } else { 1 }];
+        let args = match bit(3).then(|| self.byte()) {
+            None => vec![0],
+            // Now and then they carry signals.
+            Some(byte @ 0..=31) => {
+                let text = |n: u8| [b"\xa7$signal\xd9\x20", signal(n).to_string().as_bytes()].concat();
+                [text(byte), text(byte / 4)].concat()
+            }
+            Some(bytes) => vec![0; bytes.into()],
+        };
         let call = Call {
             target,
             method: if bit(4) { "" } else { "work" },
@@ -231,6 +242,46 @@ impl<'a> World<'a> {
         let until = [Until::Idle, Until::Gone, Until::Empty, Until::Room][usize::from(self.byte() % 4)];
         self.await_one("state", reply);
         self.core.wait(target, until, AccountId(0), reply);
+    }
+
+    /// Signals, and messages that are not wanted any more.
+    fn signals(&mut self) {
+        let (id, what) = (signal(self.byte()), self.byte());
+        let maker = NonZeroU64::new(u64::from(what % 2) + 1).expect("is not 0");
+        match what / 16 {
+            0..=3 if self.core.signal_view(self.now, id).is_none() => {
+                let keep = if what & 2 != 0 { self.duration() } else { Duration::ZERO };
+                let account = AccountId(u64::from(what & 1));
+                let description = (what & 4 != 0).then_some("what for");
+                let _too_many = self.core.make_signal(self.now, NewSignal { id, maker, account, description, keep });
+            }
+            0..=3 => {
+                let value = vec![0; usize::from(self.byte()) * 8];
+                let _too_large = self.core.set_signal(self.now, id, "key", &value);
+            }
+            4..=8 => {
+                let timeout = (what & 1 != 0).then(|| self.duration());
+                let reply = self.reply();
+                self.await_one("signal", reply);
+                self.core.wait_for_signal(self.now, id, timeout, reply);
+            }
+            9 | 10 => drop(self.core.trigger_signal(self.now, id)),
+            11 => drop(self.core.free_signal(self.now, id, maker)),
+            12 => {
+                self.core.forget_signals(maker);
+                if maker == connection() {
+                    self.awaited.remove("signal");
+                }
+            }
+            _ => {
+                let message = MessageId(u64::from(self.byte() % 32));
+                let may = what & 1 == 0;
+                let before = self.core.ledger();
+                let done = self.core.cancel(self.now, message, |_| may);
+                let discarded = u64::from(done == Cancelled::Discarded);
+                assert_eq!(self.core.ledger().discarded, before.discarded + discarded, "{done:?}");
+            }
+        }
     }
 
     fn start(&mut self) {
@@ -441,7 +492,15 @@ impl<'a> World<'a> {
                     let swept = &self.processes[slot as usize];
                     assert!(swept.key == process && swept.exited, "a sweep comes after the exit");
                 }
-                Effect::Settled { reply, .. } => self.answered("fate", reply),
+                Effect::Settled { reply, .. } => match self.awaited.get("signal") {
+                    Some(awaited) if awaited.contains(&reply.token) => self.answered("signal", reply),
+                    _ => self.answered("fate", reply),
+                },
+                Effect::SignalEnded { reply, .. } => self.answered("signal", reply),
+                Effect::Cancel { process, slot, id } => {
+                    let told = &self.processes[slot as usize];
+                    assert!(told.key == process && self.core.task(process, id).is_some(), "it has the task");
+                }
                 Effect::Killed { reply, .. } => self.answered("receipt", reply),
                 Effect::KillEnded { reply, .. } => {
                     assert!(self.awaited.get("receipt").is_none_or(|awaited| !awaited.contains(&reply.token)));
@@ -539,6 +598,11 @@ impl<'a> World<'a> {
         let ledger = self.core.ledger();
         assert_eq!((ledger.pending, ledger.running, self.core.worker_count()), (0, 0, 0));
         assert_eq!(self.core.limits().1, 0, "every charge is paid back");
+        // Whose maker is there, and what nobody has been sent, may still be triggered.
+        for connection in [1, 2] {
+            self.core.forget_signals(NonZeroU64::new(connection).expect("is not 0"));
+        }
+        self.awaited.remove("signal");
         self.awaited.retain(|_, awaited| !awaited.is_empty());
         assert!(self.awaited.is_empty(), "some were never answered: {:?}", self.awaited);
     }
@@ -549,6 +613,11 @@ fn class_of(name: &str, policy: Arc<Policy>) -> Result<Arc<Policy>, Refused> {
         "nobody" => Err(Refused::new(Refusal::NoClass, "no class")),
         _ => Ok(policy),
     }
+}
+
+/// Few, so that they meet.
+fn signal(n: u8) -> SignalId {
+    SignalId([n % 4; 16])
 }
 
 fn connection() -> NonZeroU64 {

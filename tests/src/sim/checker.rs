@@ -890,6 +890,7 @@ impl Checker {
                 Some(Waiting::Wait(wait)) => self.reached(wait),
                 other => self.fail("wait", format!("reached for {reply:?}, which is {other:?}")),
             },
+            Effect::SignalEnded { .. } | Effect::Cancel { .. } => self.fail("S2", format!("{effect:?}, unasked")),
             Effect::Stopped => {
                 self.stopped += 1;
                 self.must(self.shutdown, "D8", || "stopped without a shutdown".into());

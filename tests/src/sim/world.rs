@@ -136,6 +136,7 @@ impl World {
             total_messages: rng.pick(&[8, 1000, 1000]),
             sender_messages: rng.pick(&[4, 1000, 1000]),
             sender_bytes: rng.pick(&[1000, 1 << 20, 1 << 20]),
+            sender_signals: 100,
             workers: rng.pick(&[3, 6, 100]),
             processes: rng.pick(&[1, 3, 100, 100]),
             dead_messages: rng.pick(&[3, 1000]),
@@ -838,6 +839,8 @@ impl World {
                     });
                 }
                 Effect::Killed { .. } | Effect::Reached { .. } => {}
+                // The fuzz target of the core has these.
+                Effect::SignalEnded { .. } | Effect::Cancel { .. } => {}
                 Effect::Stopped => self.stopped = true,
             }
         }
@@ -1377,6 +1380,8 @@ fn kind_of(effect: &Effect) -> &'static str {
         Effect::Killed { .. } => "effect Killed",
         Effect::KillEnded { .. } => "effect KillEnded",
         Effect::Reached { .. } => "effect Reached",
+        Effect::SignalEnded { .. } => "effect SignalEnded",
+        Effect::Cancel { .. } => "effect Cancel",
         Effect::Stopped => "effect Stopped",
     }
 }

@@ -447,7 +447,7 @@ pub mod tests {
             "counts": {"workers": workers, "processes": 2, "clients": 1, "spawned": 2, "stale": 0, "violations": 0},
             "dead_letters": {"messages": 0, "bytes": 0, "dropped": 0},
             "limits": {"message_bytes": 1, "total_bytes_used": 0, "total_bytes": 1, "total_messages_used": 0,
-                "total_messages": 1, "sender_messages": 1, "sender_bytes": 1, "workers": 9, "processes_used": 2,
+                "total_messages": 1, "sender_messages": 1, "sender_bytes": 1, "signals_used": 0, "sender_signals": 1, "workers": 9, "processes_used": 2,
                 "processes": 4000, "processes_queued": 0, "dead_messages": 1, "dead_bytes": 1, "connections": 9,
                 "connections_per_user": 9, "unread_bytes_per_user": 1, "unfinished_bytes_per_user": 1,
                 "descriptors": 99},

@@ -1,0 +1,164 @@
+//! What is asked of signals (rules S1–S5), and of messages that are not wanted any more.
+
+use std::time::Duration;
+
+use workhall_core::{
+    Cancelled, Instant, NewSignal, ProcessKey, Refused, ReplyTo, SignalEnd, SignalView, Signalled, Values,
+};
+use workhall_protocol::args::{ArgsError, NIL, Payload};
+use workhall_protocol::ids::{MessageId, SignalId};
+use workhall_protocol::messages::{
+    self, Cancel, OutcomeBody, ReceiptBody, Ref, Reply, SignalFree, SignalGet, SignalNew, SignalSet, SignalTrigger,
+    SignalWait,
+};
+use workhall_protocol::terms::Ignored;
+
+use crate::access::Wish;
+use crate::event_loop::EventLoop;
+use crate::sys;
+
+impl EventLoop {
+    pub(crate) fn new_signal(&mut self, now: Instant, index: usize, new: SignalNew<'_>) {
+        let connection = &self.connections[index];
+        let made = match sys::random_bytes() {
+            Ok(bytes) => {
+                let id = SignalId(bytes);
+                let signal = NewSignal {
+                    id,
+                    maker: connection.key,
+                    account: connection.peer.account().id(),
+                    description: new.description.as_deref(),
+                    keep: new.keep_ms.map_or(Duration::ZERO, Duration::from_millis),
+                };
+                self.core.make_signal(now, signal).map(|()| id)
+            }
+            Err(error) => return self.misunderstood(now, index, Some(new.reference), &format!("no signal: {error}")),
+        };
+        let body = match made {
+            Ok(id) => ReceiptBody::Signal { id: id.to_string().into() },
+            Err(refused) => self.refused_signal(refused),
+        };
+        self.receipt(index, new.reference, body);
+    }
+
+    pub(crate) fn set_signal(&mut self, now: Instant, index: usize, set: SignalSet<'_>) {
+        let Some(id) = self.signal_id(now, index, &set.signal, set.reference.clone()) else { return };
+        if let Err(error) = set.value.check() {
+            let detail = format!("the value `{}` cannot be read: {error}", set.key.escape_debug());
+            return self.misunderstood(now, index, set.reference, &detail);
+        }
+        let done = self.core.set_signal(now, id, &set.key, &set.value.0);
+        self.signalled(index, set.reference, done);
+    }
+
+    pub(crate) fn trigger_signal(&mut self, now: Instant, index: usize, trigger: SignalTrigger<'_>) {
+        let Some(id) = self.signal_id(now, index, &trigger.signal, trigger.reference.clone()) else { return };
+        let done = self.core.trigger_signal(now, id);
+        self.signalled(index, trigger.reference, Ok(done));
+    }
+
+    pub(crate) fn free_signal(&mut self, now: Instant, index: usize, free: SignalFree<'_>) {
+        let Some(id) = self.signal_id(now, index, &free.signal, free.reference.clone()) else { return };
+        let done = self.core.free_signal(now, id, self.connections[index].key);
+        self.signalled(index, free.reference, Ok(done));
+    }
+
+    pub(crate) fn wait_for_signal(&mut self, now: Instant, index: usize, wait: SignalWait<'_>) {
+        let Some(id) = self.signal_id(now, index, &wait.signal, Some(wait.reference.clone())) else { return };
+        let refused = match self.core.signal_view(now, id) {
+            Some(_) => self.check_awaited(index, false).err().map(|refused| self.refused_signal(refused)),
+            None => Some(ReceiptBody::Ignored { reason: Ignored::NoSignal }),
+        };
+        if let Some(body) = refused {
+            return self.receipt(index, wait.reference, body);
+        }
+        let reply = self.connections[index].reply_to(&wait.reference, false);
+        self.receipt(index, wait.reference, ReceiptBody::Waiting {});
+        self.core.wait_for_signal(now, id, wait.timeout_ms.map(Duration::from_millis), reply);
+    }
+
+    pub(crate) fn show_signal(&mut self, now: Instant, index: usize, get: SignalGet<'_>) {
+        let Some(id) = self.signal_id(now, index, &get.signal, Some(get.reference.clone())) else { return };
+        let report = self.core.signal_view(now, id).map(|view| report(id, &view));
+        let body = match report {
+            None => ReceiptBody::Ignored { reason: Ignored::NoSignal },
+            Some(Ok(report)) => ReceiptBody::Report(report),
+            Some(Err(error)) => return self.misunderstood(now, index, Some(get.reference), &error.to_string()),
+        };
+        self.receipt(index, get.reference, body);
+    }
+
+    /// A message is not wanted any more: who has posted it may say so, and who may kill.
+    pub(crate) fn cancel(&mut self, now: Instant, index: usize, cancel: Cancel) {
+        let peer = self.connections[index].peer;
+        let account = peer.account().id();
+        let may_kill = self.config.rights.check(self.own.uid, peer.creds(), Wish::Kill).is_ok();
+        let body = match self.core.cancel(now, MessageId(cancel.message), |of| of == account || may_kill) {
+            Cancelled::Discarded => ReceiptBody::Cancelled { running: false },
+            Cancelled::Told => ReceiptBody::Cancelled { running: true },
+            Cancelled::Ignored(reason) => ReceiptBody::Ignored { reason },
+            Cancelled::Refused(refused) => self.refused_signal(refused),
+        };
+        self.receipt(index, cancel.reference, body);
+    }
+
+    pub(crate) fn tell_cancelled(&mut self, key: ProcessKey, slot: u32, id: MessageId) {
+        if let Some(index) = self.process(key, slot).and_then(|process| process.connection) {
+            self.say(index, &Reply::Cancelled(messages::Cancelled { id: id.0 }));
+        }
+    }
+
+    pub(crate) fn signal_ended(&mut self, reply: ReplyTo, end: &SignalEnd) {
+        let body = match end {
+            SignalEnd::Triggered(values) => OutcomeBody::Triggered { values: map(values) },
+            SignalEnd::TimedOut => OutcomeBody::TimedOut {},
+            SignalEnd::Lost => OutcomeBody::Lost {},
+        };
+        self.outcome(reply, body);
+    }
+
+    fn signalled(&mut self, index: usize, reference: Option<Ref>, done: Result<Signalled, Refused>) {
+        let body = match done {
+            Ok(Signalled::Done { first }) => ReceiptBody::Signalled { first },
+            Ok(Signalled::Ignored(reason)) => ReceiptBody::Ignored { reason },
+            Err(refused) => self.refused_signal(refused),
+        };
+        if let Some(reference) = reference {
+            self.receipt(index, reference, body);
+        }
+    }
+
+    fn refused_signal(&mut self, refused: Refused) -> ReceiptBody<'static> {
+        self.core.count_refused(refused.reason, None);
+        ReceiptBody::Refused { reason: refused.reason, detail: refused.detail }
+    }
+
+    /// None, and said, if it is none.
+    fn signal_id(&mut self, now: Instant, index: usize, text: &str, reference: Option<Ref>) -> Option<SignalId> {
+        let id = SignalId::parse(text);
+        if id.is_none() {
+            let detail =
+                "`signal` is the id of a signal, 32 hexadecimal digits in lower case, as `signal_new` gives it";
+            self.misunderstood(now, index, reference, detail);
+        }
+        id
+    }
+}
+
+/// All about a signal. Its values are bytes that nobody has decoded.
+fn report(id: SignalId, view: &SignalView<'_>) -> Result<Payload<'static>, ArgsError> {
+    let nil = || Ok(Payload(NIL.into()));
+    let rows = [
+        ("signal", Payload::encode(&id.to_string())?),
+        ("description", Payload::encode(&view.description)?),
+        ("triggered", Payload::encode(&view.triggered)?),
+        ("values", view.values.map_or_else(nil, |values| Ok(map(values)))?),
+        ("age_ms", Payload::encode(&(view.age.as_millis() as u64))?),
+        ("waiters", Payload::encode(&(view.waiters as u64))?),
+    ];
+    Ok(Payload::map(rows.iter().map(|(key, value)| (*key, &*value.0))))
+}
+
+fn map(values: &Values) -> Payload<'static> {
+    Payload::map(values.iter().map(|(key, value)| (&**key, &**value)))
+}

@@ -62,15 +62,37 @@ fn the_demo_is_a_correct_script() {
 
 // ---- the worker in Python of the README -------------------------------------------------------
 
+/// The worker of the README in Python, as a file; the one on the library, or the one that speaks the protocol itself.
+fn readme_worker(supervisor: &Supervisor, on_the_library: bool) {
+    let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
+    let scripts = readme.split("```python\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+    let found: Vec<&str> = scripts.filter(|script| script.contains("from workhall import") == on_the_library).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    supervisor.file("sum.py", found[0]);
+}
+
+#[test]
+fn the_worker_of_the_readme_on_the_library_keeps_its_total() {
+    if !is_there("python3") {
+        return;
+    }
+    let supervisor = Supervisor::with_config(&format!(
+        "[class.sum]\nexec = ['python3', '{{dir}}/sum.py']\nenvironment = {{ PYTHONPATH = {:?} }}\n",
+        workspace().join("worker-host/python/src")
+    ));
+    readme_worker(&supervisor, true);
+    assert_eq!(supervisor.call(&["sum", "add", "2"]), 2);
+    assert_eq!(supervisor.call(&["sum", "add", "3"]), 5);
+    assert!(failure(&supervisor, &["sum", "take", "2"]).contains("there is no method `take`: this worker has `add`"));
+}
+
 #[test]
 fn k01_the_worker_of_the_readme_hears_a_kill_that_came_with_its_task() {
     if !is_there("python3") {
         return;
     }
-    let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
-    let script = readme.split_once("```python\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
     let mut supervisor = Supervisor::with_config("[class.sum]\nexec = ['python3', '{dir}/sum.py']\n");
-    supervisor.file("sum.py", script);
+    readme_worker(&supervisor, false);
     assert_eq!(supervisor.call(&["sum", "add", "2"]), 2);
     assert!(failure(&supervisor, &["sum", "take", "2"]).contains("there is no method take"));
     // Both come in one read, once it goes on.

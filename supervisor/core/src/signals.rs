@@ -240,7 +240,8 @@ impl Core {
             let values = signal.values.clone();
             return self.emit(Effect::SignalEnded { reply, end: SignalEnd::Triggered(values) });
         }
-        if let Some(ended) = &signal.ended {
+        // As long as somebody may still trigger it, what came of others before counts for nothing.
+        if let Some(ended) = signal.ended.as_ref().filter(|_| signal.carriers == 0 && signal.keepers == 0) {
             let effect = ended.effect(reply);
             return self.emit(effect);
         }

@@ -57,9 +57,10 @@ class Signal:
         If the message that was to trigger it has ended without doing so, that is raised: Failed, Discarded, Expired, Dead;
         or Lost if nobody is left who could (rule S5).
         """
+        request = requests.signal_wait(self.id, timeout)
         # The supervisor measures the time; more is only waited for its answer.
         longest = None if timeout is None or self._caller.timeout is None else timeout + self._caller.timeout
-        return self._caller._ask(requests.signal_wait(self.id, timeout), longest)
+        return self._caller._ask(request, longest)
 
     @property
     def signaled(self) -> bool:

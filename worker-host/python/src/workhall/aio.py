@@ -334,8 +334,9 @@ class Signal:
         await self._client._ask(requests.signal_set(self.id, key, value), self._client.timeout)
 
     async def wait(self, timeout: Optional[float] = None) -> bool:
+        request = requests.signal_wait(self.id, timeout)
         longest = None if timeout is None or self._client.timeout is None else timeout + self._client.timeout
-        return await self._client._ask(requests.signal_wait(self.id, timeout), longest)
+        return await self._client._ask(request, longest)
 
     async def signaled(self) -> bool:
         return bool((await self._look())["triggered"])

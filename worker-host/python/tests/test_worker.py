@@ -127,6 +127,17 @@ class Methods(TestCase):
             with self.assertRaisesRegex(MethodError, said):
                 Method("m", function).execute(args)
 
+    def test_a_method_of_an_object_may_be_given_by_itself(self) -> None:
+        class State:
+            def add(self, n: int) -> int:
+                return n + 1
+
+        worker = workhall.Worker()
+        worker.method(State().add)
+        worker.method(State().add, name="more")
+        worker.method(abs)
+        self.assertEqual([worker._methods[name].execute([-5]) for name in ("add", "more", "abs")], [-4, -4, 5])
+
     def test_what_cannot_be_a_method_is_said_where_it_is_declared(self) -> None:
         async def later() -> None: ...
 

@@ -74,7 +74,9 @@ class Method:
 
 
 def is_of_a_class(function: Callable[..., Any]) -> bool:
-    """Whether it is defined in the body of a class, and thus wants an object."""
+    """Whether it is defined in the body of a class, and has no object yet."""
+    if hasattr(function, "__self__"):
+        return False
     outer = getattr(function, "__qualname__", "").rpartition(".")[0]
     return bool(outer) and not outer.endswith("<locals>")
 

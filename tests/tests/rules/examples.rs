@@ -397,6 +397,54 @@ fn a_session_keeps_its_variables_until_it_is_idle_or_takes_too_much() {
     supervisor.until("the worker has noticed", |_| !lives(pid));
 }
 
+/// A program that has the device, and is ended with the test.
+struct Device(std::process::Child);
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn p02_the_device_is_lent_to_all_who_call_it_one_at_a_time() {
+    if !is_there("python3") {
+        return;
+    }
+    let mut supervisor = Supervisor::with_config("[class.counter]\nexec = [\"{bin}/counter\"]\n");
+    let weigh = |supervisor: &Supervisor| {
+        let mut command = example(supervisor, "device/weigh");
+        command.args(["apple", "pear", "melon", "fig", "quince"]);
+        command
+    };
+    let nobody = output(&mut weigh(&supervisor));
+    assert!(nobody.code == 1 && nobody.err.contains("start `examples/device/device --simulate` first"), "{nobody:?}");
+
+    let mut device =
+        Device(example(&supervisor, "device/device").arg("--simulate").stdout(Stdio::null()).spawn().unwrap());
+    supervisor.until("it is attached", |this| this.ps("device/balance").is_object());
+    let weighed = output(&mut weigh(&supervisor)).ok();
+    let lines: Vec<&str> = weighed.out.lines().map(str::trim).collect();
+    assert_eq!(lines[0], "Workhall,Balance,0,1, asked of 5 things at a time:");
+    for (line, start) in
+        lines[1..].iter().zip(["apple 7.5 g", "pear 6.0 g", "melon 7.5 g", "fig 4.5 g", "quince 9.0 g"])
+    {
+        assert!(line.starts_with(start), "{weighed:?}");
+    }
+    // What is not answered fails, and the next question has its own answer.
+    let silence = r#"["SILENCE",{"seconds":0.1}]"#;
+    assert!(failure(&supervisor, &["device/balance", "ask", "--args", silence]).contains("does not answer `SILENCE`"));
+    assert_eq!(supervisor.call(&["device/balance", "ask", "WEIGH? plum"]), "plum 6.0 g (number 6)");
+    assert!(failure(&supervisor, &["device/balance", "ask", "a\nb"]).contains("a question is a line of ASCII"));
+    // A kill only empties its mailbox (rule K10).
+    supervisor.cli(&["kill", "device/balance"]).ok();
+    assert_eq!(supervisor.call(&["device/balance", "about"])["asked"], 8);
+    kill(Pid::from_raw(device.0.id() as i32), Signal::SIGINT).unwrap();
+    assert!(device.0.wait().unwrap().success());
+    supervisor.until("its name is free", |this| this.ps("device/balance").is_null());
+}
+
 // ---- shell ----------------------------------------------------------------------------------
 
 #[test]

@@ -3,6 +3,8 @@
 mod news;
 mod pause;
 mod questions;
+mod run;
+mod signals;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -434,6 +436,11 @@ fn number(reference: &Ref) -> Option<u64> {
         Ref::Number(number) => Some(*number),
         Ref::Text(_) => None,
     }
+}
+
+/// For the wire, rounded up: a time that is not zero does not become zero.
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! - [`args`]: arguments and results: MessagePack inside, JSON towards JSON peers.
 //! - [`wire`]: both encodings, as a push [`wire::Decoder`] that owns no socket.
 //! - [`client`]: the blocking [`Client`] of programs that call.
+//! - [`Signal`]: something to trigger and to wait for, as a value in arguments.
+//! - [`process`]: what is known of a process, with 4D's numbers.
 //! - [`limits`]: the bounds of the wire.
 //! - [`MarkPage`]: what a process and the supervisor share in memory.
 //!
@@ -25,8 +27,12 @@ pub mod client;
 mod from_json;
 #[cfg(feature = "std")]
 pub mod messages;
+#[cfg(feature = "std")]
+pub mod process;
 #[cfg(all(test, feature = "std"))]
 mod recorded;
+#[cfg(feature = "std")]
+pub mod signal;
 #[cfg(feature = "std")]
 mod sys;
 #[cfg(feature = "std")]
@@ -36,5 +42,7 @@ pub mod wire;
 
 #[cfg(feature = "std")]
 pub use client::Client;
+#[cfg(feature = "std")]
+pub use signal::Signal;
 #[cfg(feature = "std")]
 pub use sys::MarkPage;

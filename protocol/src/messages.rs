@@ -19,7 +19,7 @@ use crate::ids::{Target, WorkerNumber};
 
 pub use crate::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, Steps, Until};
 pub use processes::{Attach, Leave, Run};
-pub use signals::{Cancel, Cancelled, SignalFree, SignalGet, SignalNew, SignalSet, SignalTrigger, SignalWait};
+pub use signals::{Cancel, Cancelled, Dropped, SignalFree, SignalGet, SignalNew, SignalSet, SignalTrigger, SignalWait};
 
 /// A reference of the sender's choosing, by which it knows the answer again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Serialize)]
@@ -1174,6 +1174,8 @@ direction! {
         29 Attach(Attach<'a>),
         /// Be an attached worker no more.
         30 Leave(Leave),
+        /// A task was cancelled before it was begun.
+        31 Dropped(Dropped),
     }
 }
 
@@ -1363,6 +1365,7 @@ mod tests {
                 Request::Attach(Attach { protocol: 1, worker: "w".into(), reference: Some(one.clone()) }),
                 r#"{"attach":{"protocol":1,"worker":"w","ref":1}}"#,
             ),
+            (Request::Dropped(Dropped { id: 12 }), r#"{"dropped":{"id":12}}"#),
             (Request::Leave(Leave { drain: true }), r#"{"leave":{"drain":true}}"#),
             (Request::Leave(Leave { drain: false }), r#"{"leave":{}}"#),
         ] {

@@ -137,7 +137,7 @@ fn every_kind_and_every_body_is_recorded() {
             | Reply::Cancelled(_) => false,
         };
     }
-    assert!(kinds.into_iter().eq((1..=30).chain(65..=72)));
+    assert!(kinds.into_iter().eq((1..=31).chain(65..=72)));
     assert!(receipts.into_iter().eq(0..=16));
     assert!(outcomes.into_iter().eq(0..=9));
 }

@@ -93,7 +93,7 @@ pub enum DeadReason {
     TimedOut,
     /// Its process could not be started.
     NeverStarted,
-    /// The supervisor was stopped.
+    /// The supervisor was stopped, or the attached worker has left.
     Abandoned,
     /// It was not started in time (rule C13). Only of a letter: the outcome itself is `expired`.
     Expired,

@@ -93,6 +93,13 @@ pub enum Wish<'a> {
         /// Its `logs`.
         list: Option<&'a Allowed>,
     },
+    /// Be an attached worker of a class.
+    Attach {
+        /// The class.
+        class: &'a str,
+        /// Its `attach`.
+        list: Option<&'a Allowed>,
+    },
     /// Kill a worker.
     Kill,
     /// Change what there is beyond calls and kills.
@@ -124,6 +131,9 @@ impl Rights {
                 let admin = self.admin.as_ref().is_some_and(|list| list.holds(who));
                 let which = if class.is_empty() { "any class".to_string() } else { format!("class `{class}`") };
                 (may || admin, format!("`logs` of {which}, nor in `admin` in [supervisor]"))
+            }
+            Wish::Attach { class, list } => {
+                (list.is_some_and(|list| list.holds(who)), format!("`attach` of class `{class}`"))
             }
             Wish::Kill => (self.kill.as_ref().is_none_or(|list| list.holds(who)), "`kill` in [supervisor]".to_string()),
             Wish::Admin => {
@@ -175,6 +185,8 @@ mod tests {
             assert_eq!(may(Wish::Call { class: "a", list: Some(&list) }), in_list, "{uid}");
             assert!(may(Wish::Call { class: "a", list: None }), "no list is no bar");
             assert_eq!(may(Wish::Call { class: "a", list: Some(&none) }), master, "an empty list names nobody");
+            assert_eq!(may(Wish::Attach { class: "a", list: Some(&list) }), in_list, "{uid}");
+            assert_eq!(may(Wish::Attach { class: "a", list: None }), master, "without a list nobody else attaches");
             assert_eq!(may(Wish::Admin), master, "without a list nobody else administers");
         }
         assert!(Rights::default().check(OWN, who(7, 7), Wish::Kill).is_ok());

@@ -51,6 +51,7 @@ impl EventLoop {
                 Effect::Continue { process, slot } => self.signal(process, slot, sys::resume),
                 Effect::Term { process, slot } => self.signal(process, slot, sys::terminate),
                 Effect::Kill { process, slot } => self.kill_tree(process, slot),
+                Effect::Close { process, slot } => self.close_attached(process, slot),
                 Effect::Sweep { process, slot } => self.begin_sweep(process, slot),
                 Effect::Settled { reply, outcome } => self.settled(reply, &outcome),
                 Effect::Killed { reply, discarded } => self.killed(reply, discarded),
@@ -157,8 +158,8 @@ impl EventLoop {
     }
 
     fn deliver(&mut self, key: ProcessKey, slot: u32, id: workhall_protocol::ids::MessageId) {
-        let connection = self.process(key, slot).and_then(|process| process.connection);
-        let Some(index) = connection else { return };
+        let connection = || self.process(key, slot).and_then(|process| process.connection);
+        let Some(index) = self.attached(key, slot).or_else(connection) else { return };
         self.mark_dirty(index);
         let Some(message) = self.core.task(key, id) else { return };
         let task = Reply::Task(Task {
@@ -184,6 +185,9 @@ impl EventLoop {
             if let Some(index) = process.connection {
                 self.say(index, &Reply::Kill(Ask {}));
             }
+        }
+        if let Some(index) = self.attached(key, slot) {
+            self.say(index, &Reply::Kill(Ask {}));
         }
         self.core.handle(self.clock.now(), Event::Asked { process: key, mark });
     }

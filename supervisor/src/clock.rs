@@ -29,6 +29,11 @@ impl Clock {
         sys::monotonic()
     }
 
+    /// What tells this supervisor from others on the machine, over the programs that it becomes.
+    pub fn start_number(&self) -> u128 {
+        self.start.as_nanos()
+    }
+
     /// How long the supervisor had run at an instant of this clock.
     pub fn since_start(now: Instant) -> Duration {
         now.since(Instant::default())

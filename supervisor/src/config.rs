@@ -4,6 +4,7 @@
 //! that names file, line, column and what was expected.
 
 mod again;
+mod boot;
 mod difference;
 mod file;
 mod include;
@@ -12,14 +13,13 @@ mod metrics;
 mod no_class;
 mod patterns;
 mod people;
+mod programs;
 mod settings;
 mod warnings;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fmt;
 use std::ops::Range;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,11 +31,12 @@ use workhall_protocol::ids::WorkerName;
 use workhall_protocol::terms::Refusal;
 
 pub use difference::{Difference, difference};
-use file::{ClassFile, File, OnCrash, SupervisorFile};
+use file::{ClassFile, File, OnCrash, Start, SupervisorFile};
 pub use file::{SOCKET_MODE_DEFAULT, UNREAD_BYTES_DEFAULT, parse_bytes, parse_duration};
 use include::{Source, include};
 pub use metrics::MetricsAt;
 use patterns::{Pattern, PatternKind, glob};
+use programs::{find_program, is_executable};
 pub use settings::Settings;
 
 use crate::access::{Allowed, Creds, Rights};
@@ -108,12 +109,15 @@ pub enum ProcessTree {
 pub struct Class {
     /// Its policy, as the core knows it.
     pub policy: Arc<Policy>,
-    /// The program and its arguments.
+    /// The program and its arguments; nothing, if all of its workers attach.
     pub exec: Vec<String>,
     /// Where its processes start; the supervisor's own directory if none.
     pub directory: Option<PathBuf>,
     /// The supervisor starts the worker of this name by itself, as number 1 (rule W5).
     pub main: bool,
+    /// Names of workers that the supervisor starts by itself, and keeps running (rule W5).
+    #[serde(default)]
+    pub boot: Vec<WorkerName>,
     /// What is set for its processes.
     pub settings: Settings,
     /// Who may call its workers; everyone who may open the socket, if none.
@@ -121,6 +125,9 @@ pub struct Class {
     /// Who may read what its workers wrote, and what happened to them: nobody but who may administer, if none.
     #[serde(default)]
     pub logs: Option<Allowed>,
+    /// Who may be an attached worker of it: nobody but root and the supervisor's own user, if none (rule P2).
+    #[serde(default)]
+    pub attach: Option<Allowed>,
     /// Each of its workers has series of its own among the metrics.
     #[serde(default)]
     pub metrics_by_worker: bool,
@@ -137,7 +144,7 @@ impl Class {
     /// The file to execute, looked for as its process would; none if there is none. One that is named by a path is
     /// not looked for.
     pub fn program(&self) -> Option<PathBuf> {
-        let program = &self.exec[0];
+        let program = self.exec.first()?;
         match program.contains('/') {
             true => Some(PathBuf::from(program)),
             false => find_program(program, self.settings.variable("PATH")?),
@@ -263,31 +270,6 @@ impl Config {
     pub fn no_new_privs(&self) -> bool {
         self.classes.iter().all(|class| class.settings.no_new_privs)
     }
-
-    fn class_of_program(&self, name: &str, program: &Path) -> Class {
-        let file = ClassFile { exec: vec![program.to_string_lossy().into_owned()], ..ClassFile::default() };
-        let policy = Arc::new(file.policy(name));
-        Class {
-            policy,
-            exec: file.exec,
-            directory: None,
-            main: false,
-            settings: self.plain.clone(),
-            call: None,
-            logs: None,
-            metrics_by_worker: false,
-        }
-    }
-}
-
-/// A program without a slash. With a relative directory in PATH it would depend on where the supervisor is.
-fn find_program(program: &str, path: &OsStr) -> Option<PathBuf> {
-    let dirs = std::env::split_paths(path).filter(|dir| dir.is_absolute());
-    dirs.map(|dir| dir.join(program)).find(|path| is_executable(path))
-}
-
-fn is_executable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// The part of a name before its first slash.
@@ -341,21 +323,23 @@ impl ClassFile {
                 format!("class `{name}`: `attempts` needs on_crash = \"retry\": without it a message is executed once");
             return Err(Placed::at(attempts, message));
         }
+        let attached_only = self.attach.is_some() && !self.main && self.start == Start::Call;
         anyhow::ensure!(
-            !self.exec.is_empty(),
+            !self.exec.is_empty() || attached_only,
             "class `{name}`: `exec` is missing: the program and its arguments, as in exec = [\"/usr/bin/{name}\"]"
         );
         let mut exec = self.exec.clone();
-        if exec[0].contains('/') {
-            exec[0] = base.join(&exec[0]).to_string_lossy().into_owned();
+        if let Some(program) = exec.first_mut().filter(|program| program.contains('/')) {
+            *program = base.join(&*program).to_string_lossy().into_owned();
         }
         let directory = self.directory.as_ref().map(|dir| base.join(dir));
         let settings = self.settings().with_context(|| format!("class `{name}`"))?;
         let call = self.call.as_ref().map(|list| list.allowed());
         let logs = self.logs.as_ref().map(|list| list.allowed());
-        let policy = Arc::new(self.policy(name));
+        let attach = self.attach.as_ref().map(|list| list.allowed());
+        let (boot, policy) = (self.boot(name)?, Arc::new(self.policy(name)));
         let (main, metrics_by_worker) = (self.main, self.metrics_by_worker);
-        Ok(Arc::new(Class { policy, exec, directory, main, settings, call, logs, metrics_by_worker }))
+        Ok(Arc::new(Class { policy, exec, directory, main, boot, settings, call, logs, attach, metrics_by_worker }))
     }
 
     /// Adds the patterns of its names to those of the classes before.

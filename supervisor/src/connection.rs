@@ -56,27 +56,47 @@ pub enum Peer {
         /// As whom it runs.
         creds: Creds,
     },
+    /// Somebody who connected to the socket, and has attached as a worker (rule P2).
+    Attached {
+        /// Its one life.
+        process: ProcessKey,
+        /// Who it is to the kernel.
+        creds: Creds,
+    },
 }
 
 impl Peer {
     /// As whom it calls and kills.
     pub fn creds(&self) -> Creds {
         match self {
-            Peer::Client(creds) | Peer::Worker { creds, .. } => *creds,
+            Peer::Client(creds) | Peer::Worker { creds, .. } | Peer::Attached { creds, .. } => *creds,
         }
     }
 
-    /// On whose account it does.
+    /// On whose account it does. Who attaches stays on that of its user: else one could have as many as names.
     pub fn account(&self) -> Account {
         match self {
-            Peer::Client(creds) => Account::of_user(creds.uid),
+            Peer::Client(creds) | Peer::Attached { creds, .. } => Account::of_user(creds.uid),
             Peer::Worker { process, .. } => Account::of_worker(process.number),
         }
     }
 
-    /// Somebody who connected to the socket.
+    /// Somebody who connected to the socket, and is no worker.
     pub fn is_client(&self) -> bool {
         matches!(self, Peer::Client(_))
+    }
+
+    /// Somebody who connected to the socket, and is counted among those.
+    pub fn has_connected(&self) -> bool {
+        !matches!(self, Peer::Worker { .. })
+    }
+
+    /// The life of the worker that it is.
+    pub fn process(&self) -> Option<ProcessKey> {
+        match self {
+            Peer::Client(_) => None,
+            Peer::Worker { process, .. } | Peer::Attached { process, .. } => Some(*process),
+        }
     }
 }
 

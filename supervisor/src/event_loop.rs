@@ -182,11 +182,14 @@ pub struct Setup {
 }
 
 impl EventLoop {
-    /// Takes everything and watches it; starts the main worker, if the configuration has one.
+    /// Takes everything and watches it; starts the workers that the configuration keeps running.
     pub fn new(setup: Setup) -> std::io::Result<EventLoop> {
         let mut this = EventLoop::bare(setup)?;
         this.inherited = Inherited::now()?;
         this.start_main();
+        for sentence in this.keep_running(this.clock.now()) {
+            say(sentence);
+        }
         Ok(this)
     }
 
@@ -440,7 +443,7 @@ impl EventLoop {
 
     /// Answers what cannot be understood.
     pub(crate) fn misunderstood(&mut self, now: Instant, index: usize, reference: Option<Ref>, reason: &str) {
-        if let Peer::Worker { process, .. } = self.connections[index].peer {
+        if let Some(process) = self.connections[index].peer.process() {
             self.core.handle(now, Event::Violation { process, detail: reason });
         }
         // Who chains calls must not have one overtake another that was not understood.
@@ -451,7 +454,7 @@ impl EventLoop {
     /// A worker has settled a task by what cannot be understood. It will not say it again: nobody who waits
     /// for the task, or behind it, would come to his own.
     pub(crate) fn settle_misunderstood(&mut self, now: Instant, index: usize, settles: Option<u64>, reason: &str) {
-        if let (Some(id), Peer::Worker { process, .. }) = (settles, self.connections[index].peer) {
+        if let (Some(id), Some(process)) = (settles, self.connections[index].peer.process()) {
             let error = format!("the worker has settled it with what is not understood: {reason}");
             self.core.handle(now, Event::Failed { process, id: MessageId(id), error: &error });
         }

@@ -23,6 +23,7 @@ mod name_lock;
 mod notify;
 mod output;
 mod process_tree;
+mod processes;
 mod questions;
 mod reaper;
 mod reload;

@@ -88,7 +88,7 @@ impl EventLoop {
         let all = self.config.connections;
         // Looked at only while there is such a place: a program that tries again and again costs little.
         let has_none =
-            || self.connections.iter().all(|(_, it)| !it.peer.is_client() || it.peer.creds().pid != creds.pid);
+            || self.connections.iter().all(|(_, it)| !it.peer.has_connected() || it.peer.creds().pid != creds.pid);
         match self.clients < all || self.clients < all.saturating_add(CONNECTIONS_BEYOND_ALL) && has_none() {
             true => Ok(()),
             false => Err(format!(

@@ -7,6 +7,7 @@ use workhall_core::{Event, Instant, Mark, State, WorkerView};
 use workhall_protocol::args::Payload;
 use workhall_protocol::ids::Target;
 use workhall_protocol::messages::{self, ReceiptBody, Ref, Reply};
+use workhall_protocol::process::ProcessState;
 use workhall_protocol::terms::{Ignored, Refusal};
 
 use crate::access::{Wish, is_master};
@@ -48,7 +49,7 @@ impl EventLoop {
     }
 
     fn rows(&self, now: Instant, first: u32) -> impl Iterator<Item = WorkerRow> {
-        self.core.workers_from(now, first).map(|view| WorkerRow::new(&view, self.pid(&view)))
+        self.core.workers_from(now, first).map(|view| self.row(&view))
     }
 
     fn info(&mut self, now: Instant, index: usize, reference: Ref, target: Target<'_>) {
@@ -64,12 +65,18 @@ impl EventLoop {
             process.key.number == view.identity.number && (!process.reaped || process.group.is_some())
         });
         let tree = process.map(|process| TreeReport::new(process.pid, process.group.as_ref().map(Group::dir)));
+        let tree = tree.filter(|tree| !tree.processes.is_empty());
+        let life = view.process_age.filter(|age| !age.is_zero());
+        let cpu_ms = tree.as_ref().map(|tree| tree.cpu_ms);
         let info = WorkerInfo {
-            row: WorkerRow::new(&view, self.pid(&view)),
+            row: self.row(&view),
+            unique_id: format!("{:x}-{}-{}", self.clock.start_number(), view.identity.number.0, view.generation.0),
+            cpu_ms,
+            cpu_share: cpu_ms.zip(life).map(|(cpu_ms, life)| cpu_ms as f64 / 1000.0 / life.as_secs_f64()),
             state_ms: millis(view.state_age),
             why: why_not_running(&view, &line),
             ending: view.ending.map(|(step, age)| EndingReport { step, step_ms: millis(age) }),
-            tree: tree.filter(|tree| !tree.processes.is_empty()),
+            tree,
             startup_method: view.startup_method.map(str::to_string),
             mailbox: MailboxReport {
                 bytes: view.bytes,
@@ -256,7 +263,28 @@ impl EventLoop {
         }
     }
 
+    fn row(&self, view: &WorkerView<'_>) -> WorkerRow {
+        let row = WorkerRow::new(view, self.pid(view));
+        let waits = || self.core.waits_for_signal(self.connections.get(self.connection_of(view)?)?.key).then_some(());
+        match view.state {
+            State::Busy if waits().is_some() => {
+                WorkerRow { state_number: ProcessState::WaitingForSignal.number(), ..row }
+            }
+            _ => row,
+        }
+    }
+
+    /// The connection of its process.
+    fn connection_of(&self, view: &WorkerView<'_>) -> Option<usize> {
+        let slot = view.slot?;
+        let process = || self.processes.get(slot as usize).filter(|process| process.key == view.process());
+        self.attached(view.process(), slot).or_else(|| process()?.connection)
+    }
+
     fn pid(&self, view: &WorkerView<'_>) -> Option<i32> {
+        if let Some(index) = self.attached(view.process(), view.slot?) {
+            return Some(self.connections[index].peer.creds().pid);
+        }
         let process = self.processes.get(view.slot? as usize)?;
         (process.key.number == view.identity.number && !process.reaped).then_some(process.pid)
     }

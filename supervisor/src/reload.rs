@@ -80,6 +80,7 @@ impl EventLoop {
         self.accounts.set_bounds(config.unread_bytes, config.unfinished_bytes);
         let not_as_wanted = self.journal.renew(&config.journal);
         self.config = config;
+        let not_started = self.keep_running(now);
         Ok(ReloadReport {
             config: self.config.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default(),
             added,
@@ -92,6 +93,7 @@ impl EventLoop {
                 .into_iter()
                 .chain(self.not_enforced.clone())
                 .chain(not_as_wanted)
+                .chain(not_started)
                 .collect(),
             workers,
         })
@@ -121,6 +123,8 @@ impl EventLoop {
                 false => Renewal::Changed(class.policy.clone()),
             }
         });
+        // What runs has the class that it was started with until its end.
+        needed.extend(self.core.classes_of_runs().map(Box::from));
         for (name, class) in before.into_iter().filter(|(name, _)| needed.contains(name)) {
             classes.entry(name).or_insert(class);
         }

@@ -4,16 +4,20 @@
 mod kept;
 mod limits;
 mod tree;
+mod words;
 
 use serde::{Deserialize, Serialize};
-use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, Ledger, State, WorkerView};
+use workhall_core::{AccountId, Charge, DeadLetter, Instant, LastExit, Ledger, WorkerView};
 use workhall_protocol::terms::{DeadReason, EndedBy, Exit, StartStage};
 
 use crate::access::{Account, Owner};
+use crate::clock::Clock;
 pub(crate) use kept::kept;
 pub use kept::{EventsReport, LinesReport};
 pub use limits::ClassLimits;
 pub use tree::TreeReport;
+pub use words::state_word;
+use words::{state_number, type_number};
 
 mod changes;
 
@@ -30,8 +34,20 @@ pub struct WorkerRow {
     pub at: u64,
     /// The class.
     pub class: String,
+    /// `worker`, `main`, `boot`, `run`, `attached`.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// The same by 4D's number (rule P3).
+    #[serde(default)]
+    pub type_number: i32,
     /// `absent`, `starting`, `idle`, `busy`, `ending`, `backoff`, `paused`.
     pub state: String,
+    /// The same by 4D's number (rule P3).
+    #[serde(default)]
+    pub state_number: i32,
+    /// When it was created, in milliseconds since 1970.
+    #[serde(default)]
+    pub created_ms: u64,
     /// For how long an operator has paused it; null if none has.
     #[serde(default)]
     pub paused_ms: Option<u64>,
@@ -70,6 +86,15 @@ pub struct WorkerInfo {
     /// The row of `ps`.
     #[serde(flatten)]
     pub row: WorkerRow,
+    /// No other life has the same, of this supervisor and of others on the machine (rule P3).
+    #[serde(default)]
+    pub unique_id: String,
+    /// The processor time of the present life; null without a process, and of one that is attached.
+    #[serde(default)]
+    pub cpu_ms: Option<u64>,
+    /// The share of one processor that this is of its age.
+    #[serde(default)]
+    pub cpu_share: Option<f64>,
     /// For how long the worker is in its state.
     #[serde(default)]
     pub state_ms: u64,
@@ -375,19 +400,6 @@ pub struct LimitsReport {
     pub descriptors: u64,
 }
 
-/// The word for a state.
-pub fn state_word(state: State) -> &'static str {
-    match state {
-        State::Absent => "absent",
-        State::Starting => "starting",
-        State::Idle => "idle",
-        State::Busy => "busy",
-        State::Ending => "ending",
-        State::Backoff => "backoff",
-        State::Paused => "paused",
-    }
-}
-
 impl WorkerRow {
     /// A row of a worker whose process, if any, has this id.
     pub fn new(view: &WorkerView<'_>, pid: Option<i32>) -> WorkerRow {
@@ -396,6 +408,10 @@ impl WorkerRow {
             name: view.identity.name.to_string(),
             number: view.identity.number.0,
             class: view.class.to_string(),
+            kind: view.kind.word().to_string(),
+            type_number: type_number(view.kind).number(),
+            state_number: state_number(view).number(),
+            created_ms: Clock::wall_ms().saturating_sub(view.age.as_millis() as u64),
             state: state_word(view.state).to_string(),
             paused_ms: view.suspended.map(|paused| paused.as_millis() as u64),
             pid,

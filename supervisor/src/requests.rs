@@ -8,31 +8,38 @@ use std::time::Duration;
 use workhall_core::{Call, CallReceipt, Event, Instant, Kill, KillMode, KillReceipt, Policy, ProcessKey, Refused};
 use workhall_protocol::ids::{MessageId, Target, WorkerName};
 use workhall_protocol::limits::PROTOCOL_VERSION;
-use workhall_protocol::messages::{self, Accepted, Attach, Receipt, ReceiptBody, Ref, Reply, Request, Run, Welcome};
+use workhall_protocol::messages::{self, Accepted, Receipt, ReceiptBody, Ref, Reply, Request, Welcome};
 
 use crate::access::{Wish, is_master};
 use crate::config::{Class, Config};
 use crate::connection::Peer;
 use crate::event_loop::EventLoop;
+use crate::processes::keep_class;
 use crate::questions::Question;
 
 impl EventLoop {
     /// One message of a peer.
     pub(crate) fn request(&mut self, now: Instant, index: usize, request: Request<'_>) {
         let peer = self.connections[index].peer;
-        match (request, peer) {
-            (Request::Ready(ready), Peer::Worker { process, .. }) => self.ready(now, index, process, ready),
-            (Request::Done(done), Peer::Worker { process, .. }) => {
+        match (request, peer.process()) {
+            (Request::Ready(ready), Some(process)) => self.ready(now, index, process, ready),
+            (Request::Done(done), Some(process)) => {
                 self.core.handle(now, Event::Done { process, id: MessageId(done.id), result: &done.result.0 });
             }
-            (Request::DoneAll(done), Peer::Worker { process, .. }) => {
+            (Request::DoneAll(done), Some(process)) => {
                 self.core.handle(now, Event::DoneAll { process, id: MessageId(done.id) });
             }
-            (Request::Failed(failed), Peer::Worker { process, .. }) => {
+            (Request::Failed(failed), Some(process)) => {
                 self.core.handle(now, Event::Failed { process, id: MessageId(failed.id), error: &failed.error });
             }
-            (Request::Ready(_) | Request::Done(_) | Request::DoneAll(_) | Request::Failed(_), Peer::Client(_)) => {
-                let reason = "only a worker that the supervisor started says ready, done, done_all or failed";
+            (Request::Dropped(dropped), Some(process)) => {
+                self.core.handle(now, Event::Dropped { process, id: MessageId(dropped.id) });
+            }
+            (
+                Request::Ready(_) | Request::Done(_) | Request::DoneAll(_) | Request::Failed(_) | Request::Dropped(_),
+                None,
+            ) => {
+                let reason = "only a worker says ready, done, done_all, failed or dropped";
                 self.misunderstood(now, index, None, reason);
             }
             (Request::Call(call), _) => self.call(now, index, call),
@@ -44,6 +51,9 @@ impl EventLoop {
             (Request::Status(status), _) => self.ask_later(index, Question::Status(status.reference)),
             (Request::Wait(wait), _) => self.wait(index, wait),
             (request @ (Request::Logs(_) | Request::Events(_)), _) => self.follow(index, request),
+            (Request::Run(run), _) => self.run_asked(now, index, run),
+            (Request::Attach(attach), _) => self.attach_asked(now, index, attach),
+            (Request::Leave(leave), _) => self.leave_asked(now, index, &leave),
             (Request::SignalNew(new), _) => self.new_signal(now, index, new),
             (Request::SignalSet(set), _) => self.set_signal(now, index, set),
             (Request::SignalTrigger(trigger), _) => self.trigger_signal(now, index, trigger),
@@ -51,10 +61,6 @@ impl EventLoop {
             (Request::SignalGet(get), _) => self.show_signal(now, index, get),
             (Request::SignalFree(free), _) => self.free_signal(now, index, free),
             (Request::Cancel(cancel), _) => self.cancel(now, index, cancel),
-            (Request::Run(Run { reference, .. }) | Request::Attach(Attach { reference, .. }), _) => {
-                self.misunderstood(now, index, reference, "this supervisor does not do that yet");
-            }
-            (Request::Leave(_), _) => self.misunderstood(now, index, None, "this supervisor does not do that yet"),
             (request, _) => self.administer(now, index, request),
         }
     }
@@ -87,10 +93,7 @@ impl EventLoop {
         if !call.chain {
             self.connections[index].chain_broken = None;
         }
-        let from = match self.connections[index].peer {
-            Peer::Worker { process, .. } => Some(process),
-            Peer::Client(_) => None,
-        };
+        let from = self.connections[index].peer.process();
         if call.wait && call.reference.is_none() {
             return self.misunderstood(now, index, None, "a call with `wait` needs a `ref` for its outcome");
         }
@@ -167,11 +170,11 @@ impl EventLoop {
     }
 
     fn kill(&mut self, now: Instant, index: usize, kill: messages::Kill<'_>) {
-        let target = match (&kill.worker, self.connections[index].peer) {
+        let target = match (&kill.worker, self.connections[index].peer.process()) {
             (Some(address), _) => address.target(),
             // Rule K5: the current worker.
-            (None, Peer::Worker { process, .. }) => Target::Number(process.number),
-            (None, Peer::Client(_)) => {
+            (None, Some(process)) => Target::Number(process.number),
+            (None, None) => {
                 let reason = "a kill without a worker means the worker that says it, and this is none: name one";
                 return self.misunderstood(now, index, kill.reference, reason);
             }
@@ -248,7 +251,8 @@ impl EventLoop {
     /// Whether the sender may kill. A worker may always kill itself: it could end anyway.
     fn check_kill(&self, index: usize, target: Target<'_>, wait: bool) -> Result<(), Refused> {
         let peer = self.connections[index].peer;
-        let itself = matches!((peer, target), (Peer::Worker { process, .. }, Target::Number(number)) if process.number == number);
+        let itself =
+            matches!((peer.process(), target), (Some(process), Target::Number(number)) if process.number == number);
         if !itself {
             self.config.rights.check(self.own.uid, peer.creds(), Wish::Kill)?;
         }
@@ -260,12 +264,10 @@ impl EventLoop {
     }
 
     fn is_itself(&self, peer: Peer, target: Target<'_>) -> bool {
-        match (peer, target) {
-            (Peer::Client(_), _) => false,
-            (Peer::Worker { process, .. }, Target::Number(number)) => process.number == number,
-            (Peer::Worker { process, .. }, Target::Name(name)) => {
-                self.core.name(process).is_some_and(|own| **own == *name)
-            }
+        match (peer.process(), target) {
+            (None, _) => false,
+            (Some(process), Target::Number(number)) => process.number == number,
+            (Some(process), Target::Name(name)) => self.core.name(process).is_some_and(|own| **own == *name),
         }
     }
 
@@ -292,10 +294,6 @@ pub(crate) fn policy_of(
     name: &str,
 ) -> Result<Arc<Policy>, Refused> {
     let class = config.class_of(name)?;
-    let known = classes.entry(class.policy.class.clone()).or_insert_with(|| class.clone());
-    // One that was kept for workers that go on after a reload is not that of a new one.
-    if !Arc::ptr_eq(known, &class) && !known.is_same_as(&class) {
-        *known = class;
-    }
-    Ok(known.policy.clone())
+    class.check_program(name)?;
+    Ok(keep_class(classes, &class))
 }

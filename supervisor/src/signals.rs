@@ -103,7 +103,8 @@ impl EventLoop {
     }
 
     pub(crate) fn tell_cancelled(&mut self, key: ProcessKey, slot: u32, id: MessageId) {
-        if let Some(index) = self.process(key, slot).and_then(|process| process.connection) {
+        let connection = || self.process(key, slot).and_then(|process| process.connection);
+        if let Some(index) = self.attached(key, slot).or_else(connection) {
             self.say(index, &Reply::Cancelled(messages::Cancelled { id: id.0 }));
         }
     }

@@ -179,6 +179,11 @@ impl EventLoop {
                 self.apply();
                 self.client_left();
             }
+            Peer::Attached { process, .. } => {
+                self.client_left();
+                self.core.handle(self.clock.now(), Event::Disconnected { process });
+                self.apply();
+            }
             Peer::Worker { process, slot, .. } => {
                 let ended = &mut self.processes[slot];
                 ended.connection = None;
@@ -241,7 +246,7 @@ impl EventLoop {
         match connection.peer {
             Peer::Client(_) if over => return self.hang_up(index),
             // What a worker has written is still read, up to its end; only a stream beyond repair is cut.
-            Peer::Worker { .. } if connection.closing && over => return self.hang_up(index),
+            Peer::Worker { .. } | Peer::Attached { .. } if connection.closing && over => return self.hang_up(index),
             _ => {
                 if let Some(interest) = connection.new_interest() {
                     let token = Token::Connection { index, serial: connection.serial() }.pack();
@@ -294,7 +299,7 @@ impl EventLoop {
                         ));
                     }
                 }
-                Peer::Worker { process, .. } => {
+                Peer::Worker { process, .. } | Peer::Attached { process, .. } => {
                     self.core.handle(self.clock.now(), Event::Violation { process, detail: &detail });
                 }
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use workhall_core::{
     AccountId, Call, CallReceipt, Core, Effect, Event, Instant, Kill, KillMode, KillReceipt, KillReport, Limits, Mark,
-    News, Outcome, Policy, ProcessKey, ReplyTo, SignalEnd,
+    News, Outcome, Policy, ProcessKey, ReplyTo, Run, RunReceipt, SignalEnd,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerNumber};
 use workhall_protocol::terms::{DeadReason, Exit, Ignored, Refusal};
@@ -17,6 +17,8 @@ use workhall_protocol::terms::{DeadReason, Exit, Ignored, Refusal};
 pub const EXIT_GRACE_MS: u64 = 5_000;
 /// From SIGTERM to SIGKILL.
 pub const TERM_GRACE_MS: u64 = 2_000;
+/// The shell's index of what is attached: no signal is for it.
+pub const ATTACHED_SLOT: u32 = 7;
 /// From the spawn to ready.
 pub const START_TIMEOUT_MS: u64 = 10_000;
 
@@ -175,6 +177,31 @@ impl Driver {
         }
     }
 
+    /// Starts a process for one method.
+    pub fn run(&mut self, run: Run<'_>) -> RunReceipt {
+        let receipt = self.core.run(self.now, run, Arc::new(self.policy.clone()));
+        self.take();
+        receipt
+    }
+
+    /// The same; it must be accepted. Name, number and id.
+    #[track_caller]
+    pub fn runs(&mut self, run: Run<'_>) -> (String, u64, u64) {
+        match self.run(run) {
+            RunReceipt::Accepted { name, number, message } => (name.to_string(), number.0, message.0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A process that somebody else has started takes a name; returns its number.
+    pub fn attach(&mut self, name: &str) -> Result<u64, Refusal> {
+        let attached = self.core.attach(self.now, name, Arc::new(self.policy.clone()), ATTACHED_SLOT);
+        self.take();
+        let key = attached.map_err(|refused| refused.reason)?;
+        self.keys.insert((key.number.0, key.generation.0), key);
+        Ok(key.number.0)
+    }
+
     /// By name, with both receipts to token 100.
     #[track_caller]
     pub fn kill(&mut self, name: &str, mode: KillMode) {
@@ -271,6 +298,12 @@ pub fn post(name: &str) -> Call<'_> {
     Call { target, method: "m", args: b"", from, existing: false, expires, after, account: AccountId(0), reply }
 }
 
+/// A process without a name, that executes `m`, to token 50.
+pub fn process<'a>() -> Run<'a> {
+    let (name, from) = (None, None);
+    Run { name, unique: false, method: "m", args: b"", from, account: AccountId(0), reply: reply(50) }
+}
+
 /// A kill by name, with both receipts to token 100.
 pub fn kill(name: &str, mode: KillMode) -> Kill<'_> {
     Kill { target: Target::Name(name), mode, within: None, reply: reply(100), wait: true }
@@ -303,6 +336,7 @@ pub fn line(effect: &Effect) -> String {
         Effect::Continue { process, .. } => format!("continue {}", of(process)),
         Effect::Term { process, .. } => format!("term {}", of(process)),
         Effect::Kill { process, .. } => format!("kill {}", of(process)),
+        Effect::Close { process, .. } => format!("close {}", of(process)),
         Effect::Sweep { process, .. } => format!("sweep {}", of(process)),
         Effect::Settled { reply, outcome } => format!("t{}: {}", reply.token, fate(outcome)),
         Effect::Killed { reply, discarded } => format!("k{}: {discarded} discarded", reply.token),

@@ -171,6 +171,13 @@ fn s04_a_triggered_signal_is_kept_for_its_holders_and_freed_with_the_last() {
     assert!(there(&d, 1), "the message that carries it runs");
     d.done(2, 1, 1);
     assert!(!there(&d, 1), "it was triggered: its process has nothing more to do with it");
+    make(&mut d, 1);
+    d.accepted(Call { args: &args(1), ..post("a") });
+    d.done(2, 1, 2);
+    leave(&mut d, MAKER);
+    assert!(there(&d, 1), "its process may trigger it later");
+    trigger(&mut d, 1);
+    assert!(!there(&d, 1));
 }
 
 #[test]
@@ -241,7 +248,8 @@ fn s05_a_process_that_has_executed_the_message_may_trigger_it_later_and_its_end_
         }
         d.effects.clear();
         d.done(number, 1, message);
-        d.did(&[]);
+        wait(&mut d, n, Some(0), 9);
+        d.did(&["t9: not triggered in time"]);
         if triggered {
             trigger(&mut d, n);
             d.did(&["t1: triggered"]);
@@ -447,6 +455,58 @@ fn the_process_of_a_task_that_is_cancelled_is_told_and_not_interrupted() {
     d.effects.clear();
     assert_eq!(cancel(&mut d, 2), Cancelled::Told);
     d.did(&["cancel #2 at %2.1"]);
+}
+
+/// `a` executes message 1, was sent 2 (token 2) and 3 ahead, and was told that 2 is not wanted any more.
+fn cancelled_ahead(attempts: u8) -> Driver {
+    let mut d = Driver::with(|policy| policy.attempts = attempts);
+    for token in 1..=3 {
+        d.accepted(Call { reply: reply(token), ..post("a") });
+    }
+    d.ready(2, 1, 8);
+    assert_eq!(cancel(&mut d, 2), Cancelled::Told);
+    d.effects.clear();
+    d
+}
+
+#[test]
+fn what_was_sent_ahead_and_is_cancelled_is_discarded_where_its_process_has_not_begun_it() {
+    let mut d = cancelled_ahead(1);
+    let process = d.key(2, 1);
+    d.feed(Event::Dropped { process, id: MessageId(2) });
+    assert_eq!(d.core.counters().violations, 1, "not before its turn");
+    d.done(2, 1, 1);
+    d.feed(Event::Dropped { process, id: MessageId(2) });
+    d.did(&["t1: done", "t2: discarded"]);
+    d.feed(Event::Dropped { process, id: MessageId(3) });
+    assert_eq!((d.core.counters().violations, d.core.ledger().running), (2, 1), "only what is not wanted");
+    d.done(2, 1, 3);
+    assert_eq!((d.core.ledger().done, d.core.ledger().discarded), (2, 1));
+}
+
+#[test]
+fn what_is_cancelled_is_not_executed_by_the_next_process_either() {
+    // The one that died had not begun it.
+    let mut d = cancelled_ahead(1);
+    d.dies(2, 1, Exit::Signal(9), Some(mark(1, 0)));
+    let lines = d.lines();
+    assert!(lines.contains(&"t2: discarded".to_string()), "{lines:?}");
+    d.ready(2, 2, 8);
+    assert!(d.lines().contains(&"deliver #3 to %2.2".to_string()));
+    // Or had, and would execute it again.
+    let mut d = cancelled_ahead(3);
+    d.done(2, 1, 1);
+    d.dies(2, 1, Exit::Signal(9), Some(mark(2, 1)));
+    assert!(d.lines().contains(&"t2: poison".to_string()));
+    // It has made place for another class.
+    let mut d = cancelled_ahead(1);
+    d.mark = Some(mark(1, 0));
+    let policy = std::sync::Arc::new(workhall_core::Policy { class: "new".into(), ..d.policy.clone() });
+    let limits = d.core.limits().0.clone();
+    d.core.reload(d.now, limits, true, |_, _| workhall_core::Renewal::Changed(policy.clone()));
+    d.take();
+    assert!(d.lines().contains(&"t2: discarded".to_string()));
+    assert_eq!((d.core.ledger().pending, d.core.ledger().running), (1, 1));
 }
 
 #[test]

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use workhall_protocol::MarkPage;
-use workhall_protocol::args::Payload;
-use workhall_protocol::messages::{self, Address, ReceiptBody as Receipt, Ref, Request};
+use workhall_protocol::args::{Payload, decode};
+use workhall_protocol::ids::SignalId;
+use workhall_protocol::messages::{self, Address, OutcomeBody, ReceiptBody as Receipt, Ref, Request};
+use workhall_protocol::process::ProcessInfo;
+use workhall_protocol::signal::{Signal, SignalError, SignalLink};
 
 use crate::link::Link;
 use crate::session::Task;
@@ -37,6 +40,15 @@ pub struct Call {
     pub expires: Option<Duration>,
     /// It enters the mailbox after so long (rule C13).
     pub after: Option<Duration>,
+}
+
+/// A process for one method, beyond class, method and arguments.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Run<'a> {
+    /// Its name; one is made if there is none.
+    pub name: Option<&'a str>,
+    /// If one of this name runs already, the receipt says which, and nothing is started.
+    pub unique: bool,
 }
 
 impl<'a> Context<'a> {
@@ -79,6 +91,26 @@ impl<'a> Context<'a> {
     /// otherwise (rule K3).
     pub fn end_requested(&self) -> bool {
         self.link.session.is_ending() || self.page.is_some_and(MarkPage::is_stopped)
+    }
+
+    /// Whether somebody has said that the message which is executed is not wanted any more (`workhall cancel`): a long task
+    /// may look here and end early, with an error for example. It is not interrupted otherwise. A system call, and it takes
+    /// in what has come.
+    pub fn cancelled(&mut self) -> Result<bool> {
+        self.link.look()?;
+        Ok(self.link.session.is_cancelled(self.task.id))
+    }
+
+    /// Says that a message is not wanted any more, by its id: of this worker, or any if it may kill. It is discarded, or
+    /// its process is told.
+    pub fn cancel(&mut self, message: u64) -> Result<Receipt<'static>> {
+        self.link.ask(|reference| Request::Cancel(messages::Cancel { reference: reference.into(), message }))
+    }
+
+    /// Makes a signal, held by this process as long as it lives (rule S1). It may be sent to anybody in the arguments of a
+    /// call.
+    pub fn signal(&mut self, description: &str) -> std::result::Result<Signal, SignalError<Error>> {
+        Signal::new(self, description)
     }
 
     /// Posts a message to a worker, by name or number, and returns its receipt; the execution is not waited
@@ -125,6 +157,60 @@ impl<'a> Context<'a> {
         self.call(number, method, args)
     }
 
+    /// Stops the process of a worker until a resume, while its mailbox goes on accepting (rule P4). This user must be one
+    /// who may administer.
+    pub fn pause<'b>(&mut self, worker: impl Into<Address<'b>>) -> Result<Receipt<'static>> {
+        let worker = worker.into();
+        self.link.ask(|reference| Request::Pause(messages::Pause { reference: Ref::Number(reference), worker }))
+    }
+
+    /// Ends the pause of a worker, and its backoff or pause after crashes (rules P4, D4).
+    pub fn resume<'b>(&mut self, worker: impl Into<Address<'b>>) -> Result<Receipt<'static>> {
+        let worker = worker.into();
+        self.link.ask(|reference| Request::Resume(messages::Resume { reference: Ref::Number(reference), worker }))
+    }
+
+    /// What is known of the process of a worker (rule P3); none if there is no such worker.
+    pub fn process<'b>(&mut self, worker: impl Into<Address<'b>>) -> Result<Option<ProcessInfo>> {
+        let worker = worker.into();
+        let info = |reference| Request::Info(messages::Info { reference: Ref::Number(reference), worker });
+        match self.link.ask(info)? {
+            Receipt::Report(report) => Ok(Some(decode(&report.0)?)),
+            Receipt::Ignored { .. } => Ok(None),
+            other => Err(Error::Protocol(format!("unexpected answer: {other:?}"))),
+        }
+    }
+
+    /// Starts a process that executes one method and ends with it (rule P1), under the class of this name. `process`
+    /// says its own name, and whether one that runs already is enough.
+    pub fn run(
+        &mut self,
+        class: &str,
+        method: &str,
+        args: impl Serialize,
+        process: Run<'_>,
+    ) -> Result<Receipt<'static>> {
+        let args = Payload::encode_list(&args)?;
+        self.link.ask(|reference| {
+            Request::Run(messages::Run {
+                class: Cow::Borrowed(class),
+                method: Cow::Borrowed(method),
+                args,
+                reference: Some(Ref::Number(reference)),
+                wait: false,
+                name: process.name.map(Cow::Borrowed),
+                unique: process.unique,
+            })
+        })
+    }
+
+    /// Gives the name back that this worker has attached as (rule P2): with `drain` what is pending is executed first, else
+    /// it is dead when this task has ended. Of a worker that a supervisor has started it is an error, which counts as one
+    /// of its violations.
+    pub fn leave(&mut self, drain: bool) -> Result {
+        self.link.leave(drain)
+    }
+
     /// Kills a worker (rule K1). The receipt says how many messages were discarded.
     pub fn kill<'b>(&mut self, worker: impl Into<Address<'b>>) -> Result<Receipt<'static>> {
         let worker = Some(worker.into());
@@ -145,6 +231,22 @@ impl<'a> Context<'a> {
                 ..messages::Kill::default()
             })
         })
+    }
+}
+
+impl SignalLink for Context<'_> {
+    type Error = Error;
+
+    fn ask_signal<'a>(&mut self, request: impl FnOnce(Ref) -> Request<'a>) -> Result<Receipt<'static>> {
+        self.link.ask(|reference| request(Ref::Number(reference)))
+    }
+
+    fn await_signal(
+        &mut self,
+        id: SignalId,
+        timeout: Option<Duration>,
+    ) -> Result<std::result::Result<OutcomeBody<'static>, Receipt<'static>>> {
+        self.link.wait_for_signal(id.to_string(), timeout.map(millis))
     }
 }
 

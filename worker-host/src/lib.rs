@@ -26,15 +26,19 @@ mod session;
 mod sys;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use workhall_protocol::args::{ArgsError, NIL, Payload, decode};
 
-pub use context::{Call, Context, Sender};
+pub use context::{Call, Context, Run, Sender};
 pub use workhall_protocol as protocol;
+pub use workhall_protocol::Signal;
 pub use workhall_protocol::messages::ReceiptBody as Receipt;
+pub use workhall_protocol::process::{ProcessInfo, ProcessState, ProcessType};
+pub use workhall_protocol::signal::SignalError;
 
 use link::Link;
 use session::Task;
@@ -54,6 +58,19 @@ pub enum Error {
          Try `workhall serve --workers DIR` with the directory of this program, then `workhall call NAME METHOD`"
     )]
     NotStartedBySupervisor(String),
+    /// Nobody answers at a socket.
+    #[error("no supervisor answers at {0}: {1}; is one running (`workhall serve`), and is WORKHALL_SOCKET its socket?")]
+    NoSupervisor(String, std::io::Error),
+    /// The name cannot be had.
+    #[error("cannot attach as `{name}`: {detail}")]
+    NotAttached {
+        /// The name.
+        name: String,
+        /// Why, for programs.
+        reason: workhall_protocol::terms::Refusal,
+        /// Why, for people.
+        detail: String,
+    },
     /// The connection to the supervisor failed.
     #[error("the connection to the supervisor failed: {0}")]
     Io(#[from] std::io::Error),
@@ -138,12 +155,41 @@ impl<S> Worker<S> {
     }
 
     /// Executes tasks until the supervisor asks for the end or is gone.
-    pub fn run(mut self) -> Result {
+    pub fn run(self) -> Result {
         let (mut link, page) = Link::inherit()?;
         // Without a page to mark what begins, only one task at a time keeps the promises.
         let window = if page.is_some() { self.window } else { 1 };
-        let mut supervisor = Supervisor::new();
         link.greet(window)?;
+        self.serve(link, page, window, Some(Supervisor::new()))
+    }
+
+    /// Takes a name at the supervisor whose socket `WORKHALL_SOCKET` names, else at
+    /// `$XDG_RUNTIME_DIR/workhall/workhall.sock`, else at `/run/workhall/workhall.sock`, and executes tasks, one at a time,
+    /// until a method has called [`Context::leave`], or the supervisor asks for the end or is gone (rule P2). A kill only
+    /// empties the mailbox.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAttached`] if the name is taken, or its user may not have it; [`Error::NoSupervisor`] if nobody answers
+    /// there.
+    pub fn attach(self, name: &str) -> Result {
+        self.attach_at(default_socket(), name)
+    }
+
+    /// The same at the supervisor with this socket.
+    pub fn attach_at(self, socket: impl AsRef<Path>, name: &str) -> Result {
+        let link = Link::attach(socket.as_ref(), name)?;
+        self.serve(link, None, 1, None)
+    }
+
+    /// `supervisor` is the parent, where it has started this process.
+    fn serve(
+        mut self,
+        mut link: Link,
+        page: Option<workhall_protocol::MarkPage>,
+        window: u32,
+        mut supervisor: Option<Supervisor>,
+    ) -> Result {
         let (mut unsent, mut sent) = (0, clock::now());
         while !link.session.is_ending() {
             let Some(task) = link.session.next_task() else {
@@ -155,7 +201,7 @@ impl<S> Worker<S> {
             };
             let (id, now) = (task.id, clock::now());
             // What was sent ahead is not begun any more when the supervisor has died (rule D7).
-            if !supervisor.lives(now) {
+            if supervisor.as_mut().is_some_and(|supervisor| !supervisor.lives(now)) {
                 break;
             }
             if unsent > 0 && (!link.session.has_tasks() || now.duration_since(sent) >= SAY_WITHIN) {
@@ -165,6 +211,12 @@ impl<S> Worker<S> {
                     break;
                 }
                 (unsent, sent) = (0, now);
+            }
+            if link.session.is_cancelled(id) {
+                // Nobody has begun it, and nobody will.
+                link.drop_task(id)?;
+                link.session.reuse(task);
+                continue;
             }
             if page.as_ref().is_some_and(|page| !page.begin(id)) {
                 break;
@@ -234,6 +286,16 @@ impl Supervisor {
             return sys::parent() == self.parent;
         }
         true
+    }
+}
+
+/// Where a supervisor is looked for, if nobody says where: as the command line does.
+fn default_socket() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    match (variable("WORKHALL_SOCKET"), variable("XDG_RUNTIME_DIR")) {
+        (Some(socket), _) => PathBuf::from(socket),
+        (None, Some(dir)) => Path::new(&dir).join("workhall/workhall.sock"),
+        (None, None) => PathBuf::from("/run/workhall/workhall.sock"),
     }
 }
 

@@ -1,12 +1,16 @@
 //! The connection of a worker: blocking reads, collected writes.
 
 use std::io::{self, Read as _, Write as _};
+use std::path::Path;
 
 use workhall_protocol::MarkPage;
 use workhall_protocol::args::Payload;
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::limits::PROTOCOL_VERSION;
-use workhall_protocol::messages::{Done, DoneAll, Failed, FromSupervisor, Ready, ReceiptBody, Request};
+use workhall_protocol::messages::{
+    Attach, Done, DoneAll, Dropped, Failed, FromSupervisor, Leave, OutcomeBody, Ready, ReceiptBody, Ref, Request,
+    SignalWait,
+};
 use workhall_protocol::wire::{DecodeError, Decoder, Encoding, encode};
 
 use crate::session::Session;
@@ -37,7 +41,34 @@ impl Link {
     pub fn inherit() -> Result<(Link, Option<MarkPage>)> {
         let stream = sys::inherited_stream().map_err(Error::NotStartedBySupervisor)?;
         let page = sys::inherited_page()?;
-        let link = Link {
+        Ok((Link::new(stream), page))
+    }
+
+    /// Connects to a supervisor, and takes a name (rule P2).
+    pub fn attach(socket: &Path, name: &str) -> Result<Link> {
+        let stream = sys::connect(socket).map_err(|error| Error::NoSupervisor(socket.display().to_string(), error))?;
+        let mut link = Link::new(stream);
+        link.next_ref += 1;
+        let reference = link.next_ref;
+        let attach =
+            Attach { protocol: PROTOCOL_VERSION, worker: name.into(), reference: Some(Ref::Number(reference)) };
+        link.push(&Request::Attach(attach))?;
+        while link.session.identity.number == 0 {
+            match link.session.take_receipt(reference) {
+                Some(Ok(ReceiptBody::Refused { reason, detail })) => {
+                    return Err(Error::NotAttached { name: name.to_string(), reason, detail: detail.into_owned() });
+                }
+                Some(Ok(other)) => return Err(Error::Protocol(format!("unexpected answer: {other:?}"))),
+                Some(Err(error)) => return Err(Error::Protocol(error)),
+                None if link.read_more()? => {}
+                None => return Err(Error::SupervisorGone),
+            }
+        }
+        Ok(link)
+    }
+
+    fn new(stream: Stream) -> Link {
+        Link {
             session: Session::default(),
             stream,
             decoder: Decoder::default(),
@@ -45,8 +76,12 @@ impl Link {
             ended_well: None,
             next_ref: 0,
             ended: false,
-        };
-        Ok((link, page))
+        }
+    }
+
+    /// Gives the name back of one that has attached.
+    pub fn leave(&mut self, drain: bool) -> Result {
+        self.push(&Request::Leave(Leave { drain }))
     }
 
     pub fn greet(&mut self, window: u32) -> Result {
@@ -81,6 +116,12 @@ impl Link {
         }
     }
 
+    /// Says that a task is not executed because it is not wanted any more. At once: a mark behind it would say that it was.
+    pub fn drop_task(&mut self, id: MessageId) -> Result {
+        self.push(&Request::Dropped(Dropped { id: id.0 }))?;
+        self.flush()
+    }
+
     /// Sends a request with a reference of its own and waits for its receipt. Tasks that come meanwhile
     /// wait for their turn.
     pub fn ask<'a>(&mut self, request: impl FnOnce(u64) -> Request<'a>) -> Result<ReceiptBody<'static>> {
@@ -95,6 +136,35 @@ impl Link {
                 return Err(Error::SupervisorGone);
             }
         }
+    }
+
+    /// Waits for a signal: its receipt first, then, if that says so, its outcome.
+    pub fn wait_for_signal(
+        &mut self,
+        signal: String,
+        timeout_ms: Option<u64>,
+    ) -> Result<std::result::Result<OutcomeBody<'static>, ReceiptBody<'static>>> {
+        let receipt = self.ask(|reference| {
+            Request::SignalWait(SignalWait { reference: reference.into(), signal: signal.into(), timeout_ms })
+        })?;
+        let ReceiptBody::Waiting {} = receipt else { return Ok(Err(receipt)) };
+        let reference = self.next_ref;
+        loop {
+            if let Some(outcome) = self.session.take_outcome(reference) {
+                return Ok(Ok(outcome));
+            }
+            if !self.read_more()? {
+                return Err(Error::SupervisorGone);
+            }
+        }
+    }
+
+    /// Takes in what has come, without waiting for more.
+    pub fn look(&mut self) -> Result {
+        while !self.ended && sys::has_come(&self.stream)? {
+            self.read_more()?;
+        }
+        Ok(())
     }
 
     /// Takes in what comes next, waiting for it. False at the supervisor's end.

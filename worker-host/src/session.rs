@@ -4,10 +4,10 @@
 //! settled yet, which the loop knows. Ending begins with the supervisor's `kill`, or with its end; from
 //! there on no task is given out, and what was sent ahead is forgotten.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use workhall_protocol::ids::MessageId;
-use workhall_protocol::messages::{self, ReceiptBody, Ref, Reply};
+use workhall_protocol::messages::{self, OutcomeBody, ReceiptBody, Ref, Reply};
 
 /// A task that came.
 #[derive(Debug)]
@@ -66,6 +66,10 @@ pub(crate) struct Session {
     spares: Vec<Vec<u8>>,
     ending: bool,
     receipts: HashMap<u64, Result<ReceiptBody<'static>, String>>,
+    /// Of signals that were waited for.
+    outcomes: HashMap<u64, OutcomeBody<'static>>,
+    /// Tasks that are not wanted any more, of those that have come.
+    cancelled: BTreeSet<MessageId>,
 }
 
 impl Session {
@@ -92,8 +96,14 @@ impl Session {
                 }
                 _ => return Err(error.detail.into_owned()),
             },
-            // This library asks for no outcomes and no news.
-            Reply::Outcome(_) | Reply::News(_) | Reply::Cancelled(_) => {}
+            Reply::Outcome(outcome) => {
+                if let Ref::Number(number) = outcome.reference {
+                    self.outcomes.insert(number, outcome.body.into_owned());
+                }
+            }
+            Reply::Cancelled(cancelled) => drop(self.cancelled.insert(MessageId(cancelled.id))),
+            // This library asks for no news.
+            Reply::News(_) => {}
         }
         Ok(())
     }
@@ -115,6 +125,10 @@ impl Session {
 
     /// The task has ended.
     pub fn reuse(&mut self, task: Task) {
+        if !self.cancelled.is_empty() {
+            // Tasks end in the order of their numbers.
+            self.cancelled = self.cancelled.split_off(&MessageId(task.id.0.saturating_add(1)));
+        }
         let mut body = task.body;
         if (1..=SPARE_BYTES_MAX).contains(&body.capacity()) && self.spares.len() < SPARES_MAX {
             body.clear();
@@ -124,6 +138,15 @@ impl Session {
 
     pub fn next_task(&mut self) -> Option<Task> {
         self.queue.pop_front()
+    }
+
+    /// Whether the supervisor has said that a task is not wanted any more.
+    pub fn is_cancelled(&self, task: MessageId) -> bool {
+        self.cancelled.contains(&task)
+    }
+
+    pub fn take_outcome(&mut self, number: u64) -> Option<OutcomeBody<'static>> {
+        self.outcomes.remove(&number)
     }
 
     pub fn take_receipt(&mut self, number: u64) -> Option<Result<ReceiptBody<'static>, String>> {

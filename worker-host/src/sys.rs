@@ -1,11 +1,14 @@
 //! The only file of this crate that names nix and interprocess, and its only `unsafe`: what the
 //! supervisor has handed over.
 
-use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Mutex;
 
 use interprocess::os::unix::uds_local_socket;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use workhall_protocol::MarkPage;
 
 pub(crate) type Stream = uds_local_socket::Stream;
@@ -13,6 +16,21 @@ pub(crate) type Stream = uds_local_socket::Stream;
 /// The process that has started this one, as long as it lives: one cheap system call.
 pub(crate) fn parent() -> i32 {
     nix::unistd::getppid().as_raw()
+}
+
+/// Whether something has come that was not read, or the end.
+pub(crate) fn has_come(stream: &Stream) -> std::io::Result<bool> {
+    let mut polled = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut polled, PollTimeout::ZERO) {
+        Ok(_) => Ok(polled[0].any().unwrap_or(true)),
+        Err(nix::errno::Errno::EINTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A connection to a supervisor's socket.
+pub(crate) fn connect(socket: &Path) -> std::io::Result<Stream> {
+    UnixStream::connect(socket).map(|stream| Stream::from(OwnedFd::from(stream)))
 }
 
 /// The connection that `WORKHALL_FD` names. The error says what is missing.

@@ -5,7 +5,9 @@ use std::io::Read;
 use std::os::fd::AsFd;
 
 use super::{Client, ClientError, WhichLetters};
+use crate::args::decode;
 use crate::messages::{Address, Dead, DeadShow, Info, List, ReceiptBody, Ref, Reload, Request, Status, Upgrade};
+use crate::process::ProcessInfo;
 
 impl<S: Read + AsFd> Client<S> {
     /// Asks who is there.
@@ -25,6 +27,18 @@ impl<S: Read + AsFd> Client<S> {
         let ticket = self.ticket();
         self.send(&Request::Info(Info { reference: Ref::Number(ticket.0), worker }))?;
         self.receipt(ticket)
+    }
+
+    /// What is known of the process of a worker (rule P3); none if there is no such worker: its state is then
+    /// [`ProcessState::DoesNotExist`](crate::process::ProcessState::DoesNotExist).
+    pub fn process(&mut self, worker: Address<'_>) -> Result<Option<ProcessInfo>, ClientError> {
+        match self.info(worker)? {
+            ReceiptBody::Report(report) => {
+                decode(&report.0).map(Some).map_err(|error| ClientError::Protocol(error.to_string()))
+            }
+            ReceiptBody::Ignored { .. } => Ok(None),
+            other => Err(ClientError::NoOutcome(other)),
+        }
     }
 
     /// Asks for the supervisor's own state.

@@ -99,6 +99,13 @@ pub struct Cancel {
     pub message: u64,
 }
 
+/// A worker settles a task that was cancelled before it was begun: it is not executed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The task's id.
+    pub id: u64,
+}
+
 /// The task that is executed is not wanted any more: a flag at which its method can look. It is settled as ever.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize, Deserialize)]
 pub struct Cancelled {

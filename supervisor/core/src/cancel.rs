@@ -1,14 +1,19 @@
 //! A message that is not wanted any more: one that waits is discarded; of one that a process was given the process is told,
 //! and nothing is interrupted.
 
+use alloc::collections::VecDeque;
 use alloc::format;
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{MessageId, WorkerNumber};
 use workhall_protocol::terms::{Ignored, Refusal};
 
-use crate::effect::Effect;
-use crate::event::AccountId;
+use crate::deadlines::Due;
+use crate::effect::{Effect, Outcome};
+use crate::event::{AccountId, ProcessKey};
+use crate::ledger::Place;
+use crate::mailbox::Message;
 use crate::registry::{Core, Refused};
 use crate::time::Instant;
 
@@ -85,7 +90,9 @@ impl Core {
         match given {
             true => {
                 let process = worker.key(index);
-                let slot = worker.life.as_ref().expect("it has the message").slot;
+                let life = worker.life.as_mut().expect("it has the message");
+                let slot = life.slot;
+                life.cancelled.insert(task);
                 self.emit(Effect::Cancel { process, slot, id: task });
                 Cancelled::Told
             }
@@ -95,6 +102,46 @@ impl Core {
                 self.cancelled(now, index)
             }
         }
+    }
+
+    /// A process says that it has not begun, and will not, what it was told is not wanted any more.
+    pub(crate) fn dropped(&mut self, now: Instant, process: ProcessKey, id: MessageId) {
+        let Some(life) = self.life(process) else { return };
+        let is_next = life.in_flight.front().is_some_and(|front| front.task == id);
+        if !is_next || !life.cancelled.contains(&id) {
+            return self
+                .violated(process.index, &format!("it dropped task {id}, which is not one that it may drop now"));
+        }
+        let message = life.in_flight.pop().expect("was seen above");
+        let another = !life.in_flight.is_empty();
+        (life.told, life.settled, life.since) = (id, id, now);
+        life.cancelled.remove(&id);
+        if !another && let Some(stop) = &mut life.stop {
+            stop.idle_since.get_or_insert(now);
+        }
+        let outcome = Outcome::Discarded { may_have_run: message.may_have_run() };
+        self.settle(process.index, message.envelope(), Place::Running, outcome);
+        if another {
+            self.ledger.begin();
+        }
+        self.pump(now, process.index);
+        self.arm(process.index);
+    }
+
+    /// What a process was given and has not begun waits again, but for what is not wanted any more.
+    pub(crate) fn give_back(&mut self, index: u32, messages: VecDeque<Message>) {
+        let worker = &mut self.workers[index as usize];
+        let number = worker.identity.number;
+        let cancelled = worker.life.as_mut().map(|life| core::mem::take(&mut life.cancelled)).unwrap_or_default();
+        let (unwanted, wanted): (VecDeque<_>, VecDeque<_>) =
+            messages.into_iter().partition(|message| cancelled.contains(&message.task));
+        let expiring = wanted.iter().filter(|message| message.expires != Instant::NEVER);
+        let deadlines: Vec<_> = expiring.map(|message| (message.expires, message.task)).collect();
+        worker.mailbox.put_back(wanted);
+        for (at, task) in deadlines {
+            self.push_deadline(at, Due::Message { index, number, task });
+        }
+        self.discard(index, unwanted.len() as u64, unwanted.iter().map(Message::envelope));
     }
 
     /// The worker may have nothing left to do.

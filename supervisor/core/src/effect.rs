@@ -70,6 +70,13 @@ pub enum Effect {
         /// The shell's index of it.
         slot: u32,
     },
+    /// Close the connection of an attached worker, which has not ended in time (rule P2). Answered by `Disconnected`.
+    Close {
+        /// Whose.
+        process: ProcessKey,
+        /// The shell's index of it.
+        slot: u32,
+    },
     /// The process has ended: end what it left behind. Answered by `TreeGone`; repeated until then.
     Sweep {
         /// Whose.

@@ -1,14 +1,12 @@
 //! The end of a life: who is charged, what returns to the mailbox, and when the next one starts (rules D1, D2, D4, D5).
 
-use alloc::vec::Vec;
-
 use workhall_protocol::ids::MessageId;
 use workhall_protocol::terms::{Current, DeadReason, Exit, StartStage};
 
 use crate::dead_letters::Fate;
-use crate::deadlines::Due;
 use crate::effect::Effect;
 use crate::event::{Mark, ProcessKey};
+use crate::kind::Kind;
 use crate::ledger::Place;
 use crate::mailbox::{Envelope, Message};
 use crate::news::Change;
@@ -68,12 +66,13 @@ impl Core {
             first.deaths = first.deaths.saturating_add(1);
             let (task, deaths, attempts) = (first.task, first.deaths, worker.policy.attempts);
             let timed_out = life.timed_out == Some(task);
+            let cancelled = life.cancelled.contains(&task);
             worker.note(task, Current::Interrupted);
             if killed && !timed_out {
                 let message = rest.pop_front().expect("there is a front");
                 let outcome = self.emptied(true, Some(exit));
                 self.settle(index, message.envelope(), Place::Running, outcome);
-            } else if deaths < attempts && !timed_out {
+            } else if deaths < attempts && !timed_out && !cancelled {
                 self.ledger.unbegin();
             } else {
                 let message = rest.pop_front().expect("there is a front");
@@ -98,13 +97,7 @@ impl Core {
         match killed {
             true => drop(self.discard(index, rest.len() as u64, rest.iter().map(Message::envelope))),
             false => {
-                let number = process.number;
-                let expiring = rest.iter().filter(|message| message.expires != Instant::NEVER);
-                let deadlines: Vec<_> = expiring.map(|message| (message.expires, message.task)).collect();
-                self.workers[index as usize].mailbox.put_back(rest);
-                for (at, task) in deadlines {
-                    self.push_deadline(at, Due::Message { index, number, task });
-                }
+                self.give_back(index, rest);
             }
         }
         self.release_held(index, MessageId(0));
@@ -132,8 +125,12 @@ impl Core {
             return self.remove(now, index, Some(life));
         }
         self.bury_expired(now, index);
+        self.end_run(now, index, exit);
         let worker = &mut self.workers[index as usize];
         if worker.goal == Goal::Drain && worker.messages() == 0 {
+            if worker.kind == Kind::Run {
+                self.stats.crashed(worker.counted, &life, exit);
+            }
             return self.remove(now, index, Some(life));
         }
         let (stage, failure) = (life.failed_stage, worker.told_failure(&mut life));

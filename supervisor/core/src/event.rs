@@ -178,6 +178,13 @@ pub enum Event<'a> {
         /// Opaque.
         result: &'a [u8],
     },
+    /// It has not begun a task of which it was told that it is not wanted any more, and will not.
+    Dropped {
+        /// Which.
+        process: ProcessKey,
+        /// The task.
+        id: MessageId,
+    },
     /// A method reported an error.
     Failed {
         /// Which.

@@ -11,6 +11,7 @@ use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored};
 use crate::deadlines::Due;
 use crate::effect::{Effect, KillReport, Outcome};
 use crate::event::{Kill, KillMode, KillReceipt, ProcessKey, ReplyTo};
+use crate::kind::Kind;
 use crate::ledger::Place;
 use crate::mailbox::Envelope;
 use crate::news::Change;
@@ -66,7 +67,8 @@ impl Core {
                 let worker = &mut self.workers[index as usize];
                 worker.kept = false;
                 let process = worker.key(index);
-                let slot = worker.life.as_ref().filter(|life| life.exit.is_none()).map(|life| life.slot);
+                let ours = !worker.is_attached();
+                let slot = worker.life.as_ref().filter(|life| ours && life.exit.is_none()).map(|life| life.slot);
                 self.empty_mailbox(index);
                 self.bring_down(now, index, Step::Ask, None);
                 if let Some(slot) = slot {
@@ -105,7 +107,8 @@ impl Core {
             if let Some(killer) = killer {
                 self.only_emptied(oldest, killer, kill.wait);
             }
-            return;
+            // One that is about to leave has nothing to wait for any more.
+            return self.remove_if_drained(now, oldest);
         }
         // It ends, whatever becomes of its class meanwhile.
         worker.kept = false;
@@ -255,10 +258,19 @@ impl Core {
 
     /// A drained worker has nothing left to execute: it ends.
     pub(crate) fn remove_if_drained(&mut self, now: Instant, index: u32) {
-        let worker = &self.workers[index as usize];
+        let worker = &mut self.workers[index as usize];
         if worker.goal == Goal::Drain && worker.messages() == 0 {
+            if worker.kind == Kind::Run {
+                // Its end is no failure, and nobody has killed it.
+                worker.life.iter_mut().for_each(|life| life.idled = true);
+            }
             self.bring_down(now, index, Step::Ask, None);
         }
+    }
+
+    /// An attached worker is asked to end after its task (rule P2).
+    pub(crate) fn ask_to_leave(&mut self, now: Instant, index: u32) {
+        self.bring_down(now, index, Step::Ask, None);
     }
 
     fn empty_by(&mut self, mode: KillMode, index: u32) -> u64 {

@@ -122,7 +122,8 @@ impl Core {
             let held = worker.mailbox.envelopes().chain(in_flight);
             debug_assert_eq!(worker.charged, held.map(|message| message.charge()).sum::<u64>());
             debug_assert!(worker.life.is_none() || worker.older.is_none(), "worker {index} is behind the gate");
-            let needed = worker.life.is_some() || worker.may_start() && !worker.queued && self.stopping.is_none();
+            let needed = !worker.is_attached() && worker.life.is_some()
+                || worker.may_start() && !worker.queued && self.stopping.is_none();
             debug_assert_eq!(worker.place, needed, "worker {index} has a place while it needs one");
         }
     }

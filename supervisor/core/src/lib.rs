@@ -9,6 +9,8 @@
 extern crate alloc;
 
 mod accounts;
+mod attach;
+mod boot;
 mod cancel;
 mod chunk;
 mod dead_letters;
@@ -20,6 +22,7 @@ mod fates;
 mod held;
 mod in_flight;
 mod kill;
+mod kind;
 mod ledger;
 mod lifecycle;
 mod mailbox;
@@ -34,6 +37,7 @@ mod registry;
 mod reload;
 mod restart;
 mod resting;
+mod run;
 mod signals;
 mod snapshot;
 mod stats;
@@ -50,6 +54,7 @@ pub use cancel::Cancelled;
 pub use dead_letters::{DeadLetter, DeadTotals, Letters};
 pub use effect::{Effect, KillReport, Outcome, SignalEnd};
 pub use event::{AccountId, Call, CallReceipt, Event, Kill, KillMode, KillReceipt, Mark, ProcessKey, ReplyTo};
+pub use kind::Kind;
 pub use ledger::{Counters, Ledger};
 pub use mailbox::{Identity, MESSAGE_OVERHEAD_BYTES, Message};
 pub use news::{Change, Ending, News};
@@ -57,6 +62,7 @@ pub use policy::{CrashLimit, Limits, Policy};
 pub use post::Requeued;
 pub use registry::{Core, Refused};
 pub use reload::{Reloaded, Renewal};
+pub use run::{Run, RunReceipt};
 pub use signals::{NewSignal, SignalView, Signalled, Values};
 pub use stats::{
     AGES_OF_MAX, Ages, BUCKETS, CRASHES, ClassStats, Counts, DEAD, Histogram, KILLS, REFUSED, WorkerStats,

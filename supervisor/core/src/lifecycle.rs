@@ -54,6 +54,7 @@ impl Core {
                     result: if wanted { result.into() } else { Box::default() },
                 });
             }
+            Event::Dropped { process, id } => self.dropped(now, process, id),
             Event::DoneAll { process, id } => self.all_settled(now, process, id),
             Event::Failed { process, id, error } => {
                 self.settled(now, process, id, |wanted| Outcome::Failed {
@@ -75,26 +76,7 @@ impl Core {
                     self.violated(process.index, detail);
                 }
             }
-            Event::Disconnected { process } => {
-                if self.life(process).is_some() {
-                    // From here on it has a grace, which it must be able to use.
-                    self.continue_halted(now, process.index);
-                    let life = self.workers[process.index as usize].life.as_mut().expect("was there above");
-                    life.connected = false;
-                    let unasked = life.stop.is_none() && life.ready.is_some();
-                    let slot = life.slot;
-                    if life.exit.is_none() {
-                        // It cannot settle anything any more. It may be about to exit: that is its grace.
-                        let stop = life.stop.get_or_insert_with(|| Stop::new(now, Step::Ask, false));
-                        stop.idle_since.get_or_insert(now);
-                        if unasked {
-                            // Nothing can be said to it, but what it was sent ahead need not begin.
-                            self.emit(Effect::Ask { process, slot });
-                        }
-                    }
-                    self.arm(process.index);
-                }
-            }
+            Event::Disconnected { process } => self.disconnected(now, process),
             Event::Exited { process, exit, mark } => self.exited(now, process, exit, mark),
             Event::TreeGone { process } => {
                 if self.life(process).is_some_and(|life| life.exit.is_some()) {
@@ -103,6 +85,32 @@ impl Core {
             }
         }
         self.finish_step();
+    }
+
+    fn disconnected(&mut self, now: Instant, process: ProcessKey) {
+        if self.life(process).is_none() {
+            return;
+        }
+        let index = process.index;
+        if self.workers[index as usize].is_attached() {
+            return self.detach(now, index);
+        }
+        // From here on it has a grace, which it must be able to use.
+        self.continue_halted(now, index);
+        let life = self.workers[index as usize].life.as_mut().expect("was there above");
+        life.connected = false;
+        let unasked = life.stop.is_none() && life.ready.is_some();
+        let slot = life.slot;
+        if life.exit.is_none() {
+            // It cannot settle anything any more. It may be about to exit: that is its grace.
+            let stop = life.stop.get_or_insert_with(|| Stop::new(now, Step::Ask, false));
+            stop.idle_since.get_or_insert(now);
+            if unasked {
+                // Nothing can be said to it, but what it was sent ahead need not begin.
+                self.emit(Effect::Ask { process, slot });
+            }
+        }
+        self.arm(index);
     }
 
     fn ready(&mut self, now: Instant, process: ProcessKey, window: u32, marked: bool) {
@@ -224,7 +232,7 @@ impl Core {
     }
 
     /// The life must be there.
-    fn violated(&mut self, index: u32, detail: &str) {
+    pub(crate) fn violated(&mut self, index: u32, detail: &str) {
         self.counters.violations += 1;
         self.workers[index as usize].violated(detail);
         self.note(index, Change::Violation { detail: beginning(detail) });
@@ -235,6 +243,7 @@ impl Core {
         let Some(life) = self.life(process) else { return };
         let Some(at) = life.in_flight.position(id) else { return };
         let message = life.in_flight.remove(at).expect("was found there");
+        life.cancelled.remove(&id);
         let another = !life.in_flight.is_empty();
         life.since = if at == 0 { now } else { life.since };
         let wanted = message.reply.is_some() || self.carries_signals(message.id);
@@ -269,6 +278,9 @@ impl Core {
         let message = life.in_flight.pop().expect("the caller has seen it");
         life.settled = message.task;
         life.since = now;
+        if !life.cancelled.is_empty() {
+            life.cancelled.remove(&message.task);
+        }
         let another = !life.in_flight.is_empty();
         if !another && let Some(stop) = &mut life.stop {
             stop.idle_since.get_or_insert(now);

@@ -235,6 +235,11 @@ impl Mailbox {
         self.queue.pop(bodies)
     }
 
+    /// The next, or when there is none one of those for later.
+    pub fn pop_any(&mut self, bodies: &mut Bodies) -> Option<Message> {
+        self.queue.pop(bodies).or_else(|| Some(self.later.as_mut()?.pop_first()?.1))
+    }
+
     /// Puts back what a process was given; `messages` are older than all here.
     pub fn put_back(&mut self, messages: VecDeque<Message>) {
         for message in messages.into_iter().rev() {

@@ -57,6 +57,15 @@ pub enum Change {
     Held,
     /// Its process is ready.
     Ready,
+    /// A process that somebody else has started has taken the name (rule P2).
+    Attached,
+    /// An attached worker gives its name back.
+    Left {
+        /// Once what is pending is executed.
+        drain: bool,
+    },
+    /// The connection of an attached worker has ended unasked.
+    Disconnected,
     /// Its process said something that it must not say.
     Violation {
         /// What.

@@ -124,6 +124,9 @@ impl Core {
         let worker = &mut self.workers[index as usize];
         let process = worker.key(index);
         let Some(pause) = worker.suspended.map(|since| now.since(since)) else { return };
+        if worker.is_attached() {
+            return;
+        }
         let Some(life) = worker.life.as_deref_mut().filter(|life| life.goes_on()) else { return };
         life.stood += pause;
         // What it had said before may have been read during the pause.
@@ -137,9 +140,10 @@ impl Core {
 }
 
 impl Worker {
-    /// Whether this life of it executes nothing because an operator has paused it.
+    /// Whether this life of it executes nothing because an operator has paused it. One that is attached is not ours to
+    /// stop: it is only given nothing.
     pub fn is_halted(&self, life: &Life) -> bool {
-        self.suspended.is_some() && life.goes_on()
+        self.suspended.is_some() && life.goes_on() && !self.is_attached()
     }
 
     /// For how long an operator has paused it.
@@ -149,7 +153,7 @@ impl Worker {
 
     /// The present of its life: for one that is halted, when that began.
     pub fn own_time(&self, life: &Life, now: Instant) -> Instant {
-        self.suspended.filter(|_| life.goes_on()).unwrap_or(now)
+        self.suspended.filter(|_| self.is_halted(life)).unwrap_or(now)
     }
 }
 

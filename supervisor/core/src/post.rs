@@ -13,6 +13,7 @@ use crate::cancel::Delayed;
 use crate::dead_letters::Letters;
 use crate::deadlines::Due;
 use crate::event::{AccountId, Call, CallReceipt};
+use crate::kind::Kind;
 use crate::mailbox::{Envelope, Identity, MESSAGE_OVERHEAD_BYTES, Posted};
 use crate::policy::Policy;
 use crate::registry::{Core, Refused};
@@ -152,6 +153,15 @@ impl Core {
                 {
                     return Err(Refused::new(Refusal::BadName, error.to_string()));
                 }
+                if let Some(index) = found
+                    && self.workers[index as usize].kind == Kind::Run
+                {
+                    let detail = format!(
+                        "`{name}` is the name of a process that was started by `run`: it executes one method, and nobody \
+                         can call it"
+                    );
+                    return Err(Refused::new(Refusal::NameTaken, detail));
+                }
                 if let Some(sender) = sender {
                     // Rule K9: known from the connection, not from what the message says.
                     let sender = &self.workers[sender as usize];
@@ -163,6 +173,10 @@ impl Core {
             }
             Target::Number(_) => match self.find_awake(call.target) {
                 None => return Ok(Admission::Ignored(Ignored::NoWorker)),
+                // It names nobody who could be called.
+                Some(index) if self.workers[index as usize].kind == Kind::Run => {
+                    return Ok(Admission::Ignored(Ignored::NoWorker));
+                }
                 Some(index) if self.workers[index as usize].goal != Goal::Up => {
                     let own = sender == Some(index);
                     return Ok(Admission::Ignored(if own { Ignored::OwnKilledWorker } else { Ignored::Ending }));
@@ -201,7 +215,8 @@ impl Core {
                     method,
                     call,
                 )?;
-                self.check_places(worker.older.is_none() && !worker.place && worker.suspended.is_none(), call)?;
+                let needs_one = worker.older.is_none() && !worker.place && worker.suspended.is_none();
+                self.check_places(needs_one && !worker.is_attached(), call)?;
                 Ok(Admission::By(index))
             }
             (None, Target::Name(name)) if !call.existing => {
@@ -212,13 +227,7 @@ impl Core {
                 let method = method_or(call.method, policy.startup_method.as_deref());
                 self.check_room(0, 0, &policy, method, call)?;
                 self.check_places(self.find_name(name).is_none(), call)?;
-                if self.workers.len() >= self.limits.workers as usize {
-                    let (workers, limit) = (self.workers.len(), self.limits.workers);
-                    let detail = format!(
-                        "there are {workers} workers, and the limit is {limit} (`max_workers` in [supervisor])"
-                    );
-                    return Err(Refused::new(Refusal::MailboxFull, detail));
-                }
+                self.check_workers()?;
                 let name = WorkerName::new(name).expect("was checked above");
                 let number = self.take_number();
                 let index = self.create(now, Identity { name, number }, policy);
@@ -231,7 +240,7 @@ impl Core {
     }
 
     /// Nothing can fail any more: the message is charged, counted, and in the mailbox.
-    fn accept(
+    pub(crate) fn accept(
         &mut self,
         now: Instant,
         index: u32,
@@ -301,13 +310,13 @@ impl Core {
         self.pump(now, index);
     }
 
-    fn take_message_id(&mut self) -> MessageId {
+    pub(crate) fn take_message_id(&mut self) -> MessageId {
         let id = MessageId(self.next_message);
         self.next_message += 1;
         id
     }
 
-    fn check_size(&self, call: &Call<'_>) -> Result<(), Refused> {
+    pub(crate) fn check_size(&self, call: &Call<'_>) -> Result<(), Refused> {
         if call.method.len() > METHOD_BYTES_MAX {
             let bytes = call.method.len();
             let detail = format!("a method's name has at most {METHOD_BYTES_MAX} bytes, this one has {bytes}");
@@ -325,7 +334,16 @@ impl Core {
         Ok(())
     }
 
-    fn check_room(
+    pub(crate) fn check_workers(&self) -> Result<(), Refused> {
+        let (workers, limit) = (self.workers.len(), self.limits.workers);
+        if workers < limit as usize {
+            return Ok(());
+        }
+        let detail = format!("there are {workers} workers, and the limit is {limit} (`max_workers` in [supervisor])");
+        Err(Refused::new(Refusal::MailboxFull, detail))
+    }
+
+    pub(crate) fn check_room(
         &self,
         messages: u64,
         charged: u64,
@@ -391,7 +409,7 @@ impl Core {
 
     /// A call that would need one process too many is refused: nobody waits for a place that a worker holds that
     /// waits for the answer. What was posted for later waits for a place at its time.
-    fn check_places(&self, needs_one: bool, call: &Call<'_>) -> Result<(), Refused> {
+    pub(crate) fn check_places(&self, needs_one: bool, call: &Call<'_>) -> Result<(), Refused> {
         let limit = self.limits.processes;
         let free = self.places < limit && self.queued.is_empty();
         if !needs_one || call.after.is_some() || free {

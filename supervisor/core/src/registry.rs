@@ -236,24 +236,6 @@ impl Core {
         Some(view(place, self.workers.seat(place as usize)?, now))
     }
 
-    /// Creates a worker that no call creates, and starts its process: number 1 if `main` (rule W5).
-    pub fn start(&mut self, now: Instant, name: WorkerName, policy: Arc<Policy>, main: bool) {
-        self.now = now;
-        if self.stopping.is_some() || self.find_name(&name).is_some() {
-            return;
-        }
-        let number = match main {
-            true => WorkerNumber::MAIN,
-            false => self.take_number(),
-        };
-        let index = self.create(now, Identity { name, number }, policy);
-        let worker = &mut self.workers[index as usize];
-        worker.kept = true;
-        worker.startup = worker.policy.startup_method.clone();
-        self.try_start(now, index);
-        self.finish_step();
-    }
-
     /// Simulator only: from here on the gate opens at the exit, whatever lives in the tree, and
     /// a kill does not wait for the exit at all. Proves that the checkers see it.
     #[cfg(feature = "canary")]
@@ -439,6 +421,11 @@ impl Core {
             self.workers.iter().map(|(index, worker)| (worker.identity.number, index as u32)).collect();
         workers.sort_unstable();
         workers.into_iter().map(|(_, index)| index).collect()
+    }
+
+    /// The number that the next one has.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next_number
     }
 
     pub(crate) fn take_number(&mut self) -> WorkerNumber {

@@ -13,9 +13,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::deadlines::Due;
 use crate::event::Mark;
-use crate::mailbox::Message;
+use crate::kind::Kind;
 use crate::news::Change;
 use crate::policy::{Limits, Policy};
 use crate::registry::Core;
@@ -68,6 +67,16 @@ impl Core {
         all.sort_unstable();
         for (_, index) in all {
             let Some(seat) = self.workers.seat(index as usize) else { continue };
+            match seat {
+                // It goes on under the class that it was started with, and ends with its method.
+                Seat::Awake(worker) if worker.kind == Kind::Run => continue,
+                Seat::Awake(worker) if worker.is_attached() => {
+                    let renewal = renewal(&worker.identity.name, worker.newest_policy());
+                    self.renew_attached(index, renewal, &mut done);
+                    continue;
+                }
+                _ => {}
+            }
             let (renewal, rests) = (renewal(seat.name(), seat.newest_policy()), matches!(seat, Seat::Resting(_)));
             match renewal {
                 Renewal::Gone if rests => {
@@ -96,6 +105,21 @@ impl Core {
     pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
         self.places_at_reload = self.places;
+    }
+
+    /// There is no next life to wait for, and no process of ours to be ended: it has its name until it leaves, also when
+    /// no class has it any more.
+    fn renew_attached(&mut self, index: u32, renewal: Renewal, done: &mut Reloaded) {
+        let (policy, changed) = match renewal {
+            Renewal::Gone => return,
+            Renewal::Same(policy) => (policy, false),
+            Renewal::Changed(policy) => (policy, true),
+        };
+        self.workers[index as usize].policy = policy;
+        done.renewed += u64::from(changed);
+        self.follow_class(index);
+        self.arm(index);
+        self.touch(index);
     }
 
     fn renew(
@@ -178,20 +202,13 @@ impl Core {
 
     /// The answer to the Ask of a process that makes place: what it has not begun waits for the next one.
     pub(crate) fn take_back(&mut self, index: u32, mark: Mark) {
-        let worker = &mut self.workers[index as usize];
-        let number = worker.identity.number;
-        let Some(life) = &mut worker.life else { return };
+        let Some(life) = &mut self.workers[index as usize].life else { return };
         let begun = life.in_flight.partition_point(|message| message.task <= mark.begun);
         let back = life.in_flight.split_off(begun);
         if begun == 0 && !back.is_empty() {
             self.ledger.unbegin();
         }
-        let expiring = back.iter().filter(|message| message.expires != Instant::NEVER);
-        let deadlines: Vec<_> = expiring.map(|message: &Message| (message.expires, message.task)).collect();
-        worker.mailbox.put_back(back);
-        for (at, task) in deadlines {
-            self.push_deadline(at, Due::Message { index, number, task });
-        }
+        self.give_back(index, back);
     }
 }
 

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use workhall_protocol::ids::{Generation, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{Exit, StartStage};
 
+use crate::kind::Kind;
 use crate::mailbox::Identity;
 use crate::policy::Policy;
 use crate::restart::Failures;
@@ -47,7 +48,7 @@ impl Worker {
         let idle = self.life.is_none() && self.mailbox.len() == 0 && !self.kept && !self.place && !self.queued;
         let timeless = self.drain_deadline == Instant::NEVER && self.wake_at == Instant::NEVER;
         let silent = self.violations.is_none() && self.held.is_none() && self.suspended.is_none();
-        alone && idle && timeless && silent && self.goal == Goal::Up
+        alone && idle && timeless && silent && self.goal == Goal::Up && self.kind == Kind::Called
     }
 
     /// Whether no class has its name, and there is nothing left of it to be done or to be said: then it is removed. What

@@ -126,8 +126,8 @@ struct Signal {
     kept_until: Instant,
     /// Messages that carry it.
     carriers: u32,
-    /// Processes that have executed one.
-    keepers: u32,
+    /// Workers whose processes have executed one, before it was triggered.
+    keepers: BTreeSet<WorkerNumber>,
     /// What came of the last of these, while there is none.
     ended: Option<Ended>,
     waiters: Vec<Waiter>,
@@ -173,7 +173,7 @@ impl Core {
             maker: Some(new.maker),
             kept_until: if new.keep.is_zero() { Instant::default() } else { now.after(new.keep) },
             carriers: 0,
-            keepers: 0,
+            keepers: BTreeSet::new(),
             ended: None,
             waiters: Vec::new(),
             armed: Instant::NEVER,
@@ -223,6 +223,15 @@ impl Core {
             return Signalled::Done { first: false };
         }
         let values = signal.values.clone();
+        // They have nothing more to do with it.
+        for number in core::mem::take(&mut signal.keepers) {
+            if let Some(kept) = self.signals.kept.get_mut(&number) {
+                kept.remove(&id);
+                if kept.is_empty() {
+                    self.signals.kept.remove(&number);
+                }
+            }
+        }
         self.answer_all(id, |reply| Effect::SignalEnded { reply, end: SignalEnd::Triggered(values.clone()) });
         self.look_after_signal(id);
         Signalled::Done { first: true }
@@ -240,8 +249,7 @@ impl Core {
             let values = signal.values.clone();
             return self.emit(Effect::SignalEnded { reply, end: SignalEnd::Triggered(values) });
         }
-        // As long as somebody may still trigger it, what came of others before counts for nothing.
-        if let Some(ended) = signal.ended.as_ref().filter(|_| signal.carriers == 0 && signal.keepers == 0) {
+        if let Some(ended) = signal.ended.as_ref().filter(|_| signal.carriers == 0 && signal.keepers.is_empty()) {
             let effect = ended.effect(reply);
             return self.emit(effect);
         }
@@ -331,8 +339,9 @@ impl Core {
             signal.carriers -= 1;
             if !signal.triggered {
                 // Its process may trigger it later, as long as it lives.
-                if done && lives && self.signals.kept.entry(number).or_default().insert(id) {
-                    signal.keepers += 1;
+                if done && lives {
+                    self.signals.kept.entry(number).or_default().insert(id);
+                    signal.keepers.insert(number);
                 }
                 signal.ended = Some(match done {
                     true => Ended::Process,
@@ -350,7 +359,7 @@ impl Core {
         }
         for id in self.signals.kept.remove(&number).unwrap_or_default() {
             if let Some(signal) = self.signals.all.get_mut(&id) {
-                signal.keepers -= 1;
+                signal.keepers.remove(&number);
                 self.look_after_signal(id);
             }
         }
@@ -400,7 +409,7 @@ impl Core {
     fn look_after_signal(&mut self, id: SignalId) {
         let now = self.now;
         let Some(signal) = self.signals.all.get_mut(&id) else { return };
-        if signal.carriers > 0 || signal.keepers > 0 {
+        if signal.carriers > 0 || !signal.keepers.is_empty() {
             return self.arm_signal(id);
         }
         let held = signal.maker.is_some() || signal.kept_until > now;

@@ -380,7 +380,7 @@ impl Core {
 
     /// A worker that was killed is gone.
     pub(crate) fn count_kill(&mut self, worker: &Worker, life: Option<&Life>) {
-        if worker.goal != Goal::Up {
+        if worker.goal != Goal::Up && !worker.is_attached() && !worker.ran(life) {
             let stop = life.and_then(|life| life.stop.as_ref());
             self.stats.killed(worker.counted, stop.map_or(EndedBy::AlreadyGone, |stop| stop.ended_by()));
         }

@@ -124,7 +124,7 @@ impl Core {
             return;
         }
         stop.enter(now, step);
-        if first && step != Step::Ask {
+        if first && step != Step::Ask && !worker.is_attached() {
             let step = if step == Step::Term { EndedBy::Term } else { EndedBy::Kill };
             self.note(index, Change::Signalled { step });
         }
@@ -136,8 +136,15 @@ impl Core {
     /// Sends the signal of the step that the ladder is at. A process that the shell is starting in this very step
     /// has it as soon as it is there.
     pub(crate) fn signal(&mut self, index: u32, process: ProcessKey) {
-        let Some(life) = self.workers[index as usize].life.as_ref() else { return };
+        let worker = &self.workers[index as usize];
+        let Some(life) = worker.life.as_ref() else { return };
         let slot = life.slot;
+        if worker.is_attached() {
+            if life.stop.as_ref().is_some_and(|stop| stop.step() > Step::Ask) {
+                self.emit(Effect::Close { process, slot });
+            }
+            return;
+        }
         match life.stop.as_ref().map(Stop::step) {
             _ if slot == UNSPAWNED => {}
             None | Some(Step::Ask) => {}

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use workhall_protocol::ids::{Generation, MessageId, WorkerNumber};
 use workhall_protocol::terms::{EndedBy, Exit, StartStage};
 
+use crate::event::ProcessKey;
+use crate::kind::Kind;
 use crate::mailbox::Identity;
 use crate::policy::Policy;
 use crate::registry::Core;
@@ -70,6 +72,8 @@ pub struct WorkerView<'a> {
     pub place: u32,
     /// Name and number.
     pub identity: Cow<'a, Identity>,
+    /// What it is.
+    pub kind: Kind,
     /// Its class.
     pub class: &'a str,
     /// In one word.
@@ -128,6 +132,11 @@ pub struct WorkerView<'a> {
 }
 
 impl<'a> WorkerView<'a> {
+    /// The current life, else the last one, as facts and commands name it.
+    pub fn process(&self) -> ProcessKey {
+        ProcessKey { index: self.place, number: self.identity.number, generation: self.generation }
+    }
+
     /// What its class allows.
     pub fn policy(&self) -> &'a Policy {
         self.policy
@@ -180,6 +189,7 @@ fn view_resting(place: u32, resting: &Resting, now: Instant) -> WorkerView<'_> {
     WorkerView {
         place,
         identity: Cow::Owned(resting.identity()),
+        kind: Kind::Called,
         class: &resting.policy.class,
         state: if is_paused { State::Paused } else { State::Absent },
         state_age: now.since(facts.exits.back().map_or(facts.created, |exit| exit.at)),
@@ -224,6 +234,10 @@ fn view_awake(place: u32, worker: &Worker, now: Instant) -> WorkerView<'_> {
     WorkerView {
         place,
         identity: Cow::Borrowed(&worker.identity),
+        kind: match worker.identity.number {
+            WorkerNumber::MAIN => Kind::Main,
+            _ => worker.kind,
+        },
         class: &worker.policy.class,
         state: match life {
             // Also with nothing pending: its class may refuse calls because of it.
@@ -248,7 +262,11 @@ fn view_awake(place: u32, worker: &Worker, now: Instant) -> WorkerView<'_> {
             Some(life) => life.since,
         }),
         ending: stop.map(|stop| (stop.ended_by(), now.since(stop.step_began_at()))),
-        closed: worker.goal != Goal::Up,
+        closed: match worker.kind {
+            // It is drained from the first, and takes no calls at all.
+            Kind::Run => worker.goal == Goal::Down,
+            _ => worker.goal != Goal::Up,
+        },
         generation: worker.generation,
         slot: life.map(|life| life.slot).filter(|slot| *slot != UNSPAWNED),
         pending: worker.messages() - worker.running(),

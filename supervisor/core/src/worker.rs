@@ -16,7 +16,7 @@
 //! after both facts are in, the exit and the end of the process tree.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -29,6 +29,7 @@ use workhall_protocol::terms::{Current, Exit, StartStage};
 use crate::event::{ProcessKey, ReplyTo};
 use crate::held::Held;
 use crate::in_flight::InFlight;
+use crate::kind::Kind;
 use crate::mailbox::{Envelope, Identity, Mailbox};
 use crate::policy::Policy;
 use crate::restart::{Failures, HEALTHY_AFTER};
@@ -74,6 +75,9 @@ pub(crate) struct Worker {
     #[serde(default)]
     pub retired: bool,
     pub goal: Goal,
+    /// What it is beside a worker that a call has created.
+    #[serde(default)]
+    pub kind: Kind,
     /// Created by the supervisor and not by a call: while it has a class, a process is wished for without messages too,
     /// and a kill only empties the mailbox (rule K10): [`Worker::stays`].
     pub kept: bool,
@@ -152,6 +156,7 @@ impl Worker {
             counted: 0,
             retired: false,
             goal: Goal::Up,
+            kind: Kind::Called,
             kept: false,
             watched: false,
             failures: Failures::default(),
@@ -197,9 +202,15 @@ impl Worker {
         self.in_flight().min(1)
     }
 
-    /// Whether neither a kill nor an end of its own ends it. Without a class nothing else would ever end it.
+    /// Whether neither a kill nor an end of its own ends it (rule K10). One that the supervisor keeps nothing else would
+    /// ever end, without a class.
     pub fn stays(&self) -> bool {
-        self.kept && !self.retired
+        self.is_attached() || self.kept && !self.retired
+    }
+
+    /// Whether its process is not ours: no signal is for it, and it has no place among the processes (rule P2).
+    pub fn is_attached(&self) -> bool {
+        self.kind == Kind::Attached
     }
 
     /// Whether a process is wished for, should its turn have come.
@@ -261,7 +272,7 @@ impl Worker {
     /// How many unsettled messages the process may have. One for a worker that a kill only
     /// empties: what is emptied then has surely not begun. Also while it has no class, which may come back.
     pub fn window(&self, life: &Life) -> usize {
-        if self.kept { 1 } else { life.window as usize }
+        if self.kept || self.is_attached() { 1 } else { life.window as usize }
     }
 
     /// One who kills now, or drains.
@@ -343,6 +354,9 @@ pub(crate) struct Life {
     /// The last task that it was given.
     #[serde(default)]
     pub given: MessageId,
+    /// Tasks of which it was told that they are not wanted any more, of those that it has.
+    #[serde(default)]
+    pub cancelled: BTreeSet<MessageId>,
     /// The last task that was settled.
     pub settled: MessageId,
     /// The last task that it has settled in words.
@@ -392,6 +406,7 @@ impl Life {
             in_flight: InFlight::default(),
             since: now,
             given: MessageId(0),
+            cancelled: BTreeSet::new(),
             settled: MessageId(0),
             told: MessageId(0),
             looked: now,

@@ -14,6 +14,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use workhall_protocol::ids::{WorkerName, WorkerNumber};
 
+use crate::mailbox::Identity;
 use crate::policy::Policy;
 use crate::resting::Resting;
 use crate::time::Instant;
@@ -250,6 +251,10 @@ impl<'a> Seat<'a> {
         }
     }
 
+    pub fn identity(self) -> Identity {
+        Identity { name: self.name().clone(), number: self.number() }
+    }
+
     pub fn policy(self) -> &'a Arc<Policy> {
         match self {
             Seat::Resting(resting) => &resting.policy,
@@ -334,7 +339,6 @@ mod tests {
     use workhall_protocol::terms::Exit;
 
     use super::*;
-    use crate::mailbox::Identity;
     use crate::view::LastExit;
 
     /// What the allocator needs for a block of so many bytes.

@@ -14,7 +14,8 @@ use workhall_protocol::messages::{Call as CallMessage, OutcomeBody, ReceiptBody,
 use workhall_protocol::terms::{Ignored, Refusal};
 
 use super::connect::{Connection, connect, refused};
-use super::output::{Out, counted, ran, safe, word};
+use super::outcome::show_outcome;
+use super::output::{Out, counted};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 use crate::config::UNREAD_BYTES_DEFAULT;
 use crate::diagnostics::say;
@@ -91,29 +92,16 @@ impl Call {
     }
 
     fn run_one(&self, socket: Option<PathBuf>, out: &mut Out) -> Result<ExitCode, Failure> {
-        let args = self.whole_arguments()?;
+        let args = whole_arguments(&self.arguments, self.args.as_deref())?;
         let mut connection = connect(socket, self.timeout)?;
         let ticket = self.submit(&mut connection, args, false, out)?;
         let receipt = connection.receipt(ticket)?;
         let mut code = self.show_receipt(&receipt, self.wait, out)?;
         if self.wait && matches!(receipt, ReceiptBody::Accepted(_)) {
             let outcome = connection.ask(|client| client.outcome(ticket))?;
-            code = self.show_outcome(&outcome, out)?;
+            code = show_outcome(&self.worker.to_string(), &outcome, self.json, out)?;
         }
         Ok(code)
-    }
-
-    fn whole_arguments(&self) -> Result<Payload<'static>, Failure> {
-        let values = match self.args.as_deref() {
-            None => self.arguments.iter().map(|text| one_argument(text)).collect(),
-            Some("-") => {
-                let mut text = Vec::new();
-                io::stdin().lock().read_to_end(&mut text)?;
-                array(&text).map_err(|error| Failure::usage(format!("stdin is {error}")))?
-            }
-            Some(text) => array(text.as_bytes()).map_err(|error| Failure::usage(format!("--args is {error}")))?,
-        };
-        encode(values)
     }
 
     fn submit(
@@ -163,38 +151,6 @@ impl Call {
             }
             ReceiptBody::Accepted(_) => Ok(ExitCode::Done),
             other => Err(Failure::new(ExitCode::Failed, format!("unexpected answer: {other:?}"))),
-        }
-    }
-
-    fn show_outcome(&self, outcome: &OutcomeBody<'_>, out: &mut Out) -> Result<ExitCode, Failure> {
-        if self.json {
-            out.line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?);
-        }
-        let not_executed = |reason: String| Err(Failure::new(ExitCode::NotExecuted, reason));
-        match outcome {
-            OutcomeBody::Done { result } => {
-                if !self.json {
-                    out.line(result.to_json().map_err(anyhow::Error::from)?);
-                }
-                Ok(ExitCode::Done)
-            }
-            OutcomeBody::Failed { error } => {
-                let error: Vec<String> = error.lines().map(safe).collect();
-                Err(Failure::new(ExitCode::Failed, format!("{} failed: {}", self.worker, error.join("\n"))))
-            }
-            OutcomeBody::Discarded { may_have_run } => {
-                not_executed(format!("discarded by kill: {}", ran(*may_have_run)))
-            }
-            OutcomeBody::Expired { may_have_run } => {
-                let before = if *may_have_run { "tried again" } else { "started" };
-                not_executed(format!("expired before it was {before}: {}", ran(*may_have_run)))
-            }
-            OutcomeBody::Dead { reason, exit, may_have_run } => {
-                let exit = exit.map(|exit| format!(" ({exit})")).unwrap_or_default();
-                let reason = word(reason)?.replace('_', " ");
-                not_executed(format!("dead letter, {reason}{exit}: {}", ran(*may_have_run)))
-            }
-            other => Err(Failure::new(ExitCode::Failed, format!("unexpected outcome: {other:?}"))),
         }
     }
 
@@ -335,7 +291,7 @@ impl Call {
     /// Shows the outcome of the first line of which none was shown; those that went wrong do not stop the others.
     fn line_outcome(&self, outcome: &OutcomeBody<'_>, posting: &mut Posting, out: &mut Out) -> Result<(), Failure> {
         posting.outcomes.pop_front();
-        match self.show_outcome(outcome, out) {
+        match show_outcome(&self.worker.to_string(), outcome, self.json, out) {
             Ok(_) => Ok(()),
             Err(failure) if matches!(failure.code, ExitCode::Failed | ExitCode::NotExecuted) => {
                 say(&failure.message);
@@ -433,7 +389,21 @@ struct Line {
     refusals: u32,
 }
 
-fn ignored(reason: Ignored) -> &'static str {
+/// The arguments of a method: each for itself, or the whole list as JSON.
+pub(super) fn whole_arguments(arguments: &[String], args: Option<&str>) -> Result<Payload<'static>, Failure> {
+    let values = match args {
+        None => arguments.iter().map(|text| one_argument(text)).collect(),
+        Some("-") => {
+            let mut text = Vec::new();
+            io::stdin().lock().read_to_end(&mut text)?;
+            array(&text).map_err(|error| Failure::usage(format!("stdin is {error}")))?
+        }
+        Some(text) => array(text.as_bytes()).map_err(|error| Failure::usage(format!("--args is {error}")))?,
+    };
+    encode(values)
+}
+
+pub(super) fn ignored(reason: Ignored) -> &'static str {
     match reason {
         Ignored::NoWorker => "there is no such worker",
         Ignored::Ending => "the worker was killed",

@@ -8,12 +8,15 @@ mod connect;
 mod dead;
 mod kill;
 mod manual;
+mod outcome;
 mod output;
 mod pause;
 mod read;
 mod reload;
+mod run;
 mod serve;
 mod show;
+mod signal;
 mod top;
 mod upgrade;
 mod wait;
@@ -56,6 +59,9 @@ enum Command {
     /// Post a message to a worker
     #[command(after_help = call::EXAMPLES)]
     Call(call::Call),
+    /// Start a process that executes one method and ends with it
+    #[command(after_help = run::EXAMPLES)]
+    Run(run::Run),
     /// Kill workers: ignore what is pending, end after the current task
     #[command(after_help = kill::EXAMPLES)]
     Kill(kill::Kill),
@@ -80,6 +86,12 @@ enum Command {
     /// Wait until a worker is idle, gone or empty
     #[command(after_help = "Example:\n  workhall wait counter --idle --timeout 30s")]
     Wait(wait::Wait),
+    /// Make signals, write their values, trigger them, wait for them
+    #[command(after_help = signal::EXAMPLES)]
+    Signal(signal::SignalCommand),
+    /// Say that a message is not wanted any more
+    #[command(after_help = signal::CANCEL_EXAMPLES)]
+    Cancel(signal::Cancel),
     /// Look at dead letters, post them again, or drop them
     #[command(after_help = dead::EXAMPLES)]
     Dead(dead::Dead),
@@ -141,6 +153,7 @@ pub fn run() -> ExitCode {
         Command::Bench(command) => command.run(named),
         Command::Serve(command) => command.run(socket),
         Command::Call(command) => command.run(socket),
+        Command::Run(command) => command.run(socket),
         Command::Kill(command) => command.run(socket),
         Command::Ps(command) => command.run(socket),
         Command::Info(asked) => show::info(asked, socket),
@@ -149,6 +162,8 @@ pub fn run() -> ExitCode {
         Command::Logs(command) => command.run(socket),
         Command::Events(command) => command.run(socket),
         Command::Wait(command) => command.run(socket),
+        Command::Signal(command) => command.run(socket),
+        Command::Cancel(command) => command.run(socket),
         Command::Dead(command) => command.run(socket),
         Command::Pause(asked) => pause::pause(asked, socket),
         Command::Resume(asked) => pause::resume(asked, socket),

@@ -58,9 +58,10 @@ impl Ps {
         let more = self.limit.is_some_and(|limit| rows.len() as u64 == limit);
         let next = rows.last().and_then(|row| row["at"].as_u64()).filter(|_| more);
         let rows: Vec<WorkerRow> = read(serde_json::Value::Array(rows))?;
-        let mut table =
-            table(&["NAME", "NUMBER", "CLASS", "STATE", "PID", "GEN", "PENDING", "RUNNING", "EXECUTED", "CRASHES"]);
-        for at in [4, 5, 6, 8, 9] {
+        let mut table = table(&[
+            "NAME", "NUMBER", "TYPE", "CLASS", "STATE", "PID", "GEN", "PENDING", "RUNNING", "EXECUTED", "CRASHES",
+        ]);
+        for at in [5, 6, 7, 9, 10] {
             if let Some(column) = table.column_mut(at) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -69,6 +70,7 @@ impl Ps {
             table.add_row([
                 Cell::new(safe(&row.name)),
                 Cell::new(format!("%{}", row.number)),
+                Cell::new(safe(&row.kind)),
                 Cell::new(safe(&row.class)),
                 state(&row.state),
                 Cell::new(row.pid.map_or("-".into(), |pid| pid.to_string())),
@@ -120,10 +122,21 @@ fn running(row: &WorkerRow) -> String {
     row.running.as_ref().map_or("-".to_string(), |task| format!("{} {}", safe(&task.method), age(task.age_ms)))
 }
 
+/// What it is, as the head of its line.
+fn kind(word: &str) -> &'static str {
+    match word {
+        "main" => "main worker",
+        "boot" => "boot worker",
+        "run" => "run",
+        "attached" => "attached",
+        _ => "worker",
+    }
+}
+
 pub(super) fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
     let row = &info.row;
     let mut lines = vec![
-        ("worker", format!("{} (%{}), class {}", safe(&row.name), row.number, safe(&row.class))),
+        (kind(&row.kind), format!("{} (%{}), class {}", safe(&row.name), row.number, safe(&row.class))),
         (
             "state",
             format!(

@@ -147,6 +147,7 @@ pub(super) struct ClassFile {
     #[serde(deserialize_with = "directory")]
     pub directory: Option<PathBuf>,
     pub main: bool,
+    pub start: Start,
     #[serde(deserialize_with = "method")]
     pub startup_method: Option<String>,
     pub on_crash: OnCrash,
@@ -156,6 +157,7 @@ pub(super) struct ClassFile {
     pub mailbox: MailboxFile,
     pub call: Option<AllowedFile>,
     pub logs: Option<AllowedFile>,
+    pub attach: Option<AllowedFile>,
     pub metrics_by_worker: bool,
     #[serde(deserialize_with = "some_time")]
     pub start_timeout: Duration,
@@ -190,6 +192,7 @@ impl Default for ClassFile {
             names: None,
             directory: None,
             main: false,
+            start: Start::Call,
             startup_method: None,
             on_crash: OnCrash::Drop,
             attempts: None,
@@ -197,6 +200,7 @@ impl Default for ClassFile {
             mailbox: MailboxFile::default(),
             call: None,
             logs: None,
+            attach: None,
             metrics_by_worker: false,
             start_timeout: Duration::from_secs(30),
             task_timeout: None,
@@ -223,6 +227,16 @@ impl Default for ClassFile {
 pub(super) enum OnCrash {
     Drop,
     Retry,
+}
+
+/// When the workers of a class come into being.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Start {
+    /// At the first call.
+    Call,
+    /// With the supervisor (rule W5).
+    Boot,
 }
 
 /// How often a message is tried whose class says `retry` and no more.

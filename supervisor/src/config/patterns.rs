@@ -51,6 +51,11 @@ impl Pattern {
 
 const WILDCARDS: [char; 6] = ['*', '?', '[', ']', '{', '}'];
 
+/// Whether a pattern of `names` is the name of one worker.
+pub(super) fn is_exact(pattern: &str) -> bool {
+    !pattern.contains(WILDCARDS) && !pattern.contains('\\')
+}
+
 /// Refuses what no name can be.
 fn check_matches_a_name(pattern: &str, exact: bool) -> anyhow::Result<()> {
     if exact {

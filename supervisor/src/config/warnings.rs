@@ -15,8 +15,10 @@ impl Config {
             if let Some(dir) = class.directory.as_ref().filter(|dir| !dir.is_dir()) {
                 warnings.push(format!("class `{}`: there is no directory {}", class.policy.class, dir.display()));
             }
-            if !class.program().is_some_and(|program| is_executable(&program)) {
-                let (name, program) = (&class.policy.class, &class.exec[0]);
+            if let Some(program) = class.exec.first()
+                && !class.program().is_some_and(|program| is_executable(&program))
+            {
+                let name = &class.policy.class;
                 warnings.push(format!("class `{name}`: there is no executable `{program}`"));
             }
             warnings.extend(self.shadowed_program(class));
@@ -26,6 +28,7 @@ impl Config {
                 warnings.push(format!("class `{name}`: `idle_timeout` does nothing to its `main` worker `{name}`"));
             }
         }
+        warnings.extend(self.boot_warnings());
         warnings
     }
 

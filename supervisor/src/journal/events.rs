@@ -68,7 +68,7 @@ pub(crate) struct EventReport {
     pub generation: u64,
     /// Its class.
     pub class: String,
-    /// What happened: `created`, `started`, `not_started`, `held`, `ready`, `violation`, `killed`, `idle`, `timed_out`,
+    /// What happened: `created`, `started`, `not_started`, `held`, `ready`, `attached`, `left`, `disconnected`, `violation`, `killed`, `idle`, `timed_out`,
     /// `replaced`, `retired`, `signalled`, `exited`, `backoff`, `paused`, `resumed`, `gone`; or the end of a message: `failed`, `discarded`,
     /// `expired`, `dead`.
     pub event: String,
@@ -88,7 +88,7 @@ pub(crate) struct EventReport {
     /// Of `backoff` and `paused`: until the next start; none if an operator has paused it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
-    /// Of `killed`: `ladder`, `drain` or `now`.
+    /// Of `killed`: `ladder`, `drain` or `now`; of `left`: `drain` or `now`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// Of `killed`: how many messages it discarded at once.
@@ -133,6 +133,12 @@ impl EventReport {
             }
             Change::Held => plain("held"),
             Change::Ready => plain("ready"),
+            Change::Attached => plain("attached"),
+            Change::Left { drain } => {
+                let mode = if *drain { "drain" } else { "now" };
+                EventReport { mode: Some(mode.to_string()), ..plain("left") }
+            }
+            Change::Disconnected => plain("disconnected"),
             Change::Violation { detail } => EventReport { detail: Some(detail.to_string()), ..plain("violation") },
             Change::Killed { mode, discarded } => {
                 let mode = match mode {

@@ -18,7 +18,6 @@ use super::lines::{Line, Stream};
 use super::store::{Kept, Store};
 use crate::access::{Account, Allowed, Wish};
 use crate::clock::Clock;
-use crate::connection::Peer;
 use crate::event_loop::EventLoop;
 use workhall_core::Refused;
 
@@ -258,7 +257,7 @@ impl EventLoop {
     /// Of which classes somebody may read; of all, if none. Lines and events may hold what only some may know.
     fn may_follow(&self, index: usize, worker: Option<&Address<'_>>) -> Result<Option<Vec<Box<str>>>, Refused> {
         let peer = self.connections[index].peer;
-        if let Peer::Worker { .. } = peer {
+        if peer.process().is_some() {
             let detail = "a worker's own connection is for its tasks: connect to WORKHALL_SOCKET for this";
             return Err(Refused::new(Refusal::NotPermitted, detail));
         }

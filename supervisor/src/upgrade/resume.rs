@@ -132,7 +132,7 @@ impl EventLoop {
             let token = Token::Connection { index, serial: connection.serial() }.pack();
             self.poller.add(connection.stream(), token, READ)?;
             self.accounts.open(connection.peer.account());
-            self.clients += usize::from(connection.peer.is_client());
+            self.clients += usize::from(connection.peer.has_connected());
             if connection.stalled {
                 self.stalled.push(connection.key);
             }
@@ -193,7 +193,7 @@ impl EventLoop {
         }
         debug_assert!(self.connections.iter().all(|(_, connection)| match connection.peer {
             Peer::Worker { slot, process, .. } => self.processes.get(slot).is_some_and(|it| it.key == process),
-            Peer::Client(_) => true,
+            Peer::Client(_) | Peer::Attached { .. } => true,
         }));
         Ok(())
     }

@@ -9,15 +9,17 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{SigHandler, Signal, raise, signal};
+use nix::sys::signal::{self as os, SigHandler, raise, signal};
 use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::Value;
-use worker_host::{Call, Context, MethodResult, Worker};
+use worker_host::{Call, Context, MethodResult, Run, Signal, SignalError, Worker};
 
 #[derive(Default)]
 struct State {
     count: i64,
     errors: Vec<String>,
+    /// To be triggered by a later task.
+    kept: Option<Signal>,
 }
 
 fn main() -> worker_host::Result {
@@ -25,8 +27,10 @@ fn main() -> worker_host::Result {
     if std::env::args().nth(1).is_some_and(|arg| arg == "garbage") {
         say_garbage();
     }
+    // It was started by somebody else, and takes a name.
+    let name = std::env::args().nth(2).filter(|_| std::env::args().nth(1).is_some_and(|arg| arg == "attach"));
     let window = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(worker_host::WINDOW_DEFAULT);
-    Worker::new(State::default())
+    let worker = Worker::new(State::default())
         .window(window)
         .method("echo", |_, _, args: Vec<Value>| Ok(args))
         .method("count", |state, _, ()| {
@@ -73,19 +77,19 @@ fn main() -> worker_host::Result {
         .method("errors", |state, _, ()| Ok(state.errors.clone()))
         .method("panic", |_, _, ()| -> MethodResult<()> { panic!("as asked") })
         .method("exit", |_, _, (code,): (i32,)| -> MethodResult<()> { std::process::exit(code) })
-        .method("die", |_, _, ()| Ok(raise(Signal::SIGKILL)?))
+        .method("die", |_, _, ()| Ok(raise(os::Signal::SIGKILL)?))
         // Writes a line at each attempt, and dies at the first so many.
         .method("die_times", |_, _, (file, line, times): (PathBuf, String, usize)| {
             append(&file, &line)?;
             if fs::read_to_string(&file)?.lines().filter(|other| **other == line).count() <= times {
-                raise(Signal::SIGKILL)?;
+                raise(os::Signal::SIGKILL)?;
             }
             Ok(())
         })
         // Dies unless the file `go` is there; then it writes a line.
         .method("die_unless", |_, _, (go, file, line): (PathBuf, PathBuf, String)| {
             if !go.exists() {
-                raise(Signal::SIGKILL)?;
+                raise(os::Signal::SIGKILL)?;
             }
             Ok(append(&file, &line)?)
         })
@@ -114,11 +118,11 @@ fn main() -> worker_host::Result {
             // SAFETY: SIG_IGN runs no handler.
             #[allow(unsafe_code)]
             unsafe {
-                signal(Signal::SIGTERM, SigHandler::SigIgn)?;
+                signal(os::Signal::SIGTERM, SigHandler::SigIgn)?;
             }
             Ok(())
         })
-        .method("stop", |_, _, ()| Ok(raise(Signal::SIGSTOP)?))
+        .method("stop", |_, _, ()| Ok(raise(os::Signal::SIGSTOP)?))
         // Ends the connection to the supervisor: from here on it is as if that had gone.
         .method("hang_up", |_, _, ()| Ok(shutdown(std::env::var("WORKHALL_FD")?.parse()?, Shutdown::Both)?))
         // Leaves a process behind that has left the group and the session; returns its id.
@@ -172,10 +176,69 @@ fn main() -> worker_host::Result {
         })
         // A file of /proc, whose size is not known before, or any other.
         .method("read", |_, _, (file,): (PathBuf,)| Ok(String::from_utf8_lossy(&fs::read(file)?).into_owned()))
+        // Signals.
+        .method("trigger", |_, ctx, (signal, value): (Signal, Value)| {
+            signal.set(ctx, "value", &value)?;
+            signal.set(ctx, "by", ctx.worker().to_string().as_str())?;
+            Ok(signal.trigger(ctx)?)
+        })
+        .method("keep", |state, _, (signal,): (Signal,)| {
+            state.kept = Some(signal);
+            Ok(())
+        })
+        .method("trigger_kept", |state, ctx, ()| Ok(state.kept.ok_or("none is kept")?.trigger(ctx)?))
+        .method("fail_with", |_, _, (_signal, text): (Signal, String)| -> MethodResult<()> { Err(text.into()) })
+        .method("die_with", |_, _, (_signal,): (Signal,)| Ok(raise(os::Signal::SIGKILL)?))
+        // Waits so many seconds: whether it was triggered, and its value then.
+        .method("wait_for", |_, ctx, (signal, seconds): (Signal, f64)| {
+            let triggered = match signal.wait(ctx, Some(Duration::from_secs_f64(seconds))) {
+                Err(SignalError::Ended(outcome)) => return Ok((false, serde_json::to_value(outcome)?)),
+                other => other?,
+            };
+            let known = signal.signaled(ctx)?;
+            assert_eq!(known, triggered);
+            Ok((triggered, signal.get(ctx, "value")?.unwrap_or_default()))
+        })
+        // Sends a signal with what it is to do to another, and waits for it.
+        .method("have_triggered", |_, ctx, (worker, method, more): (String, String, Vec<Value>)| {
+            let made = ctx.signal("for another")?;
+            let mut args = vec![serde_json::to_value(made)?];
+            args.extend(more);
+            ctx.call(worker.as_str(), &method, args)?;
+            match made.wait(ctx, Some(Duration::from_millis(if worker == ctx.worker() { 200 } else { 60_000 }))) {
+                Err(SignalError::Ended(outcome)) => Ok(serde_json::to_value(outcome)?),
+                triggered => Ok(triggered?.into()),
+            }
+        })
+        // Says that it has begun, and goes on until it is not wanted any more.
+        .method("until_cancelled", |_, ctx, (begun,): (PathBuf,)| {
+            append(&begun, "begun")?;
+            while !ctx.cancelled()? {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok("cancelled")
+        })
+        .method("is_cancelled", |_, ctx, ()| Ok(ctx.cancelled()?))
         .method("zeros", |_, _, (count,): (usize,)| Ok(vec![0_u8; count]))
         .method("big", |_, _, (bytes,): (usize,)| Ok("x".repeat(bytes)))
-        .on_error(|state, ctx: &mut Context<'_>, error| state.errors.push(format!("{}: {error}", ctx.method())))
-        .run()
+        // What the library says of a process, in the words of people.
+        .method("process", |_, ctx, (worker,): (String,)| {
+            Ok(ctx
+                .process(worker.as_str())?
+                .map(|it| (it.name.clone(), it.kind.clone(), it.process_type(), it.process_state()))
+                .map(|it| format!("{it:?}")))
+        })
+        .method("pause", |_, ctx, (worker,): (String,)| receipt(ctx.pause(worker.as_str())?))
+        .method("resume", |_, ctx, (worker,): (String,)| receipt(ctx.resume(worker.as_str())?))
+        .method("run", |_, ctx, (class, method, args, name): (String, String, Vec<Value>, String)| {
+            receipt(ctx.run(&class, &method, args, Run { name: Some(&name), unique: false })?)
+        })
+        .method("give_back", |_, ctx, (drain,): (bool,)| Ok(ctx.leave(drain)?))
+        .on_error(|state, ctx: &mut Context<'_>, error| state.errors.push(format!("{}: {error}", ctx.method())));
+    match name {
+        Some(name) => worker.attach(&name),
+        None => worker.run(),
+    }
 }
 
 /// Says to the supervisor what is no protocol, and lives on.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use workhall_core::{
     AccountId, Call, CallReceipt, Cancelled, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode, KillReceipt,
-    Letters, Limits, Mark, NewSignal, Policy, ProcessKey, Refused, Renewal, ReplyTo,
+    Kind, Letters, Limits, Mark, NewSignal, Policy, ProcessKey, Refused, Renewal, ReplyTo, Run, RunReceipt,
 };
 use workhall_protocol::ids::{MessageId, SignalId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{Exit, Refusal, StartStage, Until};
@@ -46,6 +46,9 @@ struct Process {
     halted: bool,
     exited: bool,
     gone: bool,
+    /// It has attached: its connection is all there is of it.
+    attached: bool,
+    run: bool,
 }
 
 struct World<'a> {
@@ -158,6 +161,9 @@ impl<'a> World<'a> {
                     let _no_such_worker = self.core.pause(self.now, target);
                 }
                 160..=191 => self.reload(),
+                208..=223 => self.attach(),
+                224..=239 => self.run(),
+                240..=247 => self.keep_running(),
                 _ => self.late(),
             },
             _ => self.process_acts(),
@@ -220,6 +226,73 @@ impl<'a> World<'a> {
         if let (Some(reply), CallReceipt::Accepted { .. }) = (reply, receipt) {
             self.await_one("fate", reply);
         }
+    }
+
+    /// A process for one method: nobody calls it, so it never has a second message.
+    fn run(&mut self) {
+        let flags = self.byte();
+        let bit = |bit: u8| flags & (1 << bit) != 0;
+        let reply = bit(0).then(|| self.reply());
+        let from = bit(1).then(|| self.any_process().map(|process| process.key)).flatten();
+        let name = bit(2).then(|| NAMES[usize::from(flags >> 6)]);
+        let method = if bit(4) { "" } else { "work" };
+        let account = AccountId(u64::from(flags >> 7));
+        let run = Run { name, unique: bit(3), method, args: &[0; 5], from, account, reply };
+        let policy = self.policy.clone();
+        match (self.core.run(self.now, run, policy), reply) {
+            (RunReceipt::Accepted { .. }, Some(reply)) => self.await_one("fate", reply),
+            (RunReceipt::Running { number, .. }, _) => {
+                let kind = self.core.worker(self.now, Target::Number(number)).map(|view| view.kind);
+                assert!(bit(3) && kind == Some(Kind::Run), "{kind:?} runs");
+            }
+            _ => {}
+        }
+    }
+
+    fn attach(&mut self) {
+        let name = NAMES[usize::from(self.byte() % 4)];
+        let slot = self.processes.len() as u32;
+        let Ok(key) = self.core.attach(self.now, name, self.policy.clone(), slot) else { return };
+        let name = WorkerName::new(name).expect("it is one");
+        let other = self.processes.iter().find(|process| process.name == name && !process.gone);
+        assert!(other.is_none(), "{key:?} of {name} attaches while {other:?} is not gone");
+        let (asked, halted, exited, gone) = (false, false, false, false);
+        let (tasks, attached, run) = (Vec::new(), true, false);
+        self.processes.push(Process { key, name, tasks, asked, halted, exited, gone, attached, run });
+    }
+
+    /// What one that has attached does: most often it executes.
+    fn attached_acts(&mut self, process: ProcessKey, tasks: &[MessageId]) {
+        match self.byte() % 16 {
+            0 => self.core.handle(self.now, Event::Ready { process, window: 5, marked: true }),
+            1..=2 => {
+                let drain = self.flag();
+                self.core.leave(self.now, process, drain);
+            }
+            3..=4 => {
+                let id = self.id(tasks);
+                self.settled(process, id);
+                self.core.handle(self.now, Event::Failed { process, id, error: "error" });
+            }
+            5 => self.core.handle(self.now, Event::Violation { process, detail: "what" }),
+            6..=7 => {
+                self.mark_gone(process);
+                self.core.handle(self.now, Event::Disconnected { process });
+            }
+            _ => {
+                let id = self.id(tasks);
+                self.settled(process, id);
+                self.core.handle(self.now, Event::Done { process, id, result: b"result" });
+            }
+        }
+    }
+
+    fn keep_running(&mut self) {
+        let names = self.byte();
+        let boot = NAMES.into_iter().enumerate().filter(|(at, _)| names & (1 << at) != 0);
+        let boot: Vec<_> =
+            boot.map(|(_, name)| (WorkerName::new(name).expect("it is one"), self.policy.clone())).collect();
+        self.core.keep_running(self.now, &boot);
     }
 
     fn kill(&mut self) {
@@ -376,6 +449,9 @@ impl<'a> World<'a> {
     fn process_acts(&mut self) {
         let Some(found) = self.any_process() else { return };
         let (process, tasks, exited) = (found.key, found.tasks.clone(), found.exited);
+        if found.attached {
+            return self.attached_acts(process, &tasks);
+        }
         let act = self.byte() % 16;
         if exited {
             if act < 8 {
@@ -475,7 +551,9 @@ impl<'a> World<'a> {
                 Effect::Look { process, slot } => self.look(process, slot),
                 Effect::Pause { process, slot } => {
                     let halted = &mut self.processes[slot as usize];
-                    assert!(halted.key == process && !halted.halted && !halted.asked && !halted.exited);
+                    assert!(
+                        halted.key == process && !halted.attached && !halted.halted && !halted.asked && !halted.exited
+                    );
                     halted.halted = true;
                 }
                 Effect::Continue { process, slot }
@@ -486,7 +564,16 @@ impl<'a> World<'a> {
                     }
                     // A step that starts a process may end it too, before the answer to Spawn: then nobody is
                     // signalled, and the ladder goes on.
-                    assert!(self.processes.get(slot as usize).is_none_or(|signalled| signalled.key == process));
+                    let own = |signalled: &Process| signalled.key == process && !signalled.attached;
+                    assert!(self.processes.get(slot as usize).is_none_or(own));
+                }
+                Effect::Close { process, slot } => {
+                    let closed = &mut self.processes[slot as usize];
+                    assert!(closed.key == process && closed.attached);
+                    // Two steps of a ladder may come at once.
+                    if !std::mem::replace(&mut closed.gone, true) {
+                        self.core.handle(self.now, Event::Disconnected { process });
+                    }
                 }
                 Effect::Sweep { process, slot } => {
                     let swept = &self.processes[slot as usize];
@@ -529,7 +616,9 @@ impl<'a> World<'a> {
         }
         let slot = self.processes.len() as u32;
         let (asked, halted, exited, gone) = (false, false, false, false);
-        self.processes.push(Process { key, name, tasks: Vec::new(), asked, halted, exited, gone });
+        let run = self.core.worker(self.now, Target::Number(key.number)).is_some_and(|view| view.kind == Kind::Run);
+        let (tasks, attached) = (Vec::new(), false);
+        self.processes.push(Process { key, name, tasks, asked, halted, exited, gone, attached, run });
         self.core.handle(self.now, Event::Spawned { process: key, slot });
     }
 
@@ -537,6 +626,8 @@ impl<'a> World<'a> {
         let process = &mut self.processes[slot as usize];
         assert_eq!(process.key, key);
         assert!(!process.asked && !process.exited, "{id} is for a process that ends");
+        assert!(!process.attached || process.tasks.is_empty(), "{id} is ahead of its turn");
+        assert!(!process.run || process.tasks.is_empty(), "{id} is for one that has its own");
         assert!(!process.halted, "{id} is for a process that is stopped");
         // In the same turn it may have been settled already: by a mark, if the process lies.
         if self.core.task(key, id).is_none() {
@@ -555,7 +646,7 @@ impl<'a> World<'a> {
         assert!(!process.halted, "{key:?} is stopped and asked to end");
         process.asked = true;
         let tasks = process.tasks.clone();
-        let mark = self.mark(&tasks);
+        let mark = if process.attached { None } else { self.mark(&tasks) };
         self.core.handle(self.now, Event::Asked { process: key, mark });
     }
 
@@ -585,8 +676,9 @@ impl<'a> World<'a> {
             self.core.tick(self.now);
             self.apply();
             let living =
-                self.processes.iter().find(|process| !process.gone).map(|process| (process.key, process.exited));
-            let Some((process, exited)) = living else { continue };
+                // Who has attached goes on until its connection is closed.
+                self.processes.iter().find(|process| !process.gone && !process.attached);
+            let Some((process, exited)) = living.map(|process| (process.key, process.exited)) else { continue };
             if !exited {
                 self.exits(process, Exit::Signal(9), None);
             }

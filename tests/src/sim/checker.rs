@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use workhall_core::{
     AccountId, Call, CallReceipt, Charge, Counters, DeadTotals, Effect, Event, Instant, Kill, KillMode, KillReceipt,
-    KillReport, Ledger, Limits, Mark, Message, Outcome, Policy, ProcessKey,
+    KillReport, Ledger, Limits, Mark, Message, Outcome, Policy, ProcessKey, Run, RunReceipt,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerNumber};
 use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, Until};
@@ -93,6 +93,8 @@ struct Posted {
 struct Worker {
     name: String,
     kept: bool,
+    /// A process for one method: it never takes calls.
+    run: bool,
     /// Killed or drained: it takes no more calls.
     closed: bool,
     /// Killed: it starts nothing more and is given nothing more.
@@ -335,7 +337,8 @@ impl Checker {
                     Refusal::CrashLoop => {
                         open.is_some_and(|number| self.workers[&number].policy.crash_limit.refuse_calls)
                     }
-                    Refusal::NotPermitted | Refusal::NameTaken => false,
+                    Refusal::NotPermitted => false,
+                    Refusal::NameTaken => matches!(call.target, Target::Name(name) if self.has_run(name)),
                 };
                 self.must(allowed, "C4", what);
             }
@@ -413,6 +416,75 @@ impl Checker {
         if let Some(reply) = call.reply {
             self.waiting.insert(reply.token, Waiting::Message(id));
         }
+    }
+
+    /// Rule P1.
+    pub fn ran(&mut self, now: Instant, run: &Run<'_>, policy: &Policy, receipt: &RunReceipt) {
+        self.dying = None;
+        let name = run.name.expect("it has one here");
+        let what = || format!("{run:?} had {receipt:?}");
+        match receipt {
+            RunReceipt::Accepted { number, message, .. } => {
+                self.must(!self.shutdown, "D8", what);
+                let of_name =
+                    |key: &ProcessKey| self.workers.get(&key.number).is_some_and(|worker| worker.name == name);
+                let other = self.processes.iter().find(|(key, process)| !process.over && of_name(key));
+                let other = other.map(|(key, _)| *key);
+                self.must(other.is_none(), "gate", || format!("{}, and {other:?} is not gone", what()));
+                let highest = self.workers.keys().next_back().copied().unwrap_or(WorkerNumber::MAIN);
+                self.must(*number > highest, "W4", || format!("{number} after {highest}"));
+                let startup = policy.startup_method.as_deref().map(str::to_owned);
+                let worker = Worker::new(name, startup, policy.clone());
+                self.workers.insert(*number, Worker { run: true, closed: true, ..worker });
+                let call = Call {
+                    target: Target::Number(*number),
+                    method: run.method,
+                    args: run.args,
+                    from: run.from,
+                    existing: false,
+                    expires: None,
+                    after: None,
+                    account: run.account,
+                    reply: run.reply,
+                };
+                self.accepted(now, &call, Some(policy), Some(*number), *number, *message);
+            }
+            RunReceipt::Running { number, .. } => {
+                let runs =
+                    self.workers.get(number).is_some_and(|worker| worker.run && !worker.down && worker.name == name);
+                self.must(run.unique && runs && !self.shutdown, "P1", what);
+            }
+            RunReceipt::Ignored(why) => {
+                let nothing = run.method.is_empty() && policy.startup_method.is_none();
+                self.must(nothing && *why == Ignored::NoStartupMethod && !self.shutdown, "P1", what);
+            }
+            RunReceipt::Refused(refused) => {
+                let shut = refused.reason == Refusal::ShuttingDown;
+                self.must(shut == self.shutdown, "D8", what);
+                let allowed = match refused.reason {
+                    Refusal::NameTaken => self.has_run(name),
+                    Refusal::MailboxFull | Refusal::TooLarge | Refusal::ShuttingDown => true,
+                    _ => false,
+                };
+                self.must(allowed, "P1", what);
+            }
+        }
+    }
+
+    /// Whether there may be one of this name: its message has no fate, or its process is not proved gone.
+    fn has_run(&self, name: &str) -> bool {
+        let over = self.runs_over();
+        let is =
+            |(number, worker): (&WorkerNumber, &Worker)| worker.run && worker.name == name && !over.contains(number);
+        self.workers.iter().any(is)
+    }
+
+    /// Those whose message has its fate and whose process is gone.
+    pub fn runs_over(&self) -> Vec<WorkerNumber> {
+        let lives = |number: &WorkerNumber| self.processes.iter().any(|(key, it)| key.number == *number && !it.over);
+        let open = |number: &WorkerNumber| self.messages.values().any(|it| it.number == *number && it.fate.is_none());
+        let runs = self.workers.iter().filter(|(_, worker)| worker.run).map(|(number, _)| *number);
+        runs.filter(|number| !lives(number) && !open(number)).collect()
     }
 
     pub fn killed(&mut self, now: Instant, kill: &Kill<'_>, receipt: KillReceipt) {
@@ -550,7 +622,7 @@ impl Checker {
     /// A new configuration is in force: a process keeps its class to its end, unless it is to make place for the next.
     pub fn reloaded<'a>(&mut self, restart: bool, class: &dyn Fn(&str) -> Option<&'a Policy>) {
         self.dying = None;
-        for (number, worker) in &mut self.workers {
+        for (number, worker) in self.workers.iter_mut().filter(|(_, worker)| !worker.run) {
             worker.retired = class(&worker.name).is_none();
             let Some(new) = class(&worker.name) else { continue };
             let living = self.processes.iter_mut().find(|(key, process)| key.number == *number && !process.over);
@@ -737,7 +809,7 @@ impl Checker {
         }
         let process = self.processes.get_mut(&key).expect("was found above");
         match event {
-            Event::Spawned { .. } | Event::StartFailed { .. } | Event::Violation { .. } => {}
+            Event::Spawned { .. } | Event::StartFailed { .. } | Event::Violation { .. } | Event::Dropped { .. } => {}
             Event::SpawnFailed { .. } => process.over = true,
             Event::Held { .. } => {
                 // As if it had never been commanded: the next attempt is the same life again.
@@ -870,6 +942,7 @@ impl Checker {
             Effect::Kill { process, .. } => self.stop(*process, EndedBy::Kill),
             Effect::Pause { process, .. } => self.halted(*process),
             Effect::Continue { process, .. } => self.continued(*process),
+            Effect::Close { process, .. } => self.fail("P2", format!("{process:?} is closed, and nobody has attached")),
             Effect::Sweep { process, .. } => {
                 let exited = self.processes.get(process).is_some_and(|process| process.exit.is_some() && !process.over);
                 self.must(exited, "K8", || format!("{process:?} is swept"));
@@ -906,10 +979,13 @@ impl Checker {
         };
         worker.generation += 1;
         let (generation, down, name) = (worker.generation, worker.down, worker.name.clone());
+        let (run, attempts) = (worker.run, u64::from(worker.policy.attempts));
         let paused = worker.paused;
         self.must(!paused, "P4", || format!("{key:?} is paused and starts"));
         self.must(key.generation.0 == generation, "generation", || format!("{key:?}, not {generation}"));
         self.must(!down, "K7", || format!("{key:?} was killed and starts"));
+        let too_many = run && generation > attempts;
+        self.must(!too_many, "P1", || format!("{key:?} has one life too many"));
         let alive = self.processes.values().filter(|process| !process.over).count();
         self.must(alive < self.limits.processes as usize, "quota", || format!("{key:?} is one process too many"));
         let of_name = |key: &ProcessKey| self.workers.get(&key.number).is_some_and(|worker| worker.name == name);
@@ -1012,6 +1088,8 @@ impl Checker {
         let policy = &self.workers[&number].policy;
         let (attempts, timed, drops) = (policy.attempts, policy.task_timeout, policy.crash_limit.drop_unstarted);
         let begun = message.begun;
+        // It has as many lives as its class gives a message attempts.
+        let last_life = self.workers[&number].run && self.workers[&number].generation >= u64::from(attempts);
         let closed = self.workers[&number].closed;
         let kept = self.workers[&number].kept;
         let exit = begun.and_then(|key| self.processes[&key].exit);
@@ -1035,13 +1113,17 @@ impl Checker {
             }
             Outcome::Dead { reason: DeadReason::Poison, exit: Some(reported), may_have_run } => {
                 let often = dies && attempts > 1 && deaths >= attempts && (begun.is_none() || exit == Some(*reported));
-                !told && (often && *may_have_run || returns == 10 && *may_have_run == (deaths > 0))
+                let untried = last_life && deaths > 0 && *may_have_run;
+                !told && (often && *may_have_run || untried || returns == 10 && *may_have_run == (deaths > 0))
             }
             Outcome::Dead { reason: DeadReason::TimedOut, exit: Some(_), may_have_run: true } => {
                 !told && dies && timed.is_some()
             }
             Outcome::Dead { reason: DeadReason::NeverStarted, may_have_run, .. } => {
-                drops && !told && *may_have_run == (deaths > 0)
+                (drops || last_life && deaths == 0) && !told && *may_have_run == (deaths > 0)
+            }
+            Outcome::Dead { reason: DeadReason::Poison, exit: None, may_have_run: true } => {
+                last_life && !told && deaths > 0
             }
             Outcome::Dead { reason: DeadReason::Abandoned, may_have_run, .. } => {
                 self.shutdown && !told && (*may_have_run || begun.is_none())
@@ -1274,6 +1356,7 @@ impl Worker {
         Worker {
             name: name.to_owned(),
             kept: false,
+            run: false,
             closed: false,
             drain_cut: Instant::NEVER,
             paused: false,
@@ -1308,6 +1391,7 @@ pub fn key_of(event: &Event<'_>) -> ProcessKey {
         | Event::Ready { process, .. }
         | Event::Done { process, .. }
         | Event::DoneAll { process, .. }
+        | Event::Dropped { process, .. }
         | Event::Failed { process, .. }
         | Event::Undeliverable { process, .. }
         | Event::Marked { process, .. }

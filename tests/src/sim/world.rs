@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use workhall_core::{
     AccountId, Call, CallReceipt, Change, ClassStats, Core, CrashLimit, Effect, Event, Instant, Kill, KillMode,
-    KillReceipt, Ledger, Letters, Limits, Mark, Outcome, Policy, ProcessKey, Refused, Renewal, ReplyTo,
+    KillReceipt, Ledger, Letters, Limits, Mark, Outcome, Policy, ProcessKey, Refused, Renewal, ReplyTo, Run,
+    RunReceipt,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerName, WorkerNumber};
 use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, StartStage, Until};
@@ -38,6 +39,8 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 /// The last byte of the arguments of a message that no process survives.
 const POISON: u8 = 255;
 
+/// The name of processes for one method.
+const RUN: &str = "run";
 const NAMES: [&str; 6] = ["a", "A", "b", "b/x", "main", "boot"];
 
 type Failure = (&'static str, String);
@@ -57,6 +60,8 @@ pub struct World {
     gone: BTreeMap<&'static str, Arc<Policy>>,
     /// What new configurations say.
     reloads: Rng,
+    /// What is drawn for processes of one method, so that worlds without them are what they were.
+    runs: Rng,
     coverage: Coverage,
     notes: Arc<Mutex<Notes>>,
     trace: bool,
@@ -108,6 +113,7 @@ enum Item {
     Disconnected(usize),
     TreeGone(usize),
     Late(usize),
+    Runs,
 }
 
 impl Item {
@@ -164,6 +170,7 @@ impl World {
             gone: BTreeMap::new(),
             // Of its own, too.
             reloads: Rng::new(seed.rotate_left(32)),
+            runs: Rng::new(seed.rotate_left(16)),
             coverage: Coverage::default(),
             notes,
             trace: options.trace,
@@ -194,6 +201,12 @@ impl World {
             for _ in 0..self.reloads.between(1, 6) {
                 let at = self.reloads.up_to_ms(lively.as_millis() as u64);
                 self.plan(at, Item::Reload);
+            }
+        }
+        if self.runs.percent(30) {
+            for _ in 0..self.runs.between(1, 12) {
+                let at = self.runs.up_to_ms(lively.as_millis() as u64);
+                self.plan(at, Item::Runs);
             }
         }
         for name in ["main", "boot"] {
@@ -363,6 +376,7 @@ impl World {
             Item::Disconnected(slot) => self.disconnected(slot),
             Item::TreeGone(slot) => self.tree_gone(slot),
             Item::Late(slot) => self.late(slot),
+            Item::Runs => self.starts_one(),
         }
     }
 
@@ -385,7 +399,7 @@ impl World {
             self.phase = Phase::Calm;
             self.calm_until = self.now.after(CALM_MAX);
         }
-        for name in NAMES {
+        for name in NAMES.into_iter().chain([RUN]) {
             self.resumes(&Whom::Name(name));
         }
         for slot in 0..self.processes.len() {
@@ -716,8 +730,52 @@ impl World {
         self.apply();
     }
 
+    // ---- processes for one method -----------------------------------------------------------
+
+    /// Rule P1: of one name, so that it is taken now and then.
+    fn starts_one(&mut self) {
+        if self.calm {
+            return;
+        }
+        let Some(policy) = self.policies.get(NAMES[self.runs.below(NAMES.len() as u64) as usize]).cloned() else {
+            return;
+        };
+        let token = self.token();
+        let mut args = token.to_le_bytes().to_vec();
+        if self.runs.percent(10) {
+            args.push(POISON);
+        }
+        let run = Run {
+            name: Some(RUN),
+            unique: self.runs.percent(50),
+            method: if self.runs.percent(10) { "" } else { "work" },
+            args: &args,
+            from: None,
+            account: AccountId(0),
+            reply: Some(reply_to(1, token)),
+        };
+        let receipt = self.core.run(self.now, run, policy.clone());
+        self.log(|_| format!("run #{token} unique {} -> {receipt:?}", run.unique));
+        self.coverage.count(match &receipt {
+            RunReceipt::Accepted { .. } => "run accepted",
+            RunReceipt::Running { .. } => "run running",
+            RunReceipt::Ignored(_) => "run ignored",
+            RunReceipt::Refused(refused) if refused.reason == Refusal::NameTaken => "run refused: name taken",
+            RunReceipt::Refused(_) => "run refused",
+        });
+        self.checker.ran(self.now, &run, &policy, &receipt);
+        self.apply();
+    }
+
     /// Whoever has no class any more leaves when it has nothing left.
     fn see_who_leaves(&mut self) {
+        for number in self.checker.runs_over() {
+            if let Some(view) = self.core.worker(self.now, Target::Number(number)) {
+                let detail =
+                    format!("{number} has executed its method, its process is gone, and it is there: {view:?}");
+                self.checker.violation.get_or_insert(("P1", detail));
+            }
+        }
         for number in self.checker.retired() {
             match self.core.worker(self.now, Target::Number(number)) {
                 Some(_) => self.checker.stays(number),
@@ -777,6 +835,7 @@ impl World {
             Event::Ready { .. } => "event Ready",
             Event::Done { .. } => "event Done",
             Event::DoneAll { .. } => "event DoneAll",
+            Event::Dropped { .. } => "event Dropped",
             Event::Failed { .. } => "event Failed",
             Event::Undeliverable { .. } => "event Undeliverable",
             Event::Marked { .. } => "event Marked",
@@ -839,6 +898,7 @@ impl World {
                     });
                 }
                 Effect::Killed { .. } | Effect::Reached { .. } => {}
+                Effect::Close { .. } => unreachable!("nobody attaches here"),
                 // The fuzz target of the core has these.
                 Effect::SignalEnded { .. } | Effect::Cancel { .. } => {}
                 Effect::Stopped => self.stopped = true,
@@ -865,7 +925,7 @@ impl World {
     }
 
     fn spawn(&mut self, key: ProcessKey) {
-        let name = self.core.name(key).map(|name| NAMES.into_iter().find(|known| *known == &**name));
+        let name = self.core.name(key).map(|name| NAMES.into_iter().chain([RUN]).find(|known| *known == &**name));
         let Some(Some(name)) = name else {
             self.checker.violation.get_or_insert(("spawn", format!("{key:?} has no name")));
             return;
@@ -1326,7 +1386,9 @@ impl World {
                 let process = &self.processes[slot];
                 format!("of {} {}.{}", process.name, process.key.number, process.key.generation)
             }
-            Item::ClientActs | Item::BecomeCalm | Item::ShutDown | Item::Reload | Item::ExtraTick => String::new(),
+            Item::ClientActs | Item::BecomeCalm | Item::ShutDown | Item::Reload | Item::Runs | Item::ExtraTick => {
+                String::new()
+            }
         }
     }
 }
@@ -1375,6 +1437,7 @@ fn kind_of(effect: &Effect) -> &'static str {
         Effect::Continue { .. } => "effect Continue",
         Effect::Term { .. } => "effect Term",
         Effect::Kill { .. } => "effect Kill",
+        Effect::Close { .. } => "effect Close",
         Effect::Sweep { .. } => "effect Sweep",
         Effect::Settled { .. } => "effect Settled",
         Effect::Killed { .. } => "effect Killed",

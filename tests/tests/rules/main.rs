@@ -1,5 +1,6 @@
 //! The rules, proved with real processes started from the real binary. One file per question.
 
+mod attached;
 mod bench;
 mod broken_output;
 mod call;
@@ -30,6 +31,7 @@ mod one_turn;
 mod overlap;
 mod pause;
 mod permissions;
+mod processes;
 mod python;
 mod quota;
 mod raw_client;
@@ -39,6 +41,7 @@ mod same_name;
 mod service;
 mod settings;
 mod shutdown;
+mod signals;
 mod starts;
 mod supervisor_death;
 mod time_limits;

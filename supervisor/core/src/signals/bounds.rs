@@ -55,7 +55,7 @@ impl Core {
             let carriers = signals.carried.values().filter(|ids| ids.contains(id)).count();
             debug_assert_eq!(signal.carriers as usize, carriers, "messages hold it until their fate");
             let keepers = signals.kept.values().filter(|ids| ids.contains(id)).count();
-            debug_assert_eq!(signal.keepers as usize, keepers, "processes hold it until their end");
+            debug_assert_eq!(signal.keepers.len(), keepers, "processes hold it until their end");
             let vain = signal.ended.is_some() && carriers + keepers == 0;
             debug_assert!(!vain || signal.waiters.is_empty(), "nobody waits for what nobody will trigger");
             debug_assert!(!signal.triggered || signal.waiters.is_empty(), "nobody waits for what was triggered");

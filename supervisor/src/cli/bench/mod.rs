@@ -146,7 +146,7 @@ pub struct Bench {
     /// Clients and workers where it is many; fewer if descriptors are few [default: 1000, with --quick 20]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(2..=5000))]
     many: Option<u64>,
-    /// Names and pending messages of `memory` [default: 200000, with --quick 2000], and the most of --plot [default:
+    /// Names and pending messages of `memory` [default: 1000000, with --quick 2000], and the most of --plot [default:
     /// 1000000, with --quick 1000]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     names: Option<u64>,
@@ -285,7 +285,7 @@ impl Bench {
             window: self.window,
             several: self.several as usize,
             many: self.many.unwrap_or(if self.quick { 20 } else { 1000 }),
-            names: self.names.unwrap_or(if self.quick { 2_000 } else { 200_000 }),
+            names: self.names.unwrap_or(if self.quick { 2_000 } else { 1_000_000 }),
             most: self.names.unwrap_or(if self.quick { 1_000 } else { 1_000_000 }),
             pending: self.pending.unwrap_or(if self.quick { 16 << 20 } else { 2 << 30 }),
             idle: self.idle.unwrap_or(Duration::from_millis(if self.quick { 500 } else { 10_000 })),

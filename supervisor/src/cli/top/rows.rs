@@ -245,6 +245,10 @@ pub mod tests {
 
     pub fn row(at: u64, name: &str) -> WorkerRow {
         WorkerRow {
+            kind: "worker".into(),
+            type_number: 5,
+            state_number: 2,
+            created_ms: 0,
             name: name.into(),
             number: at + 100,
             at,

@@ -22,7 +22,7 @@ fn examples() -> PathBuf {
 }
 
 /// Whether a program is there; if not, the test says that it is skipped.
-pub fn is_there(program: &str) -> bool {
+pub(super) fn is_there(program: &str) -> bool {
     let there =
         Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
     if !there {
@@ -49,8 +49,8 @@ fn failure(supervisor: &Supervisor, args: &[&str]) -> String {
 fn the_configuration_of_the_examples_is_correct() {
     let file = examples().join("workhall.toml");
     let output = output(Command::new(bin_dir().join("workhall")).arg("check").arg(&file)).ok();
-    assert!(output.out.contains("classes counter, ledger, shell, thumbnail, words"), "{output:?}");
-    for script in ["shell", "thumbnail", "words"] {
+    assert!(output.out.contains("classes counter, ledger, session, shell, thumbnail, words"), "{output:?}");
+    for script in ["session", "shell", "thumbnail", "words"] {
         assert!(!output.err.contains(script), "a script of the checkout is always there: {output:?}");
     }
 }
@@ -62,15 +62,37 @@ fn the_demo_is_a_correct_script() {
 
 // ---- the worker in Python of the README -------------------------------------------------------
 
+/// The worker of the README in Python, as a file; the one on the library, or the one that speaks the protocol itself.
+fn readme_worker(supervisor: &Supervisor, on_the_library: bool) {
+    let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
+    let scripts = readme.split("```python\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+    let found: Vec<&str> = scripts.filter(|script| script.contains("from workhall import") == on_the_library).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    supervisor.file("sum.py", found[0]);
+}
+
+#[test]
+fn the_worker_of_the_readme_on_the_library_keeps_its_total() {
+    if !is_there("python3") {
+        return;
+    }
+    let supervisor = Supervisor::with_config(&format!(
+        "[class.sum]\nexec = ['python3', '{{dir}}/sum.py']\nenvironment = {{ PYTHONPATH = {:?} }}\n",
+        workspace().join("worker-host/python/src")
+    ));
+    readme_worker(&supervisor, true);
+    assert_eq!(supervisor.call(&["sum", "add", "2"]), 2);
+    assert_eq!(supervisor.call(&["sum", "add", "3"]), 5);
+    assert!(failure(&supervisor, &["sum", "take", "2"]).contains("there is no method `take`: this worker has `add`"));
+}
+
 #[test]
 fn k01_the_worker_of_the_readme_hears_a_kill_that_came_with_its_task() {
     if !is_there("python3") {
         return;
     }
-    let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
-    let script = readme.split_once("```python\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
     let mut supervisor = Supervisor::with_config("[class.sum]\nexec = ['python3', '{dir}/sum.py']\n");
-    supervisor.file("sum.py", script);
+    readme_worker(&supervisor, false);
     assert_eq!(supervisor.call(&["sum", "add", "2"]), 2);
     assert!(failure(&supervisor, &["sum", "take", "2"]).contains("there is no method take"));
     // Both come in one read, once it goes on.
@@ -249,49 +271,26 @@ fn an_import_into_a_book_that_holds_something_else_says_so() {
     assert!(missing.code == 1 && missing.err.contains("/no/such/file.csv"), "{missing:?}");
 }
 
-// ---- thumbnail ------------------------------------------------------------------------------
+// ---- in Python, on the library -----------------------------------------------------------------
 
-/// What the worker needs of Pillow, for machines that do not have it.
-const STAND_IN: &str = r#"
-import io, struct
-class Image:
-    format = "PNG"
-    def __init__(self, path):
-        with io.open(path, "rb") as file:
-            self.width, self.height = struct.unpack(">II", file.read(24)[16:])
-    def __enter__(self): return self
-    def __exit__(self, *_): pass
-    def thumbnail(self, size):
-        scale = min(size[0] / self.width, size[1] / self.height, 1)
-        self.width, self.height = round(self.width * scale), round(self.height * scale)
-    def save(self, path):
-        with io.open(path, "wb") as file:
-            file.write(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", self.width, self.height))
-open = Image
-"#;
-
-/// A supervisor whose worker `with` has Pillow, or its stand-in, and whose worker `without` has none.
-fn with_thumbnails() -> Supervisor {
-    let has_pillow =
-        Command::new("python3").args(["-c", "import PIL.Image"]).stderr(Stdio::null()).status().unwrap().success();
-    let script = examples().join("thumbnail/thumbnail");
-    let with = if has_pillow { "X=1" } else { "PYTHONPATH={dir}/with" };
-    if !has_pillow {
-        eprintln!("Pillow is not installed: its stand-in is used");
-    }
-    let supervisor = Supervisor::with_config(&format!(
-        "[class.with]\nexec = [\"env\", \"{with}\", {script:?}]\n[class.without]\nexec = [\"env\", \"PYTHONPATH={{dir}}/without\", {script:?}]\n",
-    ));
-    for (dir, file, text) in [
-        ("with", "__init__.py", ""),
-        ("with", "Image.py", STAND_IN),
-        ("without", "__init__.py", "raise ImportError('as on a machine that has none')"),
-    ] {
-        fs::create_dir_all(supervisor.path(dir).join("PIL")).unwrap();
-        fs::write(supervisor.path(dir).join("PIL").join(file), text).unwrap();
-    }
-    supervisor
+/// The class of an example in Python, with more of its settings.
+fn python_class(name: &str, script: &str, more: &str) -> String {
+    let library = workspace().join("worker-host/python/src");
+    let script = examples().join(script);
+    format!("[class.{name}]\nexec = [{script:?}]\nenvironment = {{ PYTHONPATH = {library:?} }}\n{more}\n")
 }
+
+/// A program of an example, ready to be given arguments and run.
+fn example(supervisor: &Supervisor, script: &str) -> Command {
+    let mut command = Command::new(examples().join(script));
+    command
+        .env("WORKHALL_SOCKET", supervisor.socket())
+        .env("PYTHONPATH", workspace().join("worker-host/python/src"))
+        .stdin(Stdio::null());
+    command
+}
+
+const THUMBNAILS: &str = "names = [\"thumb-*\"]";
 
 fn size_of_png(path: &Path) -> (u32, u32) {
     let bytes = fs::read(path).unwrap();
@@ -301,38 +300,149 @@ fn size_of_png(path: &Path) -> (u32, u32) {
 }
 
 #[test]
-fn the_thumbnail_worker_makes_small_pictures_with_pillow_and_says_what_is_missing_without() {
+fn the_thumbnail_worker_makes_small_pictures_and_reports_what_goes_wrong() {
     if !is_there("python3") {
         return;
     }
-    let supervisor = with_thumbnails();
-    let picture = examples().join("thumbnail/sunset.png");
-    let (picture, small) = (picture.to_str().unwrap(), supervisor.path("small.png"));
+    let mut supervisor = Supervisor::with_config(&python_class("thumbnail", "thumbnail/thumbnail", THUMBNAILS));
+    let pictures = examples().join("thumbnail/pictures");
+    let picture = |name: &str| pictures.join(name).to_str().unwrap().to_string();
+    let (sunset, small) = (picture("sunset.png"), supervisor.path("small.png"));
     let out = small.to_str().unwrap();
-    assert_eq!(supervisor.call(&["with", "info", picture]), json!({"format": "PNG", "width": 96, "height": 64}));
-    let made = supervisor.call(&["with", "make", picture, out, "48"]);
+    assert_eq!(supervisor.call(&["thumb-1", "info", &sunset]), json!({"format": "PNG", "width": 96, "height": 64}));
+    let made = supervisor.call(&["thumb-1", "make", &sunset, out, "48"]);
     assert_eq!(made, json!({"path": out, "width": 48, "height": 32}));
     assert_eq!(size_of_png(&small), (48, 32));
-
-    for args in [&["without", "info", picture][..], &["without", "make", picture, out, "10"]] {
-        let why = failure(&supervisor, args);
-        assert!(why.contains("Pillow is not installed: run `") && why.contains("pip install pillow"), "{why}");
+    // What it has made it reads again; each of the kinds that are there has its size.
+    assert_eq!(supervisor.call(&["thumb-1", "make", out, out, "30"]), json!({"path": out, "width": 30, "height": 20}));
+    for name in ["checks.ppm", "disc.png", "gray.png", "rings.png"] {
+        let made = supervisor.call(&["thumb-2", "make", &picture(name), out, "30"]);
+        assert_eq!(made, json!({"path": out, "width": 30, "height": 20}), "{name}");
     }
-    assert_eq!(size_of_png(&small), (48, 32));
-    // Neither failed task has ended the process.
-    assert_eq!((&supervisor.ps("without")["generation"], &supervisor.ps("without")["crashes"]), (&json!(1), &json!(0)));
+
+    assert!(failure(&supervisor, &["thumb-1", "info", "/no/such.png"]).contains("/no/such.png"));
+    assert!(failure(&supervisor, &["thumb-1", "info"]).contains("arguments of `info` do not fit"));
+    assert!(failure(&supervisor, &["thumb-1", "paint"]).contains("no method `paint`: this worker has `make`, `info`"));
+    let why = failure(&supervisor, &["thumb-1", "make", &picture("damaged.png"), out, "30"]);
+    assert!(why.contains("damaged.png is damaged: the check of its chunk b'IDAT' is wrong"), "{why}");
+    let row = supervisor.ps("thumb-1");
+    assert_eq!((&row["generation"], &row["crashes"]), (&json!(1), &json!(0)), "no failed task has ended the process");
+    obeys_kill_and_end_of_file(&mut supervisor, "thumb-1");
 }
 
 #[test]
-fn the_thumbnail_worker_reports_what_goes_wrong_and_obeys_kill_and_end_of_file() {
+fn a_poisonous_picture_ends_its_worker_and_harms_no_other_picture() {
     if !is_there("python3") {
         return;
     }
-    let mut supervisor = with_thumbnails();
-    assert!(failure(&supervisor, &["with", "info", "/no/such.png"]).contains("/no/such.png"));
-    assert!(failure(&supervisor, &["with", "info"]).contains("arguments of `info` do not fit"));
-    assert!(failure(&supervisor, &["with", "paint"]).contains("no method `paint`: this worker has `make`, `info`"));
-    obeys_kill_and_end_of_file(&mut supervisor, "with");
+    let class = python_class("thumbnail", "thumbnail/thumbnail", &format!("{THUMBNAILS}\ntask_timeout = \"1s\""));
+    let supervisor = Supervisor::with_config(&class);
+    let out = supervisor.path("small");
+    // All that the script makes, beside the one that ships and is not made by it.
+    let pictures = supervisor.path("pictures");
+    output(Command::new(examples().join("thumbnail/make-pictures")).arg(&pictures)).ok();
+    let names = |dir: &Path| -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let mut shipped = names(&examples().join("thumbnail/pictures"));
+    shipped.retain(|name| name != "sunset.png");
+    assert_eq!(names(&pictures), shipped);
+
+    let done = output(example(&supervisor, "thumbnail/thumbnail-all").arg(&pictures).arg(&out)).ok();
+    for line in ["checks.ppm: 48 x 32", "disc.png: 48 x 32", "gray.png: 48 x 32", "rings.png: 48 x 32"] {
+        assert!(done.out.contains(line), "{done:?}");
+    }
+    assert!(done.out.contains("poison.png: dead: the message is a dead letter: timed_out"), "{done:?}");
+    assert!(done.out.contains("damaged.png: failed: "), "{done:?}");
+    assert_eq!(names(&out), ["checks.png", "disc.png", "gray.png", "rings.png"]);
+    assert_eq!((supervisor.ledger("done"), supervisor.ledger("dead"), supervisor.ledger("failed")), (4, 1, 1));
+}
+
+#[test]
+fn a_session_keeps_its_variables_until_it_is_idle_or_takes_too_much() {
+    if !is_there("python3") {
+        return;
+    }
+    let limits = "task_timeout = \"2s\"\nlimits = { address_space = \"512MiB\" }\nidle_timeout = \"60s\"";
+    let mut classes = python_class("session", "session/session", limits);
+    classes += &python_class("brief", "session/session", "idle_timeout = \"50ms\"");
+    let mut supervisor = Supervisor::with_config(&classes);
+    let told = |value: &str, output: &str| json!({"value": value, "output": output});
+    supervisor.cli(&["call", "session/ann", "run", "prices = [3, 4, 5]"]).ok();
+    assert_eq!(supervisor.call(&["session/ann", "run", "print('sum'); sum(prices)"]), told("12", "sum\n"));
+    assert_eq!(supervisor.call(&["session/ann", "run", "5"]), told("5", ""));
+    assert_eq!(supervisor.call(&["session/ann", "names"]), json!(["prices"]));
+    assert_eq!(supervisor.call(&["session/bob", "names"]), json!([]));
+    assert!(
+        failure(&supervisor, &["session/bob", "run", "prices"]).contains("NameError: name 'prices' is not defined")
+    );
+    assert!(failure(&supervisor, &["session/bob", "run", "a = "]).contains("line 1: invalid syntax: a ="));
+    assert!(failure(&supervisor, &["session/ann", "run", "x = 'a' * (1 << 30)"]).contains("MemoryError"));
+    assert_eq!(supervisor.call(&["session/ann", "names"]), json!(["prices"]));
+    let endless = supervisor.cli(&["call", "session/ann", "run", "while True: pass", "--wait", "--timeout", "60s"]);
+    assert!(endless.code == 6 && endless.err.contains("timed out"), "{endless:?}");
+    assert_eq!(supervisor.call(&["session/ann", "names"]), json!([]), "it starts anew");
+    assert_eq!(supervisor.ps("session/bob")["generation"], 1);
+    supervisor.cli(&["call", "brief/ann", "run", "x = 1"]).ok();
+    supervisor.cli(&["wait", "brief/ann", "--gone", "--timeout", "60s"]).ok();
+    assert_eq!(supervisor.call(&["brief/ann", "names"]), json!([]), "whoever does nothing starts anew");
+    let killed = supervisor.cli(&["kill", "session/ann", "--wait", "--json"]).ok().json();
+    assert_eq!((&killed["ended_by"], &killed["exit"]), (&json!("ask"), &json!({"code": 0})), "{killed}");
+    let pid = supervisor.worker_pid("session/bob");
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.ended();
+    supervisor.until("the worker has noticed", |_| !lives(pid));
+}
+
+/// A program that has the device, and is ended with the test.
+struct Device(std::process::Child);
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn p02_the_device_is_lent_to_all_who_call_it_one_at_a_time() {
+    if !is_there("python3") {
+        return;
+    }
+    let mut supervisor = Supervisor::with_config("[class.counter]\nexec = [\"{bin}/counter\"]\n");
+    let weigh = |supervisor: &Supervisor| {
+        let mut command = example(supervisor, "device/weigh");
+        command.args(["apple", "pear", "melon", "fig", "quince"]);
+        command
+    };
+    let nobody = output(&mut weigh(&supervisor));
+    assert!(nobody.code == 1 && nobody.err.contains("start `examples/device/device --simulate` first"), "{nobody:?}");
+
+    let mut device =
+        Device(example(&supervisor, "device/device").arg("--simulate").stdout(Stdio::null()).spawn().unwrap());
+    supervisor.until("it is attached", |this| this.ps("device/balance").is_object());
+    let weighed = output(&mut weigh(&supervisor)).ok();
+    let lines: Vec<&str> = weighed.out.lines().map(str::trim).collect();
+    assert_eq!(lines[0], "Workhall,Balance,0,1, asked of 5 things at a time:");
+    for (line, start) in
+        lines[1..].iter().zip(["apple 7.5 g", "pear 6.0 g", "melon 7.5 g", "fig 4.5 g", "quince 9.0 g"])
+    {
+        assert!(line.starts_with(start), "{weighed:?}");
+    }
+    // What is not answered fails, and the next question has its own answer.
+    let silence = r#"["SILENCE",{"seconds":0.1}]"#;
+    assert!(failure(&supervisor, &["device/balance", "ask", "--args", silence]).contains("does not answer `SILENCE`"));
+    assert_eq!(supervisor.call(&["device/balance", "ask", "WEIGH? plum"]), "plum 6.0 g (number 6)");
+    assert!(failure(&supervisor, &["device/balance", "ask", "a\nb"]).contains("a question is a line of ASCII"));
+    // A kill only empties its mailbox (rule K10).
+    supervisor.cli(&["kill", "device/balance"]).ok();
+    assert_eq!(supervisor.call(&["device/balance", "about"])["asked"], 8);
+    kill(Pid::from_raw(device.0.id() as i32), Signal::SIGINT).unwrap();
+    assert!(device.0.wait().unwrap().success());
+    supervisor.until("its name is free", |this| this.ps("device/balance").is_null());
 }
 
 // ---- shell ----------------------------------------------------------------------------------

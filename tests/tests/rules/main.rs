@@ -37,6 +37,7 @@ mod overlap;
 mod pause;
 mod permissions;
 mod processes;
+mod python;
 mod quota;
 mod raw_client;
 mod raw_worker;

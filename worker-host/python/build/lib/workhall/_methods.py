@@ -1,0 +1,132 @@
+"""The methods of a worker: how a function becomes one, and how a message's arguments become a function's."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from ._errors import MethodError
+
+_MARK = "__workhall_method__"
+# What is told of an error is bounded: the last so many frames, and so many characters of each part.
+_FRAMES_MAX = 20
+_MESSAGE_CHARS_MAX = 4096
+_TRACE_CHARS_MAX = 8192
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Method:
+    """A function that may be called by message."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            raise TypeError(f"a method is a function, not {function!r:.100}")
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"`{name}` is an async function; a worker executes one task at a time, so a method is an ordinary one "
+                "(it may call asyncio.run)"
+            )
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(f"`{name}` is a generator; a method returns its result, like a list")
+        if not name or len(name.encode(errors="replace")) > 255:
+            raise ValueError(f"a method's name has 1 to 255 bytes, not {name!r:.300}")
+        self.name = name
+        self.function = function
+        self._signature = inspect.signature(function)
+        parameters = list(self._signature.parameters.values())
+        kinds = [parameter.kind for parameter in parameters]
+        #: A last argument that is an object are its keyword arguments.
+        self.takes_keywords = inspect.Parameter.KEYWORD_ONLY in kinds or inspect.Parameter.VAR_KEYWORD in kinds
+        positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
+        self._fewest = sum(1 for parameter in positional if parameter.default is inspect.Parameter.empty)
+        self._most = 1 << 62 if inspect.Parameter.VAR_POSITIONAL in kinds else len(positional)
+
+    def execute(self, args: List[Any]) -> Any:
+        """Executes it. MethodError if the arguments do not fit."""
+        if self.takes_keywords:
+            positional, keywords = self._spread(args)
+            self._bind(positional, keywords)
+            return self.function(*positional, **keywords)
+        if not self._fewest <= len(args) <= self._most:
+            self._bind(args, {})
+        return self.function(*args)
+
+    def _spread(self, args: List[Any]) -> Tuple[List[Any], Dict[str, Any]]:
+        if args and isinstance(args[-1], dict):
+            return args[:-1], args[-1]
+        return args, {}
+
+    def _bind(self, args: List[Any], keywords: Dict[str, Any]) -> None:
+        try:
+            self._signature.bind(*args, **keywords)
+        except TypeError as error:
+            text = f"the arguments of `{self.name}` do not fit: {error}; it is {self.name}{self._signature}"
+            if self.takes_keywords and keywords:
+                text += " (the last argument is an object, and is taken as keyword arguments)"
+            raise MethodError(text) from None
+
+
+def is_of_a_class(function: Callable[..., Any]) -> bool:
+    """Whether it is defined in the body of a class, and thus wants an object."""
+    outer = getattr(function, "__qualname__", "").rpartition(".")[0]
+    return bool(outer) and not outer.endswith("<locals>")
+
+
+def mark(function: Callable[..., Any], name: str) -> None:
+    """Notes that a function in the body of a class is a method."""
+    setattr(function, _MARK, name)
+
+
+def methods_of(state: object) -> List[Method]:
+    """The marked methods of an object."""
+    if isinstance(state, type):
+        raise TypeError(f"`run` takes an object, not a class: write run({state.__name__}())")
+    found: List[Method] = []
+    for attribute in dir(type(state)):
+        marked = inspect.getattr_static(type(state), attribute)
+        if isinstance(marked, (staticmethod, classmethod)):
+            marked = marked.__func__
+        name = getattr(marked, _MARK, None)
+        if isinstance(name, str):
+            found.append(Method(name, getattr(state, attribute)))
+    if not found:
+        raise TypeError(f"{type(state).__name__} has no method: mark those that may be called with @worker.method")
+    return found
+
+
+def unknown(name: str, known: List[str]) -> MethodError:
+    there = ", ".join(f"`{other}`" for other in known) if known else "none"
+    return MethodError(f"there is no method `{name}`: this worker has {there}")
+
+
+def told(error: BaseException) -> str:
+    """An error for who waits: what it is in the first line, and where it was raised below."""
+    if isinstance(error, MethodError):
+        return _cut(str(error), _MESSAGE_CHARS_MAX)
+    try:
+        what = "".join(traceback.format_exception_only(type(error), error)).strip()
+    except Exception:
+        what = type(error).__name__
+    # The first frame is the library's.
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    lines = traceback.format_list(frames[-_FRAMES_MAX:])
+    text = _cut(what, _MESSAGE_CHARS_MAX)
+    if lines:
+        left_out = len(frames) - _FRAMES_MAX
+        if left_out > 0:
+            lines.insert(0, f"  ({left_out} frames more)\n")
+        text += "\nTraceback (most recent call last):\n" + _cut_front("".join(lines).rstrip("\n"), _TRACE_CHARS_MAX)
+    cause: Optional[BaseException] = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        text += f"\nraised while this was handled: {_cut(repr(cause), 500)}"
+    return text
+
+
+def _cut(text: str, chars: int) -> str:
+    return text if len(text) <= chars else text[:chars] + f"… ({len(text) - chars} characters more)"
+
+
+def _cut_front(text: str, chars: int) -> str:
+    return text if len(text) <= chars else f"({len(text) - chars} characters more) …" + text[-chars:]

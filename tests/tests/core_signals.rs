@@ -278,6 +278,32 @@ fn s05_of_two_messages_that_carry_it_only_the_end_of_the_last_counts() {
 }
 
 #[test]
+fn s05_who_waits_late_waits_as_long_as_somebody_may_trigger_it() {
+    let mut d = Driver::new();
+    make(&mut d, 1);
+    let (number, first) = d.accepted(Call { args: &args(1), ..post("a") });
+    d.accepted(Call { args: &args(1), ..post("a") });
+    d.ready(2, 1, 1);
+    let process = d.key(2, 1);
+    d.feed(Event::Failed { process, id: MessageId(first), error: "no" });
+    d.effects.clear();
+    // One message has failed, another is executed.
+    wait(&mut d, 1, None, 1);
+    d.did(&[]);
+    d.done(number, 1, 2);
+    d.effects.clear();
+    // Both have ended; the process has what it needs.
+    wait(&mut d, 1, None, 2);
+    wait(&mut d, 1, Some(0), 3);
+    d.did(&["t3: not triggered in time"]);
+    d.dies(2, 1, Exit::Code(0), None);
+    let lines = d.lines();
+    for token in ["t1", "t2"] {
+        assert!(lines.contains(&format!("{token}: nobody is left to trigger it")), "{lines:?}");
+    }
+}
+
+#[test]
 fn s05_a_message_that_is_tried_again_still_carries_it_and_a_dead_letter_that_is_posted_again_does() {
     let mut d = Driver::with(|policy| policy.attempts = 2);
     make(&mut d, 1);

@@ -121,11 +121,22 @@ impl EventLoop {
         }
         let creds = self.connections[index].peer.creds();
         let class = match self.config.class_of(name) {
-            Err(_) if is_master(self.own.uid, creds) => Arc::new(self.config.class_without_program(name)),
-            other => other?,
+            Ok(class) => class,
+            Err(refused) if !is_master(self.own.uid, creds) => return Err(refused),
+            Err(_) => {
+                // It is none of those that are kept for processes, which may have one of the same name.
+                self.check_free(name)?;
+                return Ok(self.config.class_without_program(name).policy);
+            }
         };
         let wish = Wish::Attach { class: &class.policy.class, list: class.attach.as_ref() };
         self.config.rights.check(self.own.uid, creds, wish)?;
+        self.check_free(name)?;
+        Ok(keep_class(&mut self.classes, &class))
+    }
+
+    /// Whether no process of an earlier supervisor has the name (rule D7).
+    fn check_free(&self, name: &str) -> Result<(), Refused> {
         let ours = self.core.worker(self.clock.now(), Target::Name(name)).is_some_and(|view| view.slot.is_some());
         if !ours && !self.names.is_free(self.names.place(name)) {
             let detail = format!(
@@ -133,7 +144,7 @@ impl EventLoop {
             );
             return Err(Refused::new(Refusal::NameTaken, detail));
         }
-        Ok(keep_class(&mut self.classes, &class))
+        Ok(())
     }
 
     /// An attached worker gives its name back.

@@ -113,7 +113,12 @@ fn plan(class: &Class, around: Surroundings<'_>) -> Result<Plan, Failed> {
     let settings = &class.settings;
     let program = class.program().ok_or_else(|| {
         let path = settings.variable("PATH").unwrap_or_default().display();
-        (StartStage::Exec, format!("cannot execute {}: no directory of PATH has it ({path})", class.exec[0]))
+        let detail = match class.exec.first() {
+            Some(program) => format!("cannot execute {program}: no directory of PATH has it ({path})"),
+            // It had one when the worker was called.
+            None => format!("class `{}` has no program (`exec`) any more", class.policy.class),
+        };
+        (StartStage::Exec, detail)
     })?;
     Ok(Plan {
         program: program.into_os_string(),

@@ -301,6 +301,29 @@ fn p02_who_may_attach_is_said_by_the_class() {
     assert!(attach(0, "nobody").contains("welcome"), "root may have a name without a class");
 }
 
+/// A class that loses its program, and a name without a class beside a class of that name: neither is taken for the other.
+#[test]
+fn p02_a_class_without_a_program_starts_nothing_and_harms_nobody() {
+    let job = "class.job = { exec = ['{bin}/test-worker'], names = ['job-*'] }\n";
+    let mut supervisor =
+        Supervisor::with_config(&format!("{job}class.x = {{ exec = ['/not/there'], attach = {{}} }}\n"));
+    let mut dev = Json::attach(&supervisor, "job");
+    assert_eq!(supervisor.call(&["job-1", "count"]), 1, "its class is that of the file");
+    supervisor.cli(&["call", "job", "m"]).ok();
+    assert_eq!(dev.hear()["task"]["method"], "m");
+    supervisor.cli(&["call", "x", "m"]).ok();
+    let config = format!("{job}class.x = {{ attach = {{}} }}\n").replace("{bin}", text(bin_dir()));
+    supervisor.file("workhall.toml", &config);
+    supervisor.cli(&["reload"]).ok();
+    supervisor.cli(&["resume", "x"]).ok();
+    supervisor.until("it cannot be started", |this| {
+        let info = this.cli(&["info", "x", "--json"]).ok().json();
+        info["last_exit"]["failure"].as_str().is_some_and(|failure| failure.contains("has no program"))
+    });
+    supervisor.cli(&["call", "x/other", "m"]).fails(3, &["no_class", "has no program"]);
+    assert_eq!(supervisor.call(&["job-1", "count"]), 2);
+}
+
 #[test]
 fn p02_nobody_answers_is_an_error_that_says_where() {
     let supervisor = Supervisor::with_config(DEV);

@@ -1,7 +1,7 @@
 // Real supervisors, each in a directory of its own; no process outlives its test.
 
 import assert from 'node:assert/strict';
-import { execFile, spawn, spawnSync } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -13,9 +13,6 @@ const target = path.join(here, '../../../target');
 const bin = process.env.WORKHALL_BIN
   ?? ['release', 'debug'].map((profile) => path.join(target, profile, 'workhall')).find((file) => fs.existsSync(file));
 if (!bin) throw new Error('there is no workhall: cargo build, or name it by WORKHALL_BIN');
-
-/** Whether the supervisor has a command. */
-export const knows = (command) => spawnSync(bin, [command, '--help']).status === 0;
 
 export const probe = path.join(here, 'workers/probe.js');
 

@@ -2,11 +2,9 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { test } from 'node:test';
 import { AlreadyRunning, Dead, Discarded, Failed, Refused, Worker } from '../src/index.js';
-import { Supervisor, knows, until } from './harness.js';
+import { Supervisor, until } from './harness.js';
 
-const options = { skip: !knows('run') && 'this supervisor has no `workhall run`' };
-
-test('p01: a process executes one method and ends with it, under a name of its own', options, async (t) => {
+test('p01: a process executes one method and ends with it, under a name of its own', async (t) => {
   const supervisor = await Supervisor.start(t);
   const client = await supervisor.client();
   const receipt = await client.run('probe', 'add', [5]);
@@ -32,7 +30,7 @@ test('p01: a process executes one method and ends with it, under a name of its o
   assert.equal(typeof (await first), 'boolean');
 });
 
-test('p02: this program takes a name, its calls come one at a time and in order, and it leaves', options, async (t) => {
+test('p02: this program takes a name, its calls come one at a time and in order, and it leaves', async (t) => {
   const supervisor = await Supervisor.start(t);
   const client = await supervisor.client();
   const order = [];
@@ -83,7 +81,7 @@ test('p02: this program takes a name, its calls come one at a time and in order,
   assert.equal((await drained).length, 3);
 });
 
-test('p02: an attached worker learns that the supervisor is gone, and its program goes on', options, async (t) => {
+test('p02: an attached worker learns that the supervisor is gone, and its program goes on', async (t) => {
   const supervisor = await Supervisor.start(t);
   let ended = false;
   const attached = await new Worker().method('x', () => {}).onEnd(() => {

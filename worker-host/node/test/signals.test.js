@@ -40,12 +40,14 @@ test('s04: values are written before the trigger and read after it; the last hol
   assert.equal(await signal.wait(0), true);
   assert.deepEqual(signal.values, { bytes: Buffer.from([0, 255]), big: 2n ** 63n, last: [1, { a: null }] });
   assert.equal(await signal.set('late', 1), false);
-  // The process that has executed the message holds it, too.
-  assert.equal(await signal.free(), true);
-  assert.equal(await client.signal(signal.id).signaled(), true);
+  // The process that has executed the message holds it, too, and may trigger it.
+  const held = await client.newSignal();
+  await client.callAndWait('probe', 'set', [held, 'a', 1]);
+  assert.equal(await held.free(), true);
+  assert.equal(await held.signaled(), false);
   await client.killAndWait('probe');
-  await until('it is freed', () => signal.info().then(() => false, (error) => error instanceof Lost));
-  for (const attempt of [() => signal.wait(0), () => signal.set('a', 1), () => signal.trigger(), () => signal.get()]) {
+  await until('it is freed', () => held.info().then(() => false, (error) => error instanceof Lost));
+  for (const attempt of [() => held.wait(0), () => held.set('a', 1), () => held.trigger(), () => held.get()]) {
     await assert.rejects(attempt(), (error) => error instanceof Lost && /there is no signal/.test(error.message));
   }
 });

@@ -120,7 +120,8 @@ test('d07: when the supervisor is gone the current task ends, learns what it ask
   await client.call('probe', 'holdAndCall', [held.begun, held.go, log]);
   await client.call('probe', 'add', [1]);
   await held.hasBegun();
-  const pid = Number(fs.readFileSync(held.begun, 'utf8'));
+  // The file is there an instant before what is written in it.
+  const pid = Number(await until('it says its number', () => fs.readFileSync(held.begun, 'utf8')));
   await supervisor.die();
   assert.ok(lives(pid), 'the task goes on');
   held.release();

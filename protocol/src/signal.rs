@@ -151,6 +151,12 @@ impl Signal {
         Ok(value.map(|value| Payload::from_json(value)?.decode()).transpose()?)
     }
 
+    /// Reads all values at once, after the trigger, as a map or a struct (rule S4). None before it.
+    pub fn values<T: DeserializeOwned, L: SignalLink>(&self, link: &mut L) -> Result<Option<T>, SignalError<L::Error>> {
+        let values = self.report(link)?.values.map(serde_json::Value::Object);
+        Ok(values.map(|values| Payload::from_json(&values)?.decode()).transpose()?)
+    }
+
     /// This connection holds it no more. It lives on as long as a message carries it, or a process that has executed one
     /// lives.
     pub fn free<L: SignalLink>(&self, link: &mut L) -> Result<(), SignalError<L::Error>> {

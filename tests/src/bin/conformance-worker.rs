@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Value, to_value};
 use worker_host::protocol::messages::Address;
-use worker_host::{Context, MethodResult, Receipt, Worker};
+use worker_host::{Context, MethodResult, Receipt, Signal, Worker};
 
 fn main() -> worker_host::Result {
     let window = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(worker_host::WINDOW_DEFAULT);
@@ -37,6 +37,18 @@ fn main() -> worker_host::Result {
             told(&ctx.call(whom(worker)?, &method, ())?)
         })
         .method("ending", |_, ctx, (ms,): (u64,)| Ok(within(ms, ctx, |ctx| ctx.end_requested())))
+        .method("cancelled", |_, ctx, (ms,): (u64,)| Ok(within(ms, ctx, |ctx| ctx.cancelled().unwrap_or(false))))
+        .method("new_signal", |_, ctx, (text,): (String,)| Ok(ctx.signal(&text)?))
+        .method("trigger", |_, ctx, (signal, key, value): (Signal, String, Anything)| {
+            signal.set(ctx, &key, &value)?;
+            Ok(signal.trigger(ctx)?)
+        })
+        .method("wait_for", |_, ctx, (signal, ms): (Signal, u64)| {
+            Ok(match signal.wait(ctx, Some(Duration::from_millis(ms)))? {
+                true => signal.values(ctx)?,
+                false => Some(Anything::Nil),
+            })
+        })
         .run()
 }
 

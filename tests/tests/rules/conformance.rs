@@ -46,17 +46,14 @@ pub(crate) fn passes(program: &[&str], at_least: u64, lacking: &[&str]) {
     assert!(count.is_some_and(|count| count >= at_least), "{program:?}: only {count:?} checks passed");
 }
 
-/// Of these the Rust library has no means yet.
-const RUST_LACKS: &[&str] = &["cancelled", "new_signal", "trigger", "wait_for"];
-
 #[test]
 fn the_rust_library_passes() {
-    passes(&[&own("conformance-worker")], 73, RUST_LACKS);
+    passes(&[&own("conformance-worker")], 81, &[]);
 }
 
 #[test]
 fn the_rust_library_passes_with_one_task_at_a_time() {
-    passes(&[&own("conformance-worker"), "1"], 63, RUST_LACKS);
+    passes(&[&own("conformance-worker"), "1"], 71, &[]);
 }
 
 /// A mistake, the check that is to find it, and a part of the reason that it gives.

@@ -8,7 +8,7 @@
 //! | its maker, a connection | the making | it says that it does not, or is gone |
 //! | time | the making | it is over |
 //! | a message that carries its id in the arguments | it is accepted | its fate |
-//! | a process that has executed such a message | the message is done | the process ends |
+//! | a process that has executed such a message | the message is done | the process ends, or the signal is triggered |
 //! | one who waits | the wait | the answer, or it is gone |
 //!
 //! The second to last may still trigger it. So rule S5 is this: when the last message that carries an untriggered signal

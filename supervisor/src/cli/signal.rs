@@ -16,10 +16,9 @@ use super::output::{Out, age, print_line, printed, safe};
 use super::{ExitCode, Failure, parse_duration};
 
 pub const EXAMPLES: &str = "Examples:
-  id=$(workhall signal new --description 'pages are counted')
-  workhall call pages count book.txt \"{\\\"\\$signal\\\":\\\"$id\\\"}\"      a worker that triggers it
-  workhall signal wait $id --timeout 30s                    prints its values, as JSON
-  workhall signal set $id pages 312; workhall signal trigger $id
+  workhall signal new --description 'the book is counted'
+  workhall call pages count book.txt '{\"$signal\":\"00112233445566778899aabbccddeeff\"}'
+  workhall signal wait 00112233445566778899aabbccddeeff --timeout 30s
 
 A signal is triggered once, and wakes all who wait. If the message that carries it ends without triggering it, who waits
 learns that: the exit status is that of `call --wait`.";
@@ -43,14 +42,19 @@ pub struct SignalCommand {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Make a signal, and print its id
+    #[command(after_help = "Example:\n  workhall signal new --description 'the book is counted' --keep 10m")]
     New(New),
     /// Write a value of a signal, before it is triggered
+    #[command(after_help = "Example:\n  workhall signal set 00112233445566778899aabbccddeeff pages 312")]
     Set(Set),
     /// Trigger a signal: all who wait go on
+    #[command(after_help = "Example:\n  workhall signal trigger 00112233445566778899aabbccddeeff")]
     Trigger(One),
     /// Wait for a signal, and print its values as a JSON object
+    #[command(after_help = "Example:\n  workhall signal wait 00112233445566778899aabbccddeeff --timeout 30s")]
     Wait(Wait),
     /// Show a signal
+    #[command(after_help = "Example:\n  workhall signal show 00112233445566778899aabbccddeeff")]
     Show(One),
 }
 

@@ -101,7 +101,10 @@ class Session:
         self.socket = socket
         self.welcome: Optional[Dict[str, Any]] = None
         self.tasks: Deque[Task] = deque()
+        #: The task that is executed.
         self.current: Optional[Task] = None
+        #: That, or the one that is about to be.
+        self.next: Optional[Task] = None
         self.is_ending = False
         #: The supervisor's end is closed.
         self.has_ended = False
@@ -171,7 +174,7 @@ class Session:
             elif kind == "welcome":
                 self.welcome = fields
             elif kind == "cancelled":
-                for task in (self.current, *self.tasks):
+                for task in (self.next, *self.tasks):
                     if task is not None and task.id == fields["id"]:
                         task.cancelled = True
             # What a later version says is nothing to this one.

@@ -44,6 +44,8 @@ pub enum DecodeError {
         reference: Option<Ref>,
         /// The task that it meant to settle, where that could be read: in a JSON line only.
         settles: Option<u64>,
+        /// Its kind is none that is known: a later version may say it. Told of binary frames only.
+        unknown: bool,
         /// What was wrong with it.
         reason: String,
     },
@@ -233,12 +235,12 @@ impl Decoder {
         }
         let body = self.start + HEADER_BYTES;
         self.start = body + length;
-        let reason = match D::Message::decode_body(kind, &self.buffer[body..body + length]) {
+        let (unknown, reason) = match D::Message::decode_body(kind, &self.buffer[body..body + length]) {
             Ok(Some(message)) => return Ok(Some(message)),
-            Ok(None) => format!("unknown message kind {kind}"),
-            Err(reason) => format!("message kind {kind}: {}", cut(reason)),
+            Ok(None) => (true, format!("unknown message kind {kind}")),
+            Err(reason) => (false, format!("message kind {kind}: {}", cut(reason))),
         };
-        Err(DecodeError::Message { reference: None, settles: None, reason })
+        Err(DecodeError::Message { reference: None, settles: None, unknown, reason })
     }
 
     fn next_line<D: Direction>(&mut self) -> Result<Option<D::Message<'_>>, DecodeError> {
@@ -266,6 +268,7 @@ impl Decoder {
             return D::Message::decode_json(line).map(Some).map_err(|reason| DecodeError::Message {
                 reference: loose_ref(line),
                 settles: loose_settled(line),
+                unknown: false,
                 reason: cut(reason),
             });
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 
+use tracing::debug;
 use workhall_core::{Effect, Event, KillReport, Mark, Outcome, ProcessKey, ReplyTo};
 use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{self, Ask, OutcomeBody, Receipt, ReceiptBody, Reply, Sender, Steps, Task};
@@ -15,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::Class;
 use crate::connection::Peer;
 use crate::event_loop::{EventLoop, Process};
+use crate::log::log_news;
 use crate::name_lock::{Noted, Place};
 use crate::output::Output;
 use crate::process_tree::Sweep;
@@ -69,6 +71,7 @@ impl EventLoop {
     fn take_news(&mut self) {
         while let Some(news) = self.core.next_news() {
             let ago = self.clock.now().since(news.at).as_millis() as u64;
+            log_news(&news);
             self.journal.note(Clock::wall_ms().saturating_sub(ago), news);
         }
         self.journal.lost_events += self.core.take_lost_news();
@@ -133,6 +136,13 @@ impl EventLoop {
         if let Some(name) = self.core.name(key) {
             let pipes = self.processes[slot].outputs.each_ref().map(|output| output.as_ref().map_or(0, Output::inode));
             self.names.note(name, Noted { pid, pipes });
+            debug!(
+                worker = name.as_str(),
+                number = key.number.0,
+                generation = key.generation.0,
+                pid,
+                "its process is started"
+            );
         }
         if self.watch_outputs(slot).is_err() {
             sys::kill_group(pid);

@@ -40,8 +40,8 @@ use programs::{find_program, is_executable};
 pub use settings::Settings;
 
 use crate::access::{Allowed, Creds, Rights};
-use crate::journal;
 use crate::sys::{self, SocketAccess};
+use crate::{journal, log};
 
 /// Where the configuration is looked for when nobody says where.
 pub const DEFAULT_FILE: &str = "/etc/workhall/workhall.toml";
@@ -81,6 +81,9 @@ pub struct Config {
     pub metrics: Option<MetricsAt>,
     /// What is kept of workers' lines and of events.
     pub journal: journal::Settings,
+    log: log::Settings,
+    /// What the command line says of the supervisor's own log.
+    pub named_log: log::Named,
     classes: Vec<Arc<Class>>,
     /// Patterns and the class of each, the most specific first.
     patterns: Vec<Pattern>,
@@ -406,6 +409,8 @@ impl SupervisorFile {
             rights: self.rights(),
             metrics: self.metrics.as_ref().map(|at| at.below(base)),
             journal: self.journal(),
+            log: log::Settings { level: self.log_level, format: self.log_format },
+            named_log: log::Named::default(),
             classes,
             patterns,
             workers_dir: None,

@@ -1,11 +1,15 @@
 //! What is said on stderr. Whoever reads it may have gone away: that ends nobody, least of all the daemon,
 //! which `eprintln!` would. Or has it open and does not read: that must not hold up the daemon. What finds no room is
 //! lost, counted, and said to be lost when there is room again.
+//!
+//! This is the way out for both: what a command says for itself ([`say`]), and what the supervisor logs
+//! ([`crate::log`]).
 
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
+use crate::log;
 use crate::sys::Stderr;
 
 thread_local! {
@@ -13,13 +17,13 @@ thread_local! {
     static UNWAITING: RefCell<Option<Unwaiting>> = const { RefCell::new(None) };
 }
 
-/// Says one thing.
+/// Says one thing, whatever is logged.
 pub fn say(message: impl Display) {
-    let line = format!("workhall: {message}\n");
-    UNWAITING.with_borrow_mut(|unwaiting| match unwaiting {
-        Some(unwaiting) => unwaiting.say(&line),
-        None => drop(io::stderr().lock().write_all(line.as_bytes())),
-    });
+    let message = message.to_string();
+    match log::is_json() {
+        true => pass_on(&log::plain_json(&message), 1),
+        false => pass_on(&format!("workhall: {message}\n"), 1),
+    }
 }
 
 /// Without the characters to which terminals listen, in a text of lines that quotes somebody.
@@ -66,10 +70,6 @@ struct Unwaiting {
 }
 
 impl Unwaiting {
-    fn say(&mut self, line: &str) {
-        self.pass_on(line, 1);
-    }
-
     fn pass_on(&mut self, text: &str, lines: u64) {
         match self.catch_up() {
             true => self.write(text.as_bytes()),
@@ -83,7 +83,9 @@ impl Unwaiting {
         self.write(&rest);
         if self.rest.is_empty() && self.lost > 0 {
             let lines = std::mem::take(&mut self.lost);
-            self.write(format!("workhall: {lines} lines before this one were lost: nobody read them\n").as_bytes());
+            let said = format!("{lines} lines before this one were lost: nobody read them");
+            let line = if log::is_json() { log::plain_json(&said) } else { format!("workhall: {said}\n") };
+            self.write(line.as_bytes());
         }
         self.rest.is_empty() && self.lost == 0
     }

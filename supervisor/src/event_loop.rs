@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
+use tracing::{error, warn};
 use workhall_core::{Core, Event, Instant, ProcessKey};
 use workhall_protocol::MarkPage;
 use workhall_protocol::ids::MessageId;
@@ -22,7 +23,7 @@ use crate::cgroup::{Group, Trees};
 use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer, READ_BYTES};
-use crate::diagnostics::{say, say_what_was_lost};
+use crate::diagnostics::say_what_was_lost;
 use crate::journal::Journal;
 use crate::metrics::{Door, Metrics};
 use crate::name_lock::NameLocks;
@@ -188,7 +189,7 @@ impl EventLoop {
         this.inherited = Inherited::now()?;
         this.start_main();
         for sentence in this.keep_running(this.clock.now()) {
-            say(sentence);
+            warn!("{sentence}");
         }
         Ok(this)
     }
@@ -197,7 +198,7 @@ impl EventLoop {
     pub(crate) fn bare(setup: Setup) -> std::io::Result<EventLoop> {
         let (journal, warning) = Journal::new(&setup.config.journal);
         if let Some(warning) = warning {
-            say(format_args!("warning: {warning}"));
+            warn!("{warning}");
         }
         let mut this = EventLoop {
             core: Core::new(setup.config.limits.clone(), setup.seed),
@@ -324,7 +325,7 @@ impl EventLoop {
             let patience = until.since(self.clock.now());
             if left == 0 || patience.is_zero() {
                 if left > 0 {
-                    say(format_args!("{left} processes that workers have left could not be ended"));
+                    error!("{left} processes that workers have left could not be ended");
                 }
                 return Ok(());
             }

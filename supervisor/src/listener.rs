@@ -5,12 +5,12 @@
 //! these two that have no connection yet: so an operator gets in too where their own programs have used up all
 //! the others. Who is turned away is told why. Only while the system has no descriptor does anybody wait.
 
+use tracing::{debug, warn};
 use workhall_protocol::messages::{Error, Reply};
 use workhall_protocol::wire::{Encoding, encode};
 
 use crate::access::{Account, Creds, is_master};
 use crate::connection::Peer;
-use crate::diagnostics::say;
 use crate::event_loop::EventLoop;
 use crate::sys::{self, Interest, Stream};
 use crate::token::Token;
@@ -58,8 +58,9 @@ impl EventLoop {
         if let Err(detail) = self.check_connections(creds) {
             return self.turn_away(&stream, Account::of_user(creds.uid), &detail);
         }
-        if self.add_connection(stream, Peer::Client(creds)).is_ok() {
+        if let Ok(index) = self.add_connection(stream, Peer::Client(creds)) {
             self.clients += 1;
+            debug!(connection = index, pid = creds.pid, uid = creds.uid, "a client has connected");
         }
     }
 
@@ -115,7 +116,7 @@ impl EventLoop {
             let _gone = std::io::Write::write(&mut stream, &line);
         }
         if self.accounts.tell_once(account) {
-            say(format_args!("turned away: {detail}"));
+            warn!("turned away: {detail}");
         }
     }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use workhall_core::Instant;
 
-use crate::diagnostics::say;
+use tracing::warn;
 
 /// How often figures are told at most.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -97,14 +97,14 @@ impl Notifier {
         let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
         let watchdog = watchdog(text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref(), std::process::id());
         let watchdog = watchdog.unwrap_or_else(|text| {
-            say(format_args!("WATCHDOG_USEC is `{text}`, which is no number of microseconds: there is no watchdog"));
+            warn!("WATCHDOG_USEC is `{text}`, which is no number of microseconds: there is no watchdog");
             None
         });
         match socket() {
             Ok((socket, address)) => Notifier(Some(Manager::new(socket, address, watchdog))),
             Err(error) => {
                 let path = path.display();
-                say(format_args!("the service manager cannot be told anything: NOTIFY_SOCKET is {path}: {error}"));
+                warn!("the service manager cannot be told anything: NOTIFY_SOCKET is {path}: {error}");
                 Notifier(None)
             }
         }
@@ -214,7 +214,7 @@ impl Manager {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) => {
                     if !std::mem::replace(&mut self.complained, true) {
-                        say(format_args!("the service manager does not listen at its NOTIFY_SOCKET: {error}"));
+                        warn!("the service manager does not listen at its NOTIFY_SOCKET: {error}");
                     }
                 }
             }

@@ -9,13 +9,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use tracing::{error, info, warn};
 use workhall_core::{Instant, Renewal};
 use workhall_protocol::messages::{self, ReceiptBody};
 
 use crate::clock::Clock;
 use crate::config::{Class, Config, Difference, difference, first_part};
-use crate::diagnostics::say;
 use crate::event_loop::EventLoop;
+use crate::log;
 use crate::report::{ReloadReport, WorkersReport};
 
 /// How many lines of one reload the log has at most.
@@ -41,19 +42,19 @@ impl EventLoop {
         let reloaded = self.reload(now, restart);
         self.notifier.ready(now, self.figures());
         match &reloaded {
-            Err(error) => say(format_args!("the configuration is what it was: {error}")),
+            Err(error) => error!("the configuration is what it was: {error}"),
             Ok(report) => {
                 let lines: Vec<String> = report.lines().into_iter().chain(report.workers_line()).collect();
                 let none = if lines.is_empty() { ", and nothing has changed" } else { "" };
-                say(format_args!("{} was read again{none}", report.config));
+                info!("{} was read again{none}", report.config);
                 for line in lines.iter().take(LOG_LINES_MAX) {
-                    say(line);
+                    info!("{line}");
                 }
                 if let more @ 1.. = lines.len().saturating_sub(LOG_LINES_MAX) {
-                    say(format_args!("and {more} lines more"));
+                    info!("and {more} lines more");
                 }
                 for warning in &report.warnings {
-                    say(format_args!("warning: {warning}"));
+                    warn!("{warning}");
                 }
             }
         }
@@ -81,6 +82,7 @@ impl EventLoop {
         let not_as_wanted = self.journal.renew(&config.journal);
         self.config = config;
         let not_started = self.keep_running(now);
+        log::set(self.config.log());
         Ok(ReloadReport {
             config: self.config.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default(),
             added,

@@ -8,13 +8,13 @@
 use std::cmp::Reverse;
 use std::num::NonZeroU64;
 
+use tracing::{debug, warn};
 use workhall_core::Event;
 use workhall_protocol::messages::ToSupervisor;
 use workhall_protocol::wire::DecodeError;
 
 use crate::access::Account;
 use crate::connection::{Peer, READ_BYTES};
-use crate::diagnostics::say;
 use crate::event_loop::EventLoop;
 use crate::token::Token;
 
@@ -110,7 +110,7 @@ impl EventLoop {
             match decoder.next::<ToSupervisor>() {
                 Ok(None) => break,
                 Ok(Some(request)) => self.request(now, index, request),
-                Err(DecodeError::Message { reference, settles, reason }) => {
+                Err(DecodeError::Message { reference, settles, reason, .. }) => {
                     self.misunderstood(now, index, reference, &reason);
                     self.settle_misunderstood(now, index, settles, &reason);
                 }
@@ -174,7 +174,8 @@ impl EventLoop {
     pub(crate) fn hang_up(&mut self, index: usize) {
         let peer = self.forget_connection(index);
         match peer.0 {
-            Peer::Client(_) => {
+            Peer::Client(creds) => {
+                debug!(connection = index, pid = creds.pid, uid = creds.uid, "a client's connection is closed");
                 // Signals that it has made may be lost to those who wait for them.
                 self.apply();
                 self.client_left();
@@ -293,10 +294,8 @@ impl EventLoop {
             match self.connections[index].peer {
                 Peer::Client(creds) => {
                     if self.accounts.tell_once(account) {
-                        say(format_args!(
-                            "a connection of user {} (process {}) is closed: {detail}",
-                            creds.uid, creds.pid
-                        ));
+                        let (uid, pid) = (creds.uid, creds.pid);
+                        warn!(uid, pid, "a connection of user {uid} (process {pid}) is closed: {detail}");
                     }
                 }
                 Peer::Worker { process, .. } | Peer::Attached { process, .. } => {

@@ -33,12 +33,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use tracing::error;
 use workhall_core::{Instant, Refused};
 use workhall_protocol::messages::{self, ReceiptBody, Ref};
 use workhall_protocol::terms::{Exit, Refusal};
 
 use crate::access::is_master;
-use crate::diagnostics::say;
 use crate::event_loop::EventLoop;
 use crate::metrics::Metrics;
 use crate::sys::{self, Image, Interest, StayOpen, Stream};
@@ -235,7 +235,7 @@ impl EventLoop {
     /// This program goes on.
     fn upgrade_failed(&mut self, error: &str) {
         let Some(Upgrade { by: (key, reference), .. }) = self.upgrade.take() else { return };
-        say(format_args!("no upgrade, all goes on as it was: {error}"));
+        error!("no upgrade, all goes on as it was: {error}");
         if let Some(index) = self.connection(key) {
             self.connections[index].awaited -= 1;
             self.receipt(index, reference, ReceiptBody::Failed { error: error.to_string().into() });

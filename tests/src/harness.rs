@@ -244,7 +244,8 @@ impl Supervisor {
             if let Some(status) = this.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!("the supervisor ended with {status}:\n{}", this.log());
             }
-            this.log()[seen..].contains("workhall: ready at ")
+            let said = &this.log()[seen..];
+            said.contains("workhall: ready at ") || said.contains("\"message\":\"ready at ")
         });
     }
 

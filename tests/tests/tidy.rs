@@ -226,9 +226,12 @@ fn links_between_documents_lead_somewhere() {
         "ARCHITECTURE.md",
         "CHANGELOG.md",
         "protocol/PROTOCOL.md",
+        "worker-host/node/README.md",
+        "worker-host/bash/README.md",
         "tests/PERFORMANCE.md",
         "tests/fuzz/README.md",
         "packaging/OPERATING.md",
+        "worker-host/c/README.md",
     ] {
         let path = workspace().join(document);
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{document}: {error}"));

@@ -190,6 +190,8 @@ impl Link {
             match self.decoder.next::<FromSupervisor>() {
                 Ok(Some(reply)) => self.session.take_in(reply).map_err(Error::Protocol)?,
                 Ok(None) => return Ok(true),
+                // A later supervisor may have more to say than this library knows.
+                Err(DecodeError::Message { unknown: true, .. }) => {}
                 Err(DecodeError::Message { reason, .. } | DecodeError::Stream(reason)) => {
                     return Err(Error::Protocol(reason));
                 }

@@ -302,7 +302,7 @@ impl Core {
     }
 
     /// The figures of each name of the classes that are asked for, at most `max` of them; and for each class how many
-    /// there are beyond.
+    /// workers there are beyond, those included that are being ended while the next of their name is there.
     pub fn worker_stats(&self, now: Instant, max: usize, asked: impl Fn(&str) -> bool) -> (Vec<WorkerStats>, Vec<u64>) {
         let asked: Vec<bool> = self.stats.classes.iter().map(|class| asked(&class.class)).collect();
         let (mut found, mut left_out) = (Vec::new(), vec![0; asked.len()]);
@@ -311,23 +311,26 @@ impl Core {
         }
         // Most workers at rest share their policies.
         let mut last: Option<(*const Policy, usize)> = None;
-        for (_, seat) in self.workers.seats() {
-            let class = match seat {
-                Seat::Awake(worker) if worker.newer.is_some() => continue,
-                Seat::Awake(worker) => worker.counted as usize,
-                Seat::Resting(resting) => match last.filter(|(policy, _)| *policy == Arc::as_ptr(&resting.policy)) {
+        for (counted, seat) in self.workers.seats_counted() {
+            let class = match (counted, seat) {
+                (Some(counted), _) => counted as usize,
+                (None, seat) => match last.filter(|(policy, _)| *policy == Arc::as_ptr(seat.policy())) {
                     Some((_, class)) => class,
                     None => {
-                        let class = self.stats.numbers.get(&resting.policy.class).map_or(0, |number| *number as usize);
-                        last = Some((Arc::as_ptr(&resting.policy), class));
+                        let class = self.stats.numbers.get(&seat.policy().class).map_or(0, |number| *number as usize);
+                        last = Some((Arc::as_ptr(seat.policy()), class));
                         class
                     }
                 },
             };
-            match asked[class] {
-                false => {}
-                true if found.len() == max => left_out[class] += 1,
-                true => found.push(self.stats_of(now, class, seat)),
+            if !asked[class] {
+                continue;
+            }
+            // From here on none is looked at any more: of a million that would take longer than the loop may be busy.
+            if found.len() == max {
+                left_out[class] += 1;
+            } else if !matches!(seat, Seat::Awake(worker) if worker.newer.is_some()) {
+                found.push(self.stats_of(now, class, seat));
             }
         }
         (found, left_out)
@@ -388,10 +391,10 @@ impl Core {
 
     /// What a worker has in hand is counted where its class is now.
     pub(crate) fn follow_class(&mut self, index: u32) {
-        let Some(worker) = self.workers.get_mut(index as usize) else { return };
+        let Some(worker) = self.workers.get(index as usize) else { return };
         let number = self.stats.number(&worker.newest_policy().class);
-        let before = core::mem::replace(&mut worker.counted, number);
         let messages = worker.messages();
+        let Some(before) = self.workers.count_at(index, number) else { return };
         self.stats.of(before).depth -= messages;
         self.stats.of(number).depth += messages;
     }
@@ -406,17 +409,21 @@ impl Core {
         stats.numbers = numbers.collect();
         let awake: Vec<u32> = self.workers.iter().map(|(index, _)| index as u32).collect();
         for index in awake {
-            let worker = &mut self.workers[index as usize];
-            worker.counted = self.stats.number(&worker.newest_policy().class);
-            self.stats.of(worker.counted).depth += worker.messages();
+            let worker = &self.workers[index as usize];
+            let number = self.stats.number(&worker.newest_policy().class);
+            self.stats.of(number).depth += worker.messages();
+            self.workers.count_at(index, number);
         }
     }
 
     /// In debug builds: what is counted by class is what there is.
     pub(crate) fn prove_stats(&self) {
         let mut depths = vec![0; self.stats.classes.len()];
-        for (_, worker) in self.workers.iter() {
-            depths[worker.counted as usize] += worker.messages();
+        for (counted, seat) in self.workers.seats_counted() {
+            if let Seat::Awake(worker) = seat {
+                debug_assert_eq!(counted, Some(worker.counted));
+                depths[worker.counted as usize] += worker.messages();
+            }
         }
         debug_assert!(self.stats.classes.iter().map(|class| class.depth).eq(depths), "each message has its class");
     }

@@ -34,9 +34,12 @@ pub(crate) struct Workers {
 
 #[derive(Clone, Debug)]
 enum Slot {
-    Vacant { next: u32 },
+    Vacant {
+        next: u32,
+    },
     Resting(Resting),
-    Awake(Box<Worker>),
+    /// With [`Worker::counted`], so that workers can be told apart by it without a look at each.
+    Awake(Box<Worker>, u32),
 }
 
 /// A worker, however it is kept.
@@ -67,7 +70,8 @@ impl Workers {
 
     pub fn insert(&mut self, worker: Worker) -> u32 {
         self.awake += 1;
-        let slot = Slot::Awake(Box::new(worker));
+        let counted = worker.counted;
+        let slot = Slot::Awake(Box::new(worker), counted);
         match self.slots.get_mut(self.vacant as usize) {
             Some(place) => {
                 let index = self.vacant;
@@ -86,7 +90,7 @@ impl Workers {
     /// A worker that is awake.
     pub fn get(&self, index: usize) -> Option<&Worker> {
         match self.slots.get(index) {
-            Some(Slot::Awake(worker)) => Some(worker),
+            Some(Slot::Awake(worker, _)) => Some(worker),
             _ => None,
         }
     }
@@ -94,7 +98,7 @@ impl Workers {
     /// The same.
     pub fn get_mut(&mut self, index: usize) -> Option<&mut Worker> {
         match self.slots.get_mut(index) {
-            Some(Slot::Awake(worker)) => Some(worker),
+            Some(Slot::Awake(worker, _)) => Some(worker),
             _ => None,
         }
     }
@@ -112,7 +116,7 @@ impl Workers {
     /// Takes out a worker that is awake.
     pub fn remove(&mut self, index: usize) -> Worker {
         let vacant = Slot::Vacant { next: self.vacant };
-        let Slot::Awake(worker) = core::mem::replace(&mut self.slots[index], vacant) else {
+        let Slot::Awake(worker, _) = core::mem::replace(&mut self.slots[index], vacant) else {
             panic!("worker {index} is not awake")
         };
         self.awake -= 1;
@@ -124,7 +128,9 @@ impl Workers {
     pub fn wake(&mut self, index: u32) -> bool {
         let Some(slot) = self.slots.get_mut(index as usize) else { return false };
         let Slot::Resting(resting) = slot else { return false };
-        *slot = Slot::Awake(Box::new(resting.wake()));
+        let worker = resting.wake();
+        let counted = worker.counted;
+        *slot = Slot::Awake(Box::new(worker), counted);
         self.awake += 1;
         self.resting -= 1;
         true
@@ -153,7 +159,7 @@ impl Workers {
     /// Those that are awake.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Worker)> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| match slot {
-            Slot::Awake(worker) => Some((index, &**worker)),
+            Slot::Awake(worker, _) => Some((index, &**worker)),
             _ => None,
         })
     }
@@ -169,10 +175,29 @@ impl Workers {
         (first..).zip(slots).filter_map(|(index, slot)| Some((index, slot.seat()?)))
     }
 
+    /// All, and where those that are awake are counted. None of these is looked at for that.
+    pub fn seats_counted(&self) -> impl Iterator<Item = (Option<u32>, Seat<'_>)> {
+        self.slots.iter().filter_map(|slot| match slot {
+            Slot::Awake(worker, counted) => Some((Some(*counted), Seat::Awake(worker))),
+            other => Some((None, other.seat()?)),
+        })
+    }
+
+    /// Counts a worker that is awake there; returns where it was counted before.
+    pub fn count_at(&mut self, index: u32, number: u32) -> Option<u32> {
+        match self.slots.get_mut(index as usize)? {
+            Slot::Awake(worker, counted) => {
+                *counted = number;
+                Some(core::mem::replace(&mut worker.counted, number))
+            }
+            _ => None,
+        }
+    }
+
     /// Gives a worker its policy, after a snapshot was read. Returns whether there is such a worker.
     pub fn set_policy(&mut self, index: u32, policy: Arc<Policy>) -> bool {
         match self.slots.get_mut(index as usize) {
-            Some(Slot::Awake(worker)) => worker.policy = policy,
+            Some(Slot::Awake(worker, _)) => worker.policy = policy,
             Some(Slot::Resting(resting)) => resting.policy = policy,
             _ => return false,
         }
@@ -216,7 +241,10 @@ impl Workers {
         // Whether a delay is over is not known here.
         *slot = match worker.may_rest() {
             true => Slot::Resting(Resting::new(worker, Instant::default())),
-            false => Slot::Awake(Box::new(worker)),
+            false => {
+                let counted = worker.counted;
+                Slot::Awake(Box::new(worker), counted)
+            }
         };
         match slot {
             Slot::Resting(_) => self.resting += 1,
@@ -231,7 +259,7 @@ impl Slot {
         match self {
             Slot::Vacant { .. } => None,
             Slot::Resting(resting) => Some(Seat::Resting(resting)),
-            Slot::Awake(worker) => Some(Seat::Awake(worker)),
+            Slot::Awake(worker, _) => Some(Seat::Awake(worker)),
         }
     }
 }

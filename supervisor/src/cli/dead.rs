@@ -34,12 +34,16 @@ pub struct Dead {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// List them, in the order in which they died
+    #[command(after_help = "Examples:\n  workhall dead list\n  workhall dead list ledger/eu -n 20")]
     List(List),
     /// Show all about one
+    #[command(after_help = "Example:\n  workhall dead show 12")]
     Show(Show),
     /// Post them again, each as a new message to the worker of the same name
+    #[command(after_help = "Examples:\n  workhall dead requeue 12 13\n  workhall dead requeue --worker ledger/eu")]
     Requeue(Requeue),
     /// Forget them
+    #[command(after_help = "Examples:\n  workhall dead drop 12\n  workhall dead drop --all")]
     Drop(Drop),
 }
 

@@ -273,3 +273,59 @@ impl std::fmt::Display for WorkerArgument {
 fn parse_duration(text: &str) -> Result<Duration, String> {
     crate::config::parse_duration(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All commands that people see, the whole first, each with the words before it.
+    fn walk(command: &clap::Command, words: &str, all: &mut Vec<(String, clap::Command)>) {
+        all.push((words.to_string(), command.clone()));
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help") {
+            walk(below, &format!("{words} {}", below.get_name()), all);
+        }
+    }
+
+    /// As a shell takes them, up to what goes to another program, and without the words for people behind it.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote, mut spaces) = (Vec::new(), None::<String>, None, 0);
+        for c in line.trim_start().chars() {
+            spaces = if c == ' ' && quote.is_none() { spaces + 1 } else { 0 };
+            match (quote, c) {
+                (None, '|' | '>' | '<') => break,
+                _ if spaces == 2 => break,
+                (None, ' ') => words.extend(word.take()),
+                (None, '\'' | '"') => {
+                    quote = Some(c);
+                    word.get_or_insert_default();
+                }
+                (Some(open), c) if c == open => quote = None,
+                (_, c) => word.get_or_insert_default().push(c),
+            }
+        }
+        words.extend(word);
+        words
+    }
+
+    #[test]
+    fn every_command_has_an_example_and_every_example_is_understood() {
+        let (mut all, mut commands, mut wrong) = (0, Vec::new(), Vec::new());
+        walk(&command(), "workhall", &mut commands);
+        for (name, command) in commands {
+            let text = command.get_after_help().map(|text| text.to_string()).unwrap_or_default();
+            let examples: Vec<&str> = text.lines().filter(|line| line.starts_with("  workhall ")).collect();
+            let own = |line: &&str| line.trim_start().starts_with(&name);
+            if !text.starts_with("Example") || !examples.iter().any(own) {
+                wrong.push(format!("{name} has no example: {text}"));
+            }
+            all += examples.len();
+            for (example, error) in
+                examples.iter().filter_map(|it| Some((it, Arguments::try_parse_from(words(it)).err()?)))
+            {
+                wrong.push(format!("{name}: {example}: {:?}: {error}", words(example)));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(all > 40, "{all} examples were found");
+    }
+}

@@ -47,6 +47,9 @@ pub struct Logs {
     /// Print a JSON array, with -f one JSON object per line
     #[arg(long)]
     json: bool,
+    /// Give up after this long; not with -f, which has no end
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "follow")]
+    timeout: Option<Duration>,
 }
 
 /// The arguments of `workhall events`.
@@ -66,13 +69,16 @@ pub struct Events {
     /// Print a JSON array, with -f one JSON object per line
     #[arg(long)]
     json: bool,
+    /// Give up after this long; not with -f, which has no end
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "follow")]
+    timeout: Option<Duration>,
 }
 
 impl Logs {
     /// Shows them.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         check(self.worker.as_ref())?;
-        let mut connection = connect(socket, None)?;
+        let mut connection = connect(socket, self.timeout)?;
         let worker = self.worker.as_ref().map(WorkerArgument::address);
         let last = self.last.or(self.follow.then_some(BEFORE_FOLLOWING));
         let ticket = connection.ask(|client| client.logs(worker, last, self.follow))?;
@@ -85,7 +91,7 @@ impl Events {
     /// Shows them.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         check(self.worker.as_ref())?;
-        let mut connection = connect(socket, None)?;
+        let mut connection = connect(socket, self.timeout)?;
         let worker = self.worker.as_ref().map(WorkerArgument::address);
         let since_ms = self.since.map(|since| since.as_millis() as u64);
         let last = self.last.or((self.follow && since_ms.is_none()).then_some(BEFORE_FOLLOWING));
@@ -114,13 +120,13 @@ impl Reader {
         ticket: Ticket,
         shown: fn(T) -> Result<String, Failure>,
     ) -> Result<ExitCode, Failure> {
-        if let ReceiptBody::Refused { reason, detail } = connection.receipt(ticket)? {
+        if let ReceiptBody::Refused { reason, detail } = connection.receipt(ticket).map_err(not_all)? {
             return Err(refused(reason, &detail));
         }
         // One value for a list, so that it can be read as one; those that come have no end.
         let list = self.json && !self.follow;
         let mut held: Option<String> = None;
-        while let Some(news) = connection.ask(|client| client.news(ticket))? {
+        while let Some(news) = connection.ask(|client| client.news(ticket)).map_err(not_all)? {
             if news.lost > 0 {
                 let (lost, Reader { what, key, .. }) = (count(news.lost), &self);
                 say(format_args!("{lost} {what} before these are not kept any more ({key} says how many are)"));
@@ -149,6 +155,14 @@ impl Reader {
             true => printed(print_line(held.unwrap_or_else(|| "[".to_string()) + "]")),
             false => Ok(ExitCode::Done),
         }
+    }
+}
+
+/// What was printed stays true.
+fn not_all(failure: Failure) -> Failure {
+    match failure.code {
+        ExitCode::TimedOut => Failure::new(ExitCode::TimedOut, "the time ran out before all was told"),
+        _ => failure,
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tracing::warn;
 
 use super::connect::{check_socket_path, default_socket};
 use super::{ExitCode, Failure};
@@ -13,8 +14,9 @@ use crate::activation::{Adopted, adopted};
 use crate::cgroup::{Cgroups, Trees};
 use crate::clock::Clock;
 use crate::config::{Config, DEFAULT_FILE, MetricsAt, ProcessTree, SOCKET_MODE_DEFAULT};
-use crate::diagnostics::{never_wait, say};
+use crate::diagnostics::never_wait;
 use crate::event_loop::{EventLoop, Setup};
+use crate::log;
 use crate::metrics::Door;
 use crate::name_lock::NameLocks;
 use crate::notify::Notifier;
@@ -29,6 +31,8 @@ pub struct Serve {
     /// A directory whose executables are workers by their own names
     #[arg(long, value_name = "DIR")]
     workers: Option<PathBuf>,
+    #[command(flatten)]
+    log: log::Named,
 }
 
 impl Serve {
@@ -36,6 +40,7 @@ impl Serve {
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         never_wait();
         let mut config = self.configuration()?;
+        log::set(config.log());
         let adopted = adopted().map_err(Failure::usage)?;
         let socket = place(socket.or_else(|| config.socket.clone()), adopted.as_ref())?;
         sys::unblock_signals().context("cannot unblock signals")?;
@@ -53,7 +58,7 @@ impl Serve {
         let only_ours = matches!(config.metrics, Some(MetricsAt::Path(_)));
         let ignored = adopted.as_ref().filter(|_| !only_ours).and_then(|_| ignored_access(access));
         for warning in config.warnings().iter().chain(&not_enforced).chain(&ignored) {
-            say(format_args!("warning: {warning}"));
+            warn!("{warning}");
         }
         // What a parent has given up its children never have. With one class that must be able to gain privileges it is
         // left to the processes of the others.
@@ -90,7 +95,7 @@ impl Serve {
             seed: Clock::seed(),
         };
         let mut event_loop = EventLoop::new(setup).context("cannot start the event loop")?;
-        say(format_args!("ready at {}", socket.display()));
+        log::ready(&socket);
         event_loop.run().context("the event loop failed")?;
         Ok(ExitCode::Done)
     }
@@ -106,6 +111,7 @@ impl Serve {
         if let Some(dir) = &self.workers {
             config.name_workers_dir(dir).map_err(usage)?;
         }
+        config.named_log = self.log;
         if !config.has_classes() {
             let hint = "name a configuration with --config FILE, or a directory of executables with --workers DIR";
             let message = match &file {

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::{Class, Config};
+use crate::log::{self, Named};
 
 impl Config {
     /// Reads the same file again.
@@ -17,10 +18,17 @@ impl Config {
         if let Some(dir) = self.workers_dir.as_ref().filter(|_| self.workers_dir_is_named) {
             config.name_workers_dir(dir)?;
         }
+        config.named_log = self.named_log;
         if !config.has_classes() {
             anyhow::bail!("{} has no classes, and names no directory of `workers`", file.display());
         }
         Ok(config)
+    }
+
+    /// How the supervisor itself logs: as the command line says, else as the file does.
+    pub fn log(&self) -> log::Settings {
+        let Named { level, format } = self.named_log;
+        log::Settings { level: level.unwrap_or(self.log.level), format: format.unwrap_or(self.log.format) }
     }
 
     /// Bounds what it allows by what the system allows.

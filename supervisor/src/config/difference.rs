@@ -31,6 +31,12 @@ pub fn difference(old: &Config, new: &Config) -> Difference {
     let is_gone = |class: &str| new.class(class).is_none();
     let mut changed = Vec::new();
     let mut later = Vec::new();
+    let named_log = new.named_log;
+    let new_log_is_named = |key: &str| match key {
+        "log_level" => named_log.level.is_some(),
+        "log_format" => named_log.format.is_some(),
+        _ => false,
+    };
     let both: BTreeMap<&Key, ()> = before.keys().chain(after.keys()).map(|key| (key, ())).collect();
     for key in both.into_keys() {
         let (old, new) = (before.get(key), after.get(key));
@@ -42,6 +48,12 @@ pub fn difference(old: &Config, new: &Config) -> Difference {
         match &key.0[..] {
             [section, name] if section == "supervisor" && AT_START.contains(&name.as_str()) => {
                 later.push(format!("`{name}` in [supervisor] holds from the next start of the supervisor on"));
+            }
+            [section, name] if section == "supervisor" && new_log_is_named(name) => {
+                let option = name.replace('_', "-");
+                later.push(format!(
+                    "`{name}` in [supervisor] does nothing as long as --{option} of `serve` comes first"
+                ));
             }
             [section, class, name] if section == "class" && name == "main" => {
                 later.push(format!("class `{class}`: `main` holds from the next start of the supervisor on"));

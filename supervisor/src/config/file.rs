@@ -17,6 +17,7 @@ use super::kept::{EventsFile, LogsFile};
 use super::people::AllowedFile;
 use super::settings::{GroupFile, LimitsFile, Nice, Settings, SettingsFile, Umask, UserFile, Value, Variable};
 use super::{Placed, ProcessTree};
+use crate::log;
 use crate::sys::SOCKET_PATH_BYTES_MAX;
 
 /// Message and envelope share a frame; this much is left for the envelope.
@@ -82,6 +83,8 @@ pub(super) struct SupervisorFile {
     pub socket_group: Option<u32>,
     #[serde(deserialize_with = "super::metrics::metrics")]
     pub metrics: Option<MetricsAt>,
+    pub log_level: log::Level,
+    pub log_format: log::Format,
     pub logs: LogsFile,
     pub events: EventsFile,
     pub kill: Option<AllowedFile>,
@@ -114,6 +117,8 @@ impl Default for SupervisorFile {
             socket_user: None,
             socket_group: None,
             metrics: None,
+            log_level: log::Level::default(),
+            log_format: log::Format::default(),
             logs: LogsFile::default(),
             events: EventsFile::default(),
             kill: None,

@@ -1,18 +1,14 @@
 //! Where lines of workers go beside what is kept: to the journal of systemd with fields, or to the supervisor's stderr.
 //!
-//! The journal's own protocol is one datagram per line. A crate for it would bring more than the forty lines that this
-//! needs, and those there are belong to a framework of logging (crates.md).
+//! Where the supervisor itself speaks JSON (`log_format`), its stderr has nothing but JSON.
 
 use std::fmt::Write as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 
 use super::lines::{Line, Stream};
 use crate::diagnostics::pass_on;
+use crate::journald::{self, Entry, Journald};
+use crate::log;
 
-/// Where the journal listens.
-const JOURNAL: &str = "/run/systemd/journal/socket";
 /// syslog's numbers: what is written to stdout is said, what is written to stderr may be worth a look.
 const PRIORITY_STDOUT: u8 = 6;
 const PRIORITY_STDERR: u8 = 4;
@@ -34,7 +30,7 @@ pub enum Wanted {
 /// Where they go.
 #[derive(Debug)]
 pub(crate) enum Forward {
-    Journal { socket: UnixDatagram, lost: u64 },
+    Journal { journald: Journald, lost: u64 },
     Stderr,
     Nowhere,
 }
@@ -44,13 +40,14 @@ impl Forward {
     pub fn new(wanted: Wanted) -> (Forward, Option<String>) {
         match wanted {
             Wanted::None => (Forward::Nowhere, None),
-            Wanted::Auto if !is_journal() => (Forward::Stderr, None),
+            Wanted::Auto if !journald::is_stderr() => (Forward::Stderr, None),
             Wanted::Stderr => (Forward::Stderr, None),
-            Wanted::Auto | Wanted::Journal => match journal() {
-                Ok(socket) => (Forward::Journal { socket, lost: 0 }, None),
+            Wanted::Auto | Wanted::Journal => match Journald::find() {
+                Ok(journald) => (Forward::Journal { journald, lost: 0 }, None),
                 Err(error) => {
                     let why = format!(
-                        "there is no journal at {JOURNAL} ({error}): what workers write goes to stderr (`logs.forward` in [supervisor])"
+                        "there is no journal at {} ({error}): what workers write goes to stderr (`logs.forward` in [supervisor])",
+                        journald::PLACE
                     );
                     (Forward::Stderr, Some(why).filter(|_| wanted == Wanted::Journal))
                 }
@@ -75,21 +72,23 @@ impl Forward {
             Forward::Stderr => {
                 let mut text = String::new();
                 for line in lines {
-                    let _infallible = writeln!(text, "{name} | {}", harmless(&line.text));
+                    match log::is_json() {
+                        true => text.push_str(&json(name, line)),
+                        false => drop(writeln!(text, "{name} | {}", harmless(&line.text))),
+                    }
                 }
                 pass_on(&text, lines.len() as u64);
             }
-            Forward::Journal { socket, lost } => {
+            Forward::Journal { journald, lost } => {
                 for line in lines {
                     if *lost > 0 {
-                        let said = format!(
-                            "MESSAGE={lost} lines of workers before this one were lost: the journal did not take them\nPRIORITY=4\nSYSLOG_IDENTIFIER=workhall\n"
-                        );
-                        if socket.send_to(said.as_bytes(), JOURNAL).is_ok() {
+                        let said =
+                            format!("{lost} lines of workers before this one were lost: the journal did not take them");
+                        if journald.send(&Entry::new(&said, PRIORITY_STDERR, "workhall")).is_ok() {
                             *lost = 0;
                         }
                     }
-                    if *lost > 0 || socket.send_to(&datagram(name, line), JOURNAL).is_err() {
+                    if *lost > 0 || journald.send(&entry(name, line)).is_err() {
                         *lost += 1;
                     }
                 }
@@ -98,33 +97,34 @@ impl Forward {
     }
 }
 
-fn journal() -> std::io::Result<UnixDatagram> {
-    Path::new(JOURNAL).metadata()?;
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
-/// Whether stderr is what systemd has connected to the journal: it says device and inode of it.
-fn is_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    let stderr = std::fs::metadata("/proc/self/fd/2");
-    stderr.is_ok_and(|meta| stream == format!("{}:{}", meta.dev(), meta.ino()))
-}
-
-/// No value has a newline: so each is one line.
-fn datagram(name: &str, line: &Line) -> Vec<u8> {
-    let (stream, priority) = match line.stream {
+fn stream(line: &Line) -> (&'static str, u8) {
+    match line.stream {
         Stream::Stdout => ("stdout", PRIORITY_STDOUT),
         Stream::Stderr => ("stderr", PRIORITY_STDERR),
-    };
-    let Line { number, generation, class, text, .. } = line;
-    format!(
-        "MESSAGE={text}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER={name}\nWORKHALL_WORKER={name}\nWORKHALL_NUMBER={number}\n\
-         WORKHALL_GENERATION={generation}\nWORKHALL_CLASS={}\nWORKHALL_STREAM={stream}\n",
-        &**class
-    )
-    .into_bytes()
+    }
+}
+
+fn entry(name: &str, line: &Line) -> Entry {
+    let (stream, priority) = stream(line);
+    let mut entry = Entry::new(&line.text, priority, name);
+    entry.field("WORKHALL_WORKER", name);
+    entry.field("WORKHALL_NUMBER", &line.number.to_string());
+    entry.field("WORKHALL_GENERATION", &line.generation.to_string());
+    entry.field("WORKHALL_CLASS", &line.class);
+    entry.field("WORKHALL_STREAM", stream);
+    entry
+}
+
+/// As the supervisor's own sentences are written, beside which it stands.
+fn json(name: &str, line: &Line) -> String {
+    let fields = [
+        ("worker", name.into()),
+        ("number", line.number.into()),
+        ("generation", line.generation.into()),
+        ("class", line.class.to_string().into()),
+        ("stream", stream(line).0.into()),
+    ];
+    log::json(line.at_ms, "info", &line.text, fields)
 }
 
 /// What a worker wrote, so that no terminal takes it for a command: control characters stand there as Rust writes

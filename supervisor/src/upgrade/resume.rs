@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use tracing::{error, info};
 use workhall_core::Core;
 use workhall_protocol::MarkPage;
 use workhall_protocol::messages::{Receipt, ReceiptBody, Ref, Reply};
@@ -19,8 +20,9 @@ use super::{VARIABLE, own_binary};
 use crate::cgroup::{Group, Trees};
 use crate::config::Config;
 use crate::connection::{Connection, Peer};
-use crate::diagnostics::{go_on, say};
+use crate::diagnostics::go_on;
 use crate::event_loop::{EventLoop, Process, Setup};
+use crate::log;
 use crate::metrics::Door;
 use crate::name_lock::NameLocks;
 use crate::notify::Notifier;
@@ -43,7 +45,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
     Some(match resumed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(format_args!("the supervisor cannot go on after its upgrade: {error:#}"));
+            error!("the supervisor cannot go on after its upgrade: {error:#}");
             ExitCode::FAILURE
         }
     })
@@ -57,6 +59,8 @@ fn resume(number: i32) -> anyhow::Result<()> {
     let (mut state, config, core) = state::read(&file)?;
     drop(file);
     go_on(std::mem::take(&mut state.unsaid));
+    log::set(config.log());
+    log::have_lost(state.log.lost);
     let (socket, is_ours) = (state.socket.clone(), state.socket_is_ours);
     let mut this = take_over(state, config, core, &mut left, bytes).context("cannot take over what there is")?;
     let ended = this.run().context("the event loop failed");
@@ -116,7 +120,7 @@ fn take_over(
         pause_us: u64::try_from(pause.as_micros()).unwrap_or(u64::MAX),
         state_bytes: bytes,
     };
-    say(format_args!("workhall {} goes on for {}, from {}", report.version, report.was, report.binary));
+    info!("workhall {} goes on for {}, from {}", report.version, report.was, report.binary);
     if let Some((key, reference)) = state.by {
         this.answer_upgrade(key, reference, &report);
     }

@@ -35,6 +35,7 @@ use crate::config::{Class, Config};
 use crate::connection::Carried;
 use crate::event_loop::EventLoop;
 use crate::journal;
+use crate::log;
 use crate::metrics::{CarriedDoor, Metrics};
 use crate::output::{CarriedOutput, Output};
 use crate::process_tree::{Foreign, Inherited, Sweep};
@@ -85,6 +86,9 @@ pub struct State {
     /// Where metrics are read.
     #[serde(default)]
     pub metrics: Option<CarriedDoor>,
+    /// How the supervisor itself logs, beside what the configuration says.
+    #[serde(default)]
+    pub log: log::Carried,
 }
 
 /// A configuration as it was read. It is in force until it is read again, whatever the file says meanwhile.
@@ -172,6 +176,7 @@ impl State {
             unsaid: crate::diagnostics::unsaid(),
             journal: this.journal.carried(),
             metrics: this.metrics.as_ref().map(Metrics::carried),
+            log: log::Carried { named: config.named_log, lost: log::lost() },
         }
     }
 
@@ -183,6 +188,7 @@ impl State {
         if let Some(dir) = workers_dir {
             config.name_workers_dir(dir)?;
         }
+        config.named_log = self.log.named;
         config.fit(self.descriptors);
         Ok(config)
     }

@@ -22,7 +22,7 @@ fn examples() -> PathBuf {
 }
 
 /// Whether a program is there; if not, the test says that it is skipped.
-pub(super) fn is_there(program: &str) -> bool {
+pub fn is_there(program: &str) -> bool {
     let there =
         Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
     if !there {
@@ -49,8 +49,8 @@ fn failure(supervisor: &Supervisor, args: &[&str]) -> String {
 fn the_configuration_of_the_examples_is_correct() {
     let file = examples().join("workhall.toml");
     let output = output(Command::new(bin_dir().join("workhall")).arg("check").arg(&file)).ok();
-    assert!(output.out.contains("classes counter, ledger, session, shell, thumbnail"), "{output:?}");
-    for script in ["session", "shell", "thumbnail"] {
+    assert!(output.out.contains("classes counter, ledger, session, shell, thumbnail, words"), "{output:?}");
+    for script in ["session", "shell", "thumbnail", "words"] {
         assert!(!output.err.contains(script), "a script of the checkout is always there: {output:?}");
     }
 }
@@ -466,9 +466,15 @@ fn the_shell_worker_tells_about_the_machine_and_obeys_kill_and_end_of_file() {
     for method in ["what", "wh\"at", "wh\\at", "wh\nat", "\",\"args\":[", "$(exit 1)", "*"] {
         assert!(failure(&supervisor, &["shell", method]).contains("there is no method"), "{method}");
     }
-    for args in [r#"["a\"b"]"#, "[5]", r#"["/","/"]"#, r#"[{"args":["/"]}]"#] {
+    for (args, part) in [
+        (r#"["a\"b"]"#, "a\"b"),
+        ("[5]", "5"),
+        (r#"["/","/"]"#, "it takes 0 to 1, and 2 came"),
+        (r#"[{"args":["/"]}]"#, "{\"args\":[\"/\"]}"),
+        (r#"["a\u0000"]"#, "holds a NUL"),
+    ] {
         let why = failure(&supervisor, &["shell", "disk", "--args", args]);
-        assert!(why.contains("with these arguments"), "{args}: {why}");
+        assert!(why.contains(part), "{args}: {why}");
     }
     assert_eq!(supervisor.call(&["shell", "count"]), 3);
     obeys_kill_and_end_of_file(&mut supervisor, "shell");

@@ -1,5 +1,5 @@
-//! Where what workers write goes beside `workhall logs`: to stderr behind the worker's name, or to systemd's journal with
-//! fields.
+//! Where what workers write goes beside `workhall logs`, and what the supervisor itself logs: to stderr, or to systemd's
+//! journal with fields.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use workhall_tests::harness::{Supervisor, is_root, python};
 /// Listens where the journal does, in a mount namespace of its own, and writes down what comes: one JSON object of the
 /// fields of each datagram. Then it starts what follows.
 const JOURNAL: &str = r#"
-import json, os, socket, sys
+import json, os, socket, sys, time
 out, program = sys.argv[1], sys.argv[2:]
 os.makedirs("/run/systemd/journal", exist_ok=True)
 journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -18,6 +18,7 @@ if os.fork() == 0:
     os.close(2); os.close(1)
     with open(out, "w") as file:
         journal.settimeout(0.2)
+        while os.getppid() != 1 and os.path.exists(out + ".stalls"): time.sleep(0.01)
         while os.getppid() != 1 and not os.path.exists(out + ".end"):
             try: data = journal.recv(1 << 20)
             except TimeoutError: continue
@@ -32,11 +33,19 @@ os.execv(program[0], program)
 "#;
 
 fn with_journal(settings: &str, connected: bool) -> Supervisor {
+    with_journal_that(settings, connected, false)
+}
+
+/// One that `stalls` reads nothing until `journal.stalls` is gone.
+fn with_journal_that(settings: &str, connected: bool, stalls: bool) -> Supervisor {
     let class = "[class.w]\nexec = ['{bin}/test-worker']\nnames = ['**']\n";
     Supervisor::with_config_under(&format!("{settings}\n{class}"), |dir| {
         let script = dir.join("journal.py");
         fs::write(&script, JOURNAL).unwrap();
         let out = dir.join("journal");
+        if stalls {
+            fs::write(dir.join("journal.stalls"), "").unwrap();
+        }
         // A directory of its own in the place of the machine's.
         let mount = "mkdir -p /run/systemd && mount -t tmpfs none /run/systemd && exec \"$@\"";
         let connected = format!("CONNECTED={}", if connected { "1" } else { "" });
@@ -88,10 +97,96 @@ fn a_supervisor_that_is_connected_to_the_journal_passes_lines_on_with_fields() {
             assert!(!supervisor.log().contains(said), "{settings}: {}", supervisor.log());
         } else {
             assert!(supervisor.log().contains(&format!("a/1 | {said}\n")), "{settings}: {}", supervisor.log());
-            assert!(supervisor.lines("journal").is_empty(), "{settings}");
+            assert!(supervisor.lines("journal").iter().all(|line| !line.contains(said)), "{settings}");
         }
         supervisor.file("journal.end", "");
     }
+}
+
+/// The fields of the first entry with these words.
+fn entry(supervisor: &mut Supervisor, words: &str) -> Value {
+    let mut found = None;
+    supervisor.until(words, |this| {
+        found = this.lines("journal").into_iter().find(|line| line.contains(words));
+        found.is_some()
+    });
+    serde_json::from_str(&found.unwrap()).unwrap()
+}
+
+#[test]
+fn a_supervisor_that_is_connected_to_the_journal_logs_into_it_with_fields() {
+    if !is_root() {
+        return println!("skipped: only root can have a mount namespace of its own");
+    }
+    for (format, connected, goes) in
+        [("auto", true, true), ("auto", false, false), ("journal", false, true), ("text", true, false)]
+    {
+        let settings = format!("[supervisor]\nlog_format = '{format}'\nlog_level = 'debug'\n");
+        let mut supervisor = with_journal(&settings, connected);
+        assert!(supervisor.log().contains("workhall: ready at "), "it is on stderr in any case");
+        supervisor.call(&["a/1", "count"]);
+        let (number, pid) = (supervisor.ps("a/1")["number"].to_string(), supervisor.worker_pid("a/1").to_string());
+        supervisor.cli(&["call", "a/1", "die", "--wait"]);
+        if goes {
+            let started = entry(&mut supervisor, "a/1: its process is started");
+            let crashed = entry(&mut supervisor, "a/1: its process has crashed");
+            for (fields, key, value) in [
+                (&started, "PRIORITY", "7"),
+                (&started, "SYSLOG_IDENTIFIER", "workhall"),
+                (&started, "WORKHALL_WORKER", "a/1"),
+                (&started, "WORKHALL_NUMBER", &number),
+                (&started, "WORKHALL_GENERATION", "1"),
+                (&started, "WORKHALL_PID", &pid),
+                (&crashed, "PRIORITY", "4"),
+                (&crashed, "WORKHALL_CLASS", "w"),
+                (&crashed, "MESSAGE", "a/1: its process has crashed: signal 9"),
+            ] {
+                assert_eq!(fields[key], value, "{format}: {fields}");
+            }
+            assert_eq!(supervisor.log().lines().count(), 1, "{}", supervisor.log());
+            // What goes there goes there after an upgrade, too, and can be changed.
+            supervisor.cli(&["upgrade"]).ok();
+            entry(&mut supervisor, "goes on for");
+            supervisor.file("workhall.toml", "[supervisor]\nlog_format = 'text'\n[class.w]\nexec = ['/bin/false']\n");
+            supervisor.cli(&["reload"]).ok();
+            supervisor.until("it is text", |this| this.log().contains("workhall.toml was read again"));
+        } else {
+            assert!(supervisor.log().contains("workhall: debug: a/1: its process is started number="));
+            assert!(supervisor.log().contains("workhall: warning: a/1: its process has crashed: signal 9 number="));
+            assert!(supervisor.lines("journal").iter().all(|line| !line.contains("its process")), "{format}");
+        }
+        supervisor.file("journal.end", "");
+    }
+}
+
+#[test]
+fn a_journal_that_takes_nothing_holds_up_nobody_and_what_it_has_not_taken_is_said_later() {
+    if !is_root() {
+        return println!("skipped: only root can have a mount namespace of its own");
+    }
+    let settings = "[supervisor]\nlog_format = 'journal'\nlog_level = 'debug'\n";
+    let mut supervisor = with_journal_that(settings, true, true);
+    // Each is a connection that comes and goes. The queue of a socket has room for some hundred entries.
+    for _ in 0..1_000 {
+        drop(supervisor.client());
+    }
+    assert_eq!(supervisor.call(&["a", "count"]), 1);
+    supervisor.cli(&["upgrade"]).ok();
+    assert_eq!(supervisor.call(&["a", "count"]), 2);
+    fs::remove_file(supervisor.path("journal.stalls")).unwrap();
+    let mut said = String::new();
+    supervisor.until("it says what was lost", |this| {
+        drop(this.client());
+        said = this.lines("journal").into_iter().find(|line| line.contains(" were lost: ")).unwrap_or_default();
+        !said.is_empty()
+    });
+    let fields: Value = serde_json::from_str(&said).unwrap();
+    let message = fields["MESSAGE"].as_str().unwrap();
+    let lost =
+        message.strip_suffix(" entries of the supervisor before this one were lost: the journal did not take them");
+    let lost: u64 = lost.unwrap().parse().unwrap();
+    assert!(lost > 500 && fields["PRIORITY"] == "4", "{fields}");
+    supervisor.file("journal.end", "");
 }
 
 #[test]

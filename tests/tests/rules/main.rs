@@ -1,11 +1,14 @@
 //! The rules, proved with real processes started from the real binary. One file per question.
 
 mod attached;
+mod bash;
 mod bench;
 mod broken_output;
+mod c_library;
 mod call;
 mod command_line;
 mod completions;
+mod conformance;
 mod crash;
 mod dead_letters;
 mod death;
@@ -22,9 +25,11 @@ mod kill_ladder;
 mod ledger;
 mod left_behind;
 mod lies;
+mod log;
 mod logs;
 mod logs_go_on;
 mod metrics;
+mod node;
 mod odd_company;
 mod one_socket;
 mod one_turn;

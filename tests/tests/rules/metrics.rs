@@ -5,9 +5,10 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use serde_json::Value;
-use workhall_tests::harness::{PATIENCE, Supervisor, output, text, workspace};
+use workhall_tests::harness::{PATIENCE, Supervisor, output, output_of, text, workspace};
 
 const WORKER: &str = "exec = ['{bin}/test-worker']\n";
 const GET: &str = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -457,8 +458,7 @@ fn all_that_the_dashboard_shows_is_there() {
     let held = supervisor.hold("a");
     let scrape = Scrape::of(&supervisor);
     held.release();
-    let text = std::fs::read_to_string(workspace().join("packaging/grafana/workhall.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let dashboard = dashboard();
     assert_eq!(dashboard["uid"], "workhall");
     let names = scrape.names();
     let mut shown = BTreeSet::new();
@@ -488,4 +488,99 @@ fn all_that_the_dashboard_shows_is_there() {
         }
     }
     assert!(shown.len() > 20, "{shown:?}");
+}
+
+/// Grafana takes nearly anything and shows nothing where it is wrong.
+#[test]
+fn the_dashboard_is_whole() {
+    let dashboard = dashboard();
+    for (key, kind) in [("title", "string"), ("schemaVersion", "number"), ("version", "number"), ("refresh", "string")]
+    {
+        let value = &dashboard[key];
+        assert!(if kind == "string" { value.is_string() } else { value.is_u64() }, "{key}: {value}");
+    }
+    assert!(dashboard["id"].is_null() && dashboard["__inputs"].is_null(), "it is nobody's export");
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let variables: BTreeSet<&str> = variables.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
+    let (mut ids, mut cells, mut used) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: its id is there twice");
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
+        assert!(w > 0 && h > 0 && x + w <= 24, "{title} is not in the 24 columns");
+        for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(cells.insert(cell), "{title} lies over another panel");
+        }
+        match panel["type"].as_str().unwrap() {
+            "row" => assert!(panel["targets"].is_null(), "{title}"),
+            "stat" | "timeseries" => {
+                assert!(!panel["targets"].as_array().unwrap().is_empty(), "{title}");
+                assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
+                assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title} has no unit");
+            }
+            other => panic!("{title}: {other}"),
+        }
+        let targets = panel["targets"].as_array().into_iter().flatten();
+        let mut references = BTreeSet::new();
+        for target in targets {
+            assert!(references.insert(target["refId"].as_str().unwrap()), "{title}: two of one refId");
+            let expr = target["expr"].as_str().unwrap();
+            for variable in expr.split('$').skip(1) {
+                let end = variable.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(variable.len());
+                let variable = &variable[..end];
+                assert!(variables.contains(variable) || variable == "__rate_interval", "{title}: ${variable}");
+                used.insert(variable.to_string());
+            }
+        }
+    }
+    used.insert("datasource".to_string());
+    assert!(variables.iter().all(|variable| used.contains(*variable)), "{variables:?} {used:?}");
+}
+
+fn dashboard() -> Value {
+    let text = std::fs::read_to_string(workspace().join("packaging/grafana/workhall.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// By Prometheus' own tool: the text has nothing that it would complain of, and each expression of the dashboard is one.
+#[test]
+fn prometheus_own_tool_has_no_complaint() {
+    let tool = std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".to_string());
+    if Command::new(&tool).arg("--version").output().is_err() {
+        println!("skipped: there is no promtool (Debian package prometheus; or name it in PROMTOOL)");
+        return;
+    }
+    let supervisor = at_socket(&format!("[class.a]\n{WORKER}metrics_by_worker = true\n"));
+    supervisor.call(&["a", "count"]);
+    supervisor.cli(&["call", "a", "die", "--wait"]).fails(6, &["crashed"]);
+    supervisor.kill(&["a"]);
+    supervisor.cli(&["call", "nobody", "count"]).fails(3, &["no_class"]);
+    let (_, body) = ask(connect(&supervisor), GET);
+    // The tool reads the older format, in which a counter has its whole name also in what is said of it.
+    let counters: BTreeSet<&str> =
+        body.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let older = body.lines().filter(|line| *line != "# EOF").map(|line| {
+        let about = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
+        match about.and_then(|rest| rest.split_once(' ')).filter(|(name, _)| counters.contains(name)) {
+            Some((name, _)) => line.replacen(name, &format!("{name}_total"), 1) + "\n",
+            None => format!("{line}\n"),
+        }
+    });
+    let older: String = older.collect();
+    let checked = output_of(Command::new(&tool).args(["check", "metrics"]), older.as_bytes());
+    assert_eq!((checked.code, checked.out.as_str(), checked.err.as_str()), (0, "", ""), "of\n{older}");
+    // It does find what is wrong.
+    let wrong = output_of(Command::new(&tool).args(["check", "metrics"]), b"# TYPE a counter\na 1\n");
+    assert_ne!((wrong.code, wrong.err.as_str()), (0, ""));
+    let mut rules = "groups:\n- name: dashboard\n  rules:\n".to_string();
+    let dashboard = dashboard();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let expr = target["expr"].as_str().unwrap().replace("$__rate_interval", "1m");
+            let record = format!("panel:{}:{}", panel["id"], target["refId"].as_str().unwrap());
+            rules += &format!("  - record: {record}\n    expr: {}\n", Value::from(expr));
+        }
+    }
+    let file = supervisor.file("rules.yml", &rules);
+    output(Command::new(&tool).args(["check", "rules"]).arg(file)).ok();
 }

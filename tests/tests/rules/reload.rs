@@ -82,7 +82,7 @@ fn a_bad_file_changes_nothing_and_says_where() {
     assert_eq!((output.code, output.out.as_str()), (1, ""), "{output:?}");
     let place = format!("workhall: {}:3:16: ", text(&supervisor.path("workhall.toml")));
     assert!(output.err.starts_with(&place) && output.err.contains("task_timeout = '5'"), "{output:?}");
-    assert!(supervisor.log().contains("workhall: the configuration is what it was: "), "{}", supervisor.log());
+    assert!(supervisor.log().contains("workhall: error: the configuration is what it was: "), "{}", supervisor.log());
     supervisor.call(&["b", "count"]);
     let lines = supervisor.log().lines().count();
     supervisor.signal(Signal::SIGHUP);

@@ -267,6 +267,80 @@ fn what_is_posted_while_the_supervisor_stops_is_for_the_next_one() {
     assert_eq!(supervisor.ledger("accepted"), 1);
 }
 
+/// The new program is held where the old one has gone and it has not begun: who calls just then waits in the socket.
+#[test]
+fn an_upgrade_keeps_a_socket_that_was_handed_over_and_who_calls_meanwhile_is_served() {
+    let mut supervisor = Supervisor::activated(ANY_NAME, |_| {});
+    let socket = listening(&supervisor);
+    let has_it = |supervisor: &Supervisor| {
+        let links = fs::read_dir(format!("/proc/{}/fd", supervisor.pid())).unwrap().flatten();
+        links.filter_map(|link| fs::read_link(link.path()).ok()).any(|to| to.to_str() == Some(&socket))
+    };
+    assert_eq!((has_it(&supervisor), supervisor.call(&["a", "count"])), (true, Value::from(1)));
+    let pid = supervisor.worker_pid("a");
+    let script = format!(
+        "#!/bin/sh\nif [ \"$1\" != upgrade-check ]; then echo here > {here}; while [ ! -e {go} ]; do sleep 0.01; done; fi\n\
+         exec {workhall} \"$@\"\n",
+        here = supervisor.path("here").display(),
+        go = supervisor.path("go").display(),
+        workhall = bin_dir().join("workhall").display(),
+    );
+    let program = supervisor.file("program", &script);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let upgrading = supervisor.start_cli(&["upgrade", "--binary", program.to_str().unwrap()]);
+    supervisor.until_lines("here", 1);
+    let count = |name| Call { wait: true, ..Call::new(name, "count", payload(&())) };
+    let mut clients: Vec<_> = ["a", "b", "a"]
+        .map(|name| {
+            let mut client = supervisor.client();
+            let ticket = client.submit(count(name)).unwrap();
+            client.flush().unwrap();
+            (client, ticket)
+        })
+        .into();
+    supervisor.let_go();
+    upgrading.end().ok();
+    let result = |outcome| match outcome {
+        Ok(OutcomeBody::Done { result }) => result.to_json().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let results: Vec<Value> = clients.iter_mut().map(|(client, ticket)| result(client.outcome(*ticket))).collect();
+    assert_eq!((&results[1], results[0].as_u64().max(results[2].as_u64())), (&Value::from(1), Some(3)), "{results:?}");
+    assert_eq!((supervisor.worker_pid("a"), has_it(&supervisor), listening(&supervisor)), (pid, true, socket.clone()));
+    // Many, one after the other, each with a connection of its own.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let served = thread::scope(|scope| {
+        let (supervisor, stop) = (&supervisor, &stop);
+        let caller = scope.spawn(move || {
+            let mut served = 0;
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                let outcome = supervisor.client().call_and_wait(Call::new("c", "count", payload(&()))).unwrap();
+                assert!(matches!(outcome, (_, Some(OutcomeBody::Done { .. }))), "{outcome:?}");
+                served += 1;
+            }
+            served
+        });
+        let upgrades: Vec<i32> = (0..10).map(|_| supervisor.cli(&["upgrade"]).code).collect();
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        (upgrades, caller.join().unwrap())
+    });
+    assert_eq!((&served.0, supervisor.call(&["c", "count"])), (&vec![0; 10], Value::from(served.1 + 1)));
+    assert!(has_it(&supervisor));
+    // It is still the manager's: it stays, and who calls while the supervisor stops is for the next one.
+    let held = supervisor.hold("held");
+    supervisor.signal(Signal::SIGTERM);
+    supervisor.until("it stops", |this| this.log().contains("goes on for") && !held.has_ended());
+    held.release();
+    assert_eq!(supervisor.ended().code(), Some(0));
+    assert!(supervisor.socket().exists(), "the socket is the manager's");
+    let mut client = supervisor.client();
+    let ticket = client.submit(count("a")).unwrap();
+    client.flush().unwrap();
+    supervisor.restart();
+    assert_eq!(result(client.outcome(ticket)), 1);
+    supervisor.no_overlap();
+}
+
 #[test]
 fn mode_and_owner_of_a_socket_that_was_handed_over_stay() {
     let config = format!("supervisor.socket_mode = '0666'\n{ANY_NAME}");

@@ -118,6 +118,8 @@ fn a_supervisor_that_is_stopped_is_not_waited_for_by_whoever_only_asks() {
         &["pause", "a"],
         &["resume", "a"],
         &["reload"],
+        &["logs"],
+        &["events", "a", "--json"],
     ]
     .map(|args| supervisor.start_cli(&[args, &["--timeout", "300ms"]].concat()));
     for command in commands {
@@ -125,5 +127,10 @@ fn a_supervisor_that_is_stopped_is_not_waited_for_by_whoever_only_asks() {
     }
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     supervisor.signal(Signal::SIGCONT);
-    supervisor.cli(&["ps", "--timeout", "60s"]).ok();
+    for command in ["ps", "logs", "events"] {
+        supervisor.cli(&[command, "--timeout", "60s"]).ok();
+    }
+    for command in ["logs", "events"] {
+        supervisor.cli(&[command, "-f", "--timeout", "1s"]).fails(2, &["--timeout", "--follow"]);
+    }
 }

@@ -12,6 +12,7 @@ mod load;
 mod parts;
 mod plot;
 mod rates;
+mod scrape;
 mod server;
 mod standing;
 mod starts;
@@ -79,10 +80,12 @@ pub enum Work {
     Idle,
     /// A cold start while much is pending
     SpawnPending,
+    /// Metrics, read while there are very many names
+    Scrape,
 }
 
 impl Work {
-    const ALL: [Work; 10] = [
+    const ALL: [Work; 11] = [
         Work::Post,
         Work::Execute,
         Work::RoundTrip,
@@ -93,6 +96,7 @@ impl Work {
         Work::Memory,
         Work::Idle,
         Work::SpawnPending,
+        Work::Scrape,
     ];
 
     /// Those that need no supervisor of our own: no process to look into, no worker of another class.
@@ -112,6 +116,7 @@ impl Work {
             Work::Memory => "memory",
             Work::Idle => "idle",
             Work::SpawnPending => "spawn-pending",
+            Work::Scrape => "scrape",
         }
     }
 }
@@ -146,8 +151,8 @@ pub struct Bench {
     /// Clients and workers where it is many; fewer if descriptors are few [default: 1000, with --quick 20]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(2..=5000))]
     many: Option<u64>,
-    /// Names and pending messages of `memory` [default: 1000000, with --quick 2000], and the most of --plot [default:
-    /// 1000000, with --quick 1000]
+    /// Names and pending messages of `memory` [default: 1000000, with --quick 2000], and the most of `scrape` and
+    /// --plot [default: 1000000, with --quick 1000]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     names: Option<u64>,
     /// Bytes pending in `spawn-pending` [default: 2GiB, with --quick 16MiB]
@@ -174,7 +179,7 @@ struct Options {
     several: usize,
     many: u64,
     names: u64,
-    /// The most that `--plot` goes up to.
+    /// The most that `scrape` and `--plot` go up to.
     most: u64,
     pending: u64,
     idle: Duration,
@@ -340,6 +345,9 @@ impl Run {
         }
         if self.wants(Work::SpawnPending) {
             starts::beside_pending(self)?;
+        }
+        if self.wants(Work::Scrape) {
+            scrape::scrape(self)?;
         }
         Ok(())
     }

@@ -70,19 +70,32 @@ impl Server {
         Server::start_with(dir, window, "auto")
     }
 
+    /// The same, and where its metrics are read. Workers below `named/` have series of their own.
+    pub fn start_with_metrics(dir: &Dir, window: u32) -> anyhow::Result<(Server, PathBuf)> {
+        let metrics = dir.path("metrics");
+        let shown = metrics.to_str().context("the temporary directory's path is not UTF-8")?;
+        let server = Server::start_as(dir, window, &format!("metrics = \"{shown}\""))?;
+        Ok((server, metrics))
+    }
+
     /// The same, with the trees of its processes found in this way.
     pub fn start_with(dir: &Dir, window: u32, process_tree: &str) -> anyhow::Result<Server> {
+        Server::start_as(dir, window, &format!("process_tree = \"{process_tree}\""))
+    }
+
+    fn start_as(dir: &Dir, window: u32, setting: &str) -> anyhow::Result<Server> {
         let (socket, file, log) = (dir.path("socket"), dir.path("config"), dir.path("log"));
         let exe = std::env::current_exe()?;
         let exe = serde_json::to_string(exe.to_str().context("the path of this executable is not UTF-8")?)?;
         let room = "mailbox = { messages = 100_000_000, bytes = \"64GiB\" }";
         let text = format!(
-            "[supervisor]\nprocess_tree = \"{process_tree}\"\n\
+            "[supervisor]\n{setting}\n\
              total_messages = 100_000_000\ntotal_bytes = \"64GiB\"\n\
              sender_messages = 100_000_000\nsender_bytes = \"64GiB\"\n\
              max_workers = 2_000_000\nshutdown_grace = \"2s\"\n\
              max_connections_per_user = 10_000\n\
              [class.bench]\nexec = [{exe}, \"{PART}\", \"worker\", \"{window}\"]\n{room}\n\
+             [class.named]\nexec = [{exe}, \"{PART}\", \"worker\", \"{window}\"]\n{room}\nmetrics_by_worker = true\n\
              [class.lines]\nexec = [{exe}, \"{PART}\", \"lines\"]\n{room}\n"
         );
         fs::write(&file, text)?;

@@ -34,7 +34,7 @@ use screen::Screen;
 pub const EXAMPLES: &str = "Examples:
   workhall top                                all workers, asked for every second
   workhall top -d 5s --sort depth             every five seconds, those with most pending first
-  workhall top --filter 'ledger/*' --sort cpu those whose names match, the busiest first
+  workhall top --filter 'ledger/*' --sort cpu  those whose names match, the busiest first
 
 `?` shows the keys: Enter shows all about one worker, its events, exits, log and dead letters; K kills, p pauses,
 r resumes it, R posts its dead letters again, each after a confirmation. Of more than 1,000 workers 1,000 are read each

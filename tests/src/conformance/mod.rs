@@ -1,0 +1,338 @@
+//! The conformance suite for those who write a worker in a language of their own: it plays supervisor against any
+//! program, and checks what `protocol/PROTOCOL.md` says a worker hears and says, happy and hostile.
+
+mod checks;
+mod peer;
+mod referee;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nix::sys::prctl::set_child_subreaper;
+use serde::Serialize;
+use serde_json::{Value, json};
+use workhall_protocol::limits::WINDOW_MAX;
+use workhall_protocol::wire::Encoding;
+
+use peer::{GENERATION, NUMBER, Peer, Plan, Said, Under, WORKER};
+
+pub use peer::as_parent;
+
+/// What is asked of a run.
+pub struct Options {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// How long an answer or an end may take.
+    pub patience: Duration,
+    /// Only checks whose name holds one of these; all if there is none.
+    pub only: Vec<String>,
+    /// No checks whose name holds one of these: limits that the worker's author knows.
+    pub skip: Vec<String>,
+}
+
+/// What came of one check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is as the page says.
+    Passed,
+    /// It is not; why, and what was said.
+    Failed {
+        /// What is wrong.
+        reason: String,
+        /// The last messages, and what the worker wrote on stdout and stderr.
+        transcript: Vec<String>,
+    },
+    /// It could not be checked.
+    Skipped {
+        /// Why.
+        reason: String,
+        /// The worker lacks an agreed method.
+        lacks_method: bool,
+    },
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// The check.
+    pub check: &'static str,
+    /// What came of it.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+/// What a worker is, as it has shown before the checks begin.
+#[derive(Clone, Debug, Serialize)]
+pub struct Profile {
+    /// `json lines` or `binary`.
+    pub encoding: &'static str,
+    /// The window that it asks for.
+    pub window: u64,
+    /// Whether it keeps the mark page.
+    pub marks: bool,
+    /// Which of the agreed methods it has.
+    pub methods: BTreeSet<&'static str>,
+}
+
+/// The agreed methods, with what they do.
+pub const METHODS: &[(&str, &str)] = &[
+    ("echo(x)", "returns x, whatever it is"),
+    ("fail(text)", "reports the error `text`"),
+    ("sleep(ms)", "returns nil after so long, and reads nothing meanwhile if the library allows it"),
+    ("crash()", "ends the process at once with exit status 3, without settling the task"),
+    ("who()", "returns [name, number, generation] from `welcome`"),
+    ("sender()", "returns [name, number] of the worker that sent the task, or nil"),
+    ("call(worker, method, args)", "posts a message and returns its receipt as a text (below)"),
+    ("reply(method, args)", "calls the task's sender by its number, and returns the receipt; an error for a client"),
+    ("kill(worker)", "kills that worker, or for nil itself, and returns the receipt"),
+    ("last_words(worker, method)", "kills itself, then calls `method` without arguments, and returns that receipt"),
+    ("ending(ms)", "waits until its own end is asked for, at most so long; returns whether it was"),
+    ("cancelled(ms)", "waits until the task is cancelled, at most so long; returns whether it was"),
+    ("new_signal(text)", "makes a signal with this description, and returns the signal"),
+    (
+        "trigger(signal, key, value)",
+        "writes one value, triggers the signal, and returns whether that was the first time",
+    ),
+    (
+        "wait_for(signal, ms)",
+        "returns the signal's values when it was triggered, nil when the time is up, else an error",
+    ),
+];
+
+/// A method's bare name.
+fn bare(method: &'static str) -> &'static str {
+    method.split('(').next().expect("split gives a first part")
+}
+
+/// What a check needs of the worker besides its methods.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Nothing,
+    /// A window above 1 and the mark page, so that tasks are sent ahead.
+    TasksAhead,
+    Json,
+    Binary,
+}
+
+/// One check.
+pub(crate) struct Check {
+    pub name: &'static str,
+    pub methods: &'static [&'static str],
+    pub needs: Needs,
+    pub run: fn(&Stage) -> Result<(), String>,
+}
+
+/// Where a check runs: it starts workers of its own.
+pub(crate) struct Stage {
+    plan: Plan,
+    pub profile: Profile,
+    /// What the workers of this check have said before they were dropped.
+    told: RefCell<Vec<String>>,
+}
+
+/// A worker on a stage. Its conversation is kept for the report.
+pub(crate) struct Actor<'a> {
+    peer: Peer,
+    stage: &'a Stage,
+}
+
+impl std::ops::Deref for Actor<'_> {
+    type Target = Peer;
+    fn deref(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl std::ops::DerefMut for Actor<'_> {
+    fn deref_mut(&mut self) -> &mut Peer {
+        &mut self.peer
+    }
+}
+
+impl Drop for Actor<'_> {
+    fn drop(&mut self) {
+        let mut told = self.stage.told.borrow_mut();
+        told.append(&mut self.peer.transcript);
+        let output = self.peer.output();
+        told.extend(output.lines().map(|line| format!("it wrote:        {line}")));
+    }
+}
+
+impl Stage {
+    /// A worker of which nothing was heard.
+    pub fn start(&self, under: &Under) -> Result<Actor<'_>, String> {
+        Ok(Actor { peer: Peer::start(&self.plan, under)?, stage: self })
+    }
+
+    /// A worker that was welcomed.
+    pub fn worker(&self) -> Result<Actor<'_>, String> {
+        let mut actor = self.start(&Under::Us)?;
+        actor.greet()?;
+        Ok(actor)
+    }
+
+    /// How many tasks may be handed over at once, at most `wanted`.
+    pub fn ahead(&self, wanted: u64) -> u64 {
+        if self.sends_ahead() { self.profile.window.min(wanted) } else { 1 }
+    }
+
+    fn sends_ahead(&self) -> bool {
+        self.profile.marks && self.profile.window > 1
+    }
+}
+
+/// The supervisor's `welcome`.
+pub(crate) fn welcome() -> Value {
+    json!({"welcome": {"protocol": 1, "worker": WORKER, "number": NUMBER, "generation": GENERATION}})
+}
+
+impl Peer {
+    /// Hears `ready`.
+    pub(crate) fn ready(&mut self) -> Result<Said, String> {
+        self.heard_kind("ready")
+    }
+
+    /// Hears `ready`, says `welcome`.
+    pub(crate) fn greet(&mut self) -> Result<Said, String> {
+        let ready = self.ready()?;
+        self.say(&welcome())?;
+        Ok(ready)
+    }
+
+    /// Hands over one task for which somebody waits, and hears its settlement.
+    pub(crate) fn ask(&mut self, method: &str, args: Value) -> Result<Said, String> {
+        let task = self.task(method, args);
+        self.say(&task)?;
+        let said = self.heard(&format!("the settlement of `{method}`"))?;
+        if !["done", "failed"].contains(&said.kind.as_str()) {
+            return Err(format!("the settlement of `{method}` was due, and it said `{}`: {}", said.kind, said.fields));
+        }
+        Ok(said)
+    }
+
+    /// The same, for a task that must be done: its result.
+    pub(crate) fn result(&mut self, method: &str, args: Value) -> Result<Value, String> {
+        let said = self.ask(method, args)?;
+        result_of(method, &said)
+    }
+
+    /// The same, for a task that must fail: the error.
+    pub(crate) fn error(&mut self, method: &str, args: Value) -> Result<String, String> {
+        let said = self.ask(method, args)?;
+        match said.kind.as_str() {
+            "failed" => Ok(said.field("error").as_str().unwrap_or_default().to_string()),
+            _ => Err(format!("`{method}` was to fail, and it is done: {}", said.fields)),
+        }
+    }
+}
+
+/// The result of a task that must be done.
+pub(crate) fn result_of(method: &str, said: &Said) -> Result<Value, String> {
+    match said.kind.as_str() {
+        "done" => Ok(said.field("result").clone()),
+        _ => Err(format!("`{method}` was to be done, and it {}: {}", said.kind, said.fields)),
+    }
+}
+
+/// The two must be equal.
+pub(crate) fn same(what: &str, found: &Value, expected: &Value) -> Result<(), String> {
+    let cut = |value: &Value| value.to_string().chars().take(200).collect::<String>();
+    match found == expected {
+        true => Ok(()),
+        false => Err(format!("{what}: expected {}, and it is {}", cut(expected), cut(found))),
+    }
+}
+
+/// Runs all checks; each line is handed out as it is known. The error says why none could be run.
+pub fn run(options: &Options, mut report: impl FnMut(&Line)) -> Result<Profile, String> {
+    // A worker whose parent was killed comes to us, so that its end is seen.
+    set_child_subreaper(true).map_err(|error| format!("this process cannot become a reaper: {error}"))?;
+    let plan = Plan { command: options.command.clone(), patience: options.patience };
+    let profile = profile(&plan)?;
+    for check in checks::all() {
+        let wanted = options.only.is_empty() || options.only.iter().any(|part| check.name.contains(part.as_str()));
+        if !wanted {
+            continue;
+        }
+        let verdict = match skipped(&check, &profile, options) {
+            Some(skipped) => skipped,
+            None => {
+                let stage = Stage { plan: plan.clone(), profile: profile.clone(), told: RefCell::default() };
+                match (check.run)(&stage) {
+                    Ok(()) => Verdict::Passed,
+                    Err(reason) => Verdict::Failed { reason, transcript: last(stage.told.into_inner()) },
+                }
+            }
+        };
+        report(&Line { check: check.name, verdict });
+    }
+    Ok(profile)
+}
+
+fn last(mut transcript: Vec<String>) -> Vec<String> {
+    const SHOWN: usize = 16;
+    let first = transcript.len().saturating_sub(SHOWN);
+    transcript.split_off(first)
+}
+
+fn skipped(check: &Check, profile: &Profile, options: &Options) -> Option<Verdict> {
+    let skipped = |reason: String, lacks_method| Some(Verdict::Skipped { reason, lacks_method });
+    if let Some(part) = options.skip.iter().find(|part| check.name.contains(part.as_str())) {
+        return skipped(format!("left out by --skip {part}"), false);
+    }
+    let because = match check.needs {
+        Needs::TasksAhead if profile.window <= 1 => "its window is 1: no task is ever sent ahead to it",
+        Needs::TasksAhead if !profile.marks => "it keeps no marks: no task is ever sent ahead to it",
+        Needs::Json if profile.encoding != JSON => "it speaks binary frames",
+        Needs::Binary if profile.encoding != BINARY => "it speaks JSON lines",
+        _ => "",
+    };
+    if !because.is_empty() {
+        return skipped(because.into(), false);
+    }
+    let missing: Vec<String> = check
+        .methods
+        .iter()
+        .filter(|method| !profile.methods.contains(*method))
+        .map(|method| format!("`{method}`"))
+        .collect();
+    if missing.is_empty() { None } else { skipped(format!("the worker has no method {}", missing.join(", ")), true) }
+}
+
+const JSON: &str = "json lines";
+const BINARY: &str = "binary frames";
+
+/// Starts the worker once, and finds out what it is.
+fn profile(plan: &Plan) -> Result<Profile, String> {
+    let mut peer = Peer::start(plan, &Under::Us)?;
+    let profile = learn(&mut peer);
+    profile.map_err(|error| {
+        let output = peer.output();
+        let wrote = if output.is_empty() { String::new() } else { format!("\nit wrote: {output}") };
+        format!("the worker cannot be checked: {error}{wrote}")
+    })
+}
+
+fn learn(peer: &mut Peer) -> Result<Profile, String> {
+    let ready = peer.greet()?;
+    let marks = peer.marks().is_some();
+    let unknown = peer.error("no such method", json!([]))?;
+    let listed = |method: &&&str| {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        unknown.split(|c: char| !is_part(c)).any(|word| word == **method)
+    };
+    let names: Vec<&'static str> = METHODS.iter().map(|(method, _)| bare(method)).collect();
+    let mut methods: BTreeSet<&'static str> = names.iter().filter(listed).copied().collect();
+    if methods.is_empty() {
+        // It does not say what it has. The check of that fails, and the others are tried.
+        methods = names.into_iter().collect();
+    }
+    Ok(Profile {
+        encoding: if peer.encoding() == Some(Encoding::Json) { JSON } else { BINARY },
+        window: ready.field("window").as_u64().unwrap_or(1).clamp(1, WINDOW_MAX.into()),
+        marks,
+        methods,
+    })
+}

@@ -1,0 +1,431 @@
+//! The library for bash, on a real supervisor.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use workhall_tests::harness::{Output, Supervisor, lives, output, workspace};
+
+use super::examples::is_there;
+
+fn library(file: &str) -> String {
+    workspace().join("worker-host/bash").join(file).to_str().unwrap().to_string()
+}
+
+/// All of `probe`, `other` and `a/…` are `worker-host/bash/test/probe`. None where there is no bash.
+fn with_probe() -> Option<Supervisor> {
+    let exec = library("test/probe");
+    is_there("bash").then(|| {
+        Supervisor::with_config(&format!("[class.probe]\nexec = [{exec:?}]\nnames = [\"probe\", \"other\", \"a/*\"]\n"))
+    })
+}
+
+/// Runs a script that has sourced the library.
+fn script(text: &str, args: &[&OsStr]) -> Output {
+    let text = format!(". '{}'\nset -u\n{text}", library("workhall.bash"));
+    output(Command::new("bash").args(["-c", &text, "script"]).args(args).env_remove("WORKHALL_FD"))
+}
+
+#[track_caller]
+fn failure(supervisor: &Supervisor, args: &[&str]) -> String {
+    let output = supervisor.cli(&[&["call", "probe"], args, &["--wait", "--timeout", "60s"]].concat());
+    assert_eq!(output.code, 1, "{output:?}");
+    output.err
+}
+
+fn call(supervisor: &Supervisor, method: &str, args: &Value) -> Value {
+    supervisor.call(&["probe", method, "--args", &args.to_string()])
+}
+
+// ---- JSON -------------------------------------------------------------------------------------
+
+#[test]
+fn texts_become_json_and_come_back_and_what_is_no_utf_8_is_replaced() {
+    if !is_there("bash") {
+        return;
+    }
+    let all: String = (1..=0x2ff).filter_map(char::from_u32).collect();
+    let long = "line \"x\"\\\n".repeat(2000);
+    let same: [&[u8]; 12] = [
+        b"",
+        b"plain",
+        b"a\"b\\c/d",
+        b"\\\"\\\\\n",
+        b" lead\t\r\n\n",
+        b"$(x) `y` * & \\1 %s ! ~",
+        "é😀ü\u{7ff}\u{800}\u{ffff}\u{10000}\u{10ffff}".as_bytes(),
+        b"-n",
+        b"{\"a\":[1]}",
+        b"\x7f\x1b[0m",
+        all.as_bytes(),
+        long.as_bytes(),
+    ];
+    let odd: [&[u8]; 9] = [
+        b"a\xffb",
+        b"\xc3(",
+        b"\xed\xa0\x80",
+        b"\xf0\x9f\x98",
+        b"\xc0\xaf",
+        b"\xf5\x80\x80\x80",
+        b"\xe2\xc3\xa9\x82\xac",
+        b"\xf4\x90\x80\x80\xe2\x82\xac",
+        &[0x80; 5000],
+    ];
+    const SCRIPT: &str = "for text; do workhall_json \"$text\"; echo \"$REPLY\"; \
+        workhall_text \"$REPLY\"; [[ $REPLY = \"$text\" ]] && echo same || echo other; done";
+    for locale in ["C", "C.UTF-8"] {
+        let text = format!("LC_ALL={locale}; {SCRIPT}");
+        let args: Vec<&OsStr> = same.iter().chain(&odd).map(|bytes| OsStr::from_bytes(bytes)).collect();
+        let printed = script(&text, &args).ok();
+        let lines: Vec<&str> = printed.out.lines().collect();
+        assert_eq!(lines.len(), 2 * args.len(), "{printed:?}");
+        for (at, bytes) in same.iter().chain(&odd).enumerate() {
+            let written: String =
+                serde_json::from_str(lines[2 * at]).unwrap_or_else(|e| panic!("{e}: {}", lines[2 * at]));
+            let is_text = at < same.len();
+            assert_eq!(lines[2 * at + 1], if is_text { "same" } else { "other" }, "{written}");
+            match std::str::from_utf8(bytes) {
+                Ok(text) => assert_eq!(written, text),
+                // How many replacements stand for a broken sequence is anybody's choice: ours is one for each byte.
+                Err(_) => {
+                    assert_eq!(written.replace('\u{fffd}', ""), String::from_utf8_lossy(bytes).replace('\u{fffd}', ""))
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn json_is_told_from_what_is_none_and_taken_apart() {
+    if !is_there("bash") {
+        return;
+    }
+    const CHECK: &str = "for text; do __wh_parse \"$text\" && { __wh_raw 0; echo \"$REPLY\"; } || echo none; done";
+    let good = [
+        "{}",
+        "[]",
+        "5",
+        "\"a\"",
+        "null",
+        "-0.5e+3",
+        "[1,2,{\"a\":[]}]",
+        "[\"\\\\\"]",
+        "[\"\\\\\\\"\",1]",
+        "[\"[,]{:}\",{\"{\":\"}\"}]",
+        " { \"a\" : [ 1 , \"x\\\"y\" ]\n} ",
+        "[[[[]]],{\"a\":{\"b\":{}}}]",
+        "[true,false,null,0,-1,1e9]",
+        "[\"*\",\"?\"]",
+    ];
+    let bad = [
+        "",
+        " ",
+        "{",
+        "[1,]",
+        "{\"a\"}",
+        "{\"a\":}",
+        "[1 2]",
+        "nul",
+        "01",
+        "\"a",
+        "{\"a\":1,}",
+        "[]]",
+        "{1:2}",
+        "1,2",
+        "[\"a\" \"b\"]",
+        "{\"a\":1 \"b\":2}",
+        "[,1]",
+        "this is no JSON",
+        "+1",
+        "[1}",
+        "{\"a\":1]",
+        "*",
+        "[*]",
+        "\"a\"b",
+        "{\"a\":1}}",
+        "[\"\\\"]",
+        "1.",
+        ".5",
+        "-",
+    ];
+    let args: Vec<&OsStr> = good.iter().chain(&bad).map(OsStr::new).collect();
+    let printed = script(CHECK, &args).ok();
+    let lines: Vec<&str> = printed.out.lines().collect();
+    for (text, line) in good.iter().zip(&lines) {
+        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        assert_eq!(read(line), read(text));
+    }
+    assert_eq!(lines[good.len()..], vec!["none"; bad.len()], "{bad:?}");
+
+    let items = script(
+        "workhall_items '[\"a\\u00e9\\ud83d\\ude00\\/\",1,{\"x\":1},null,true,{\"$signal\":\"ab\"}]'; printf '<%s>' \"${WORKHALL_ITEMS[@]}\"
+         workhall_items '{\"k\":1,\"l\\n\":\"m\"}'; printf '(%s)' \"${WORKHALL_KEYS[@]}\" \"${WORKHALL_ITEMS[@]}\"
+         workhall_items '[\"a\\u0000\"]' || echo \" $?\"; workhall_items 5 || echo \" $?\"
+         workhall_list a -n 5 -j '{\"a\": [1]}' -s -n -S 0123456789abcdef0123456789abcdef -- -n x; echo \"$REPLY\"
+         workhall_list -n 5x || echo \" $?\"; workhall_list -j '{' || echo \" $?\"; workhall_list -n || echo \" $?\"",
+        &[],
+    );
+    assert_eq!(
+        items.out,
+        "<aé😀/><1><{\"x\":1}><><true><ab>(k)(l\n)(1)(m) 2\n 2\n[\"a\",5,{\"a\":[1]},\"-n\",{\"$signal\":\
+         \"0123456789abcdef0123456789abcdef\"},\"-n\",\"x\"]\n 2\n 2\n 2\n"
+    );
+    for part in
+        ["holds a NUL", "no list and no object", "\"5x\" is no number", "this is no JSON: {", "-n wants a value"]
+    {
+        assert!(items.err.contains(part), "{part}: {items:?}");
+    }
+}
+
+// ---- workers ----------------------------------------------------------------------------------
+
+#[test]
+fn w06_a_worker_in_bash_keeps_its_variables_and_its_arguments_their_types() {
+    let Some(supervisor) = with_probe() else { return };
+    assert_eq!(call(&supervisor, "add", &json!([5])), 5);
+    assert_eq!(call(&supervisor, "add", &json!([-2])), 3);
+    assert_eq!(supervisor.call(&["a/x", "add", "1"]), 1);
+    let values = json!([null, true, 1.5, "é😀\n\"\\ * $(x)", [1, [2]], {"a": {"b": null}}, {"$bytes": "AP8="}, u64::MAX, "a\u{0}b", ""]);
+    // Who takes the texts cannot have a NUL; who takes the JSON can.
+    assert!(
+        failure(&supervisor, &["texts", "--args", &values.to_string()]).contains("argument 9 of `texts` holds a NUL")
+    );
+    let values = json!([null, true, 1.5, "é😀\n\"\\ * $(x)", [1, [2]], {"a": {"b": null}}, {"$bytes": "AP8="}, u64::MAX, " a ", ""]);
+    assert_eq!(call(&supervisor, "echo", &values), values);
+    let texts = json!([
+        "",
+        "true",
+        "1.5",
+        "é😀\n\"\\ * $(x)",
+        "[1,[2]]",
+        "{\"a\":{\"b\":null}}",
+        "{\"$bytes\":\"AP8=\"}",
+        u64::MAX.to_string(),
+        " a ",
+        ""
+    ]);
+    assert_eq!(call(&supervisor, "texts", &values), texts);
+    assert_eq!(
+        call(&supervisor, "odd_bytes", &json!([])),
+        "a\u{fffd}\u{fffd}(\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}é\u{1}"
+    );
+    assert_eq!(call(&supervisor, "plain", &json!([])), Value::Null);
+    let large = json!(["x".repeat(60_000), (0..3000).collect::<Vec<_>>()]);
+    assert_eq!(call(&supervisor, "echo", &large), large);
+}
+
+#[test]
+fn d03_a_function_that_fails_says_why_and_the_worker_lives_on() {
+    let Some(mut supervisor) = with_probe() else { return };
+    assert_eq!(call(&supervisor, "add", &json!([1])), 1);
+    assert!(failure(&supervisor, &["status", "5"]).contains("`status` ended with status 5"));
+    assert!(failure(&supervisor, &["says", "no", "such row"]).ends_with("failed: no such row\n"));
+    assert!(failure(&supervisor, &["gives_up", "no reason"]).ends_with("failed: because: no reason\n"));
+    assert!(failure(&supervisor, &["nul_on_stderr"]).ends_with("failed: ab\n"));
+    assert!(failure(&supervisor, &["mistaken"]).contains("workhall_result: \"x\" is no number"));
+    let lines = failure(&supervisor, &["many_lines"]);
+    assert!(
+        lines.ends_with("line 899\nline 900\n") && lines.len() < 4500 && lines.contains("failed: line "),
+        "{lines}"
+    );
+    for method in ["what", "wh\"at", "wh\\at", "wh\nat", "$(exit 1)", "*", "@", "ls", "echo_all", "exit", ""] {
+        let why = supervisor.cli(&["call", "probe", method, "--wait"]);
+        assert!(method.is_empty() || why.err.contains("there is no method"), "{method}: {why:?}");
+        assert!(method.is_empty() || why.err.contains("this worker has `add`, `any`, `crash`"), "{method}: {why:?}");
+    }
+    for (args, why) in [
+        (&["add"][..], "it takes 1, and 0 came"),
+        (&["add", "1", "2"], "it takes 1, and 2 came"),
+        (&["some"], "it takes 1 to 2, and 0 came"),
+        (&["any", "1"], "it takes 2 to any, and 1 came"),
+    ] {
+        assert!(failure(&supervisor, args).contains(why), "{args:?}");
+    }
+    assert_eq!(call(&supervisor, "any", &json!([1, 2, 3, 4])), Value::Null);
+    assert_eq!(call(&supervisor, "add", &json!([1])), 2);
+    // What it wrote is in its log when the failure is known.
+    let logs = supervisor.cli(&["logs", "probe", "-n", "3000"]).ok();
+    assert!(logs.out.contains("no such row") && logs.out.contains("line 1\n") && logs.out.contains("line 900\n"));
+    // A child that holds stderr holds up nobody.
+    let child = call(&supervisor, "leaves_a_child", &json!([])).as_i64().unwrap() as i32;
+    assert!(failure(&supervisor, &["says", "again"]).ends_with("failed: again\n"));
+    assert!(lives(child));
+    supervisor.cli(&["kill", "probe", "--wait"]).ok();
+    supervisor.until("its child has ended with it", |_| !lives(child));
+}
+
+#[test]
+fn d02_a_crash_in_bash_is_charged_to_its_message() {
+    let Some(supervisor) = with_probe() else { return };
+    supervisor.cli(&["call", "probe", "crash", "--wait"]).fails(6, &["crashed"]);
+    assert_eq!(call(&supervisor, "add", &json!([1])), 1);
+    assert_eq!(supervisor.ps("probe")["generation"], 2);
+}
+
+#[test]
+fn the_children_of_a_worker_in_bash_hold_the_lock_of_its_name_and_not_its_connection() {
+    let Some(supervisor) = with_probe() else { return };
+    let shown = call(&supervisor, "descriptors", &json!([]));
+    let shown = shown.as_str().unwrap();
+    assert!(shown.contains("socket.names/"), "{shown}");
+    assert!(!shown.contains("socket:[") && !shown.contains("workhall-mark"), "{shown}");
+}
+
+#[test]
+fn c11_a_worker_in_bash_knows_who_has_called_it_and_answers() {
+    let Some(mut supervisor) = with_probe() else { return };
+    let who = call(&supervisor, "who", &json!([]));
+    assert_eq!(
+        (&who[0], &who[2], &who[4], &who[5], &who[6]),
+        (&json!("probe"), &json!(1), &json!("who"), &json!(""), &json!(""))
+    );
+    assert_eq!(who[1], supervisor.ps("probe")["number"]);
+    let seen = supervisor.call(&["other", "pass_and_wait", "probe", "who"]);
+    let other = supervisor.ps("other")["number"].to_string();
+    assert_eq!((&seen[5], seen[6].as_str()), (&json!("other"), Some(&*other)));
+    let number = |of: &Supervisor| of.ps("other")["executed"].as_u64().unwrap();
+    let before = number(&supervisor);
+    supervisor.call(&["other", "pass_and_wait", "probe", "reply", "add", "7"]);
+    supervisor.until("it is answered", |this| number(this) == before + 2);
+    assert!(failure(&supervisor, &["reply", "add"]).contains("sent by a client, which cannot be called back"));
+    for (args, receipt, status) in [
+        (&["other", "plain"][..], "accepted", 0),
+        (&["%4711", "plain"], "ignored no_worker", 0),
+        (&["nobody", "plain"], "refused no_class", 3),
+    ] {
+        let args = [&["probe", "pass"], args].concat();
+        assert_eq!(supervisor.call(&args), json!([receipt, status]), "{args:?}");
+    }
+    let why = failure(&supervisor, &["pass_and_wait", "other", "says", "not today"]);
+    assert!(why.contains("`says` of other failed: not today"), "{why}");
+    let why = failure(&supervisor, &["in_a_subshell"]);
+    assert!(why.contains("workhall_ending: not in a subshell") && why.contains("call: not in a subshell"), "{why}");
+    // Itself: it waits in vain, and executes it when it has ended.
+    assert_eq!(supervisor.call(&["probe", "impatient", "probe", "plain"]), 5);
+}
+
+#[test]
+fn k01_a_worker_in_bash_hears_a_kill_in_a_task_and_obeys_the_end_of_its_supervisor() {
+    let Some(mut supervisor) = with_probe() else { return };
+    assert_eq!(call(&supervisor, "kill_self", &json!([])), json!(["killed 0", "ending"]));
+    supervisor.cli(&["wait", "probe", "--gone", "--timeout", "30s"]).ok();
+    let paths = ["begun", "go", "log"].map(|name| supervisor.path(name).to_str().unwrap().to_string());
+    let holding = supervisor.start_cli(&["call", "probe", "hold", &paths[0], &paths[1], "--wait"]);
+    supervisor.until("the task has begun", |this| this.path("begun").exists());
+    let killing = supervisor.start_cli(&["kill", "probe", "--wait", "--json"]);
+    supervisor.until("it is being ended", |this| this.ps("probe")["state"] == "ending");
+    fs::write(&paths[1], "").unwrap();
+    assert_eq!(holding.end().ok().json(), "ending");
+    let report = killing.end().ok().json();
+    assert_eq!((&report["ended_by"], &report["exit"]), (&json!("ask"), &json!({"code": 0})), "{report}");
+    assert!(
+        supervisor.cli(&["logs", "probe"]).ok().out.contains("the end of probe"),
+        "the script goes on behind workhall_run"
+    );
+    for path in &paths[..2] {
+        fs::remove_file(path).unwrap();
+    }
+    supervisor.cli(&["call", "probe", "hold_and_call", &paths[0], &paths[1], &paths[2]]).ok();
+    supervisor.until("the task has begun", |this| {
+        fs::read_to_string(this.path("begun")).is_ok_and(|text| text.ends_with('\n'))
+    });
+    let pid: i32 = fs::read_to_string(&paths[0]).unwrap().trim().parse().unwrap();
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.ended();
+    fs::write(&paths[1], "").unwrap();
+    supervisor.until("the worker has ended", |_| !lives(pid));
+    assert_eq!(fs::read_to_string(&paths[2]).unwrap(), "4\n", "the call in vain was no end of the task");
+    supervisor.until("all others have", |this| this.processes().is_empty());
+}
+
+#[test]
+fn s01_a_worker_in_bash_makes_triggers_and_awaits_signals() {
+    let Some(supervisor) = with_probe() else { return };
+    let made = call(&supervisor, "make", &json!([]));
+    assert_eq!(made["$signal"].as_str().map(str::len), Some(32), "{made}");
+    let waited =
+        supervisor.start_cli(&["call", "other", "wait_for", "--wait", "--args", &json!([made, 30]).to_string()]);
+    assert_eq!(supervisor.call(&["a/b", "wait_for", "--args", &json!([made, 0]).to_string()]), json!([5, "none"]));
+    call(&supervisor, "trigger_made", &json!([]));
+    assert_eq!(waited.end().ok().json(), json!([0, "{\"list\":[1,{\"a\":null}]}"]));
+    assert_eq!(supervisor.call(&["a/b", "trigger", "--args", &json!([made, "x"]).to_string()]), false);
+    let none = json!([{"$signal": "0123456789abcdef0123456789abcdef"}, 0]);
+    assert_eq!(supervisor.call(&["a/b", "wait_for", "--args", &none.to_string()])[0], 6);
+    assert!(failure(&supervisor, &["trigger", "x", "y"]).contains("this is no signal: `x`"));
+}
+
+#[test]
+fn a_cancelled_task_of_a_worker_in_bash_sees_it() {
+    let Some(mut supervisor) = with_probe() else { return };
+    let begun = supervisor.path("begun").to_str().unwrap().to_string();
+    let running = supervisor.start_cli(&["call", "probe", "until_cancelled", &begun, "--wait"]);
+    supervisor.until("the task has begun", |this| this.path("begun").exists());
+    let message = supervisor.ps("probe")["running"]["message"].clone();
+    let mut stream = supervisor.raw();
+    std::io::Write::write_all(&mut stream, format!("{{\"cancel\":{{\"ref\":1,\"message\":{message}}}}}\n").as_bytes())
+        .unwrap();
+    assert_eq!(running.end().ok().json(), "seen");
+}
+
+// ---- callers, and wrong use -------------------------------------------------------------------
+
+#[test]
+fn a_script_that_is_no_worker_calls_by_the_command_line() {
+    let Some(supervisor) = with_probe() else { return };
+    let text = format!(
+        ". '{}'\nset -eu
+        workhall_call probe add -n 5; echo \"$WORKHALL_RECEIPT $REPLY\"
+        workhall_call --wait --timeout 30 probe texts 5 -n 5 -j '[1]' -- -n; echo \"$REPLY\"
+        workhall_call nobody x || echo \"$? $WORKHALL_RECEIPT\"
+        workhall_call --existing other x; echo \"$WORKHALL_RECEIPT\"
+        workhall_call --wait probe says 'not today' || echo \"$?\"
+        workhall_kill probe",
+        library("workhall.bash")
+    );
+    let mut command = Command::new("bash");
+    let path = format!("{}:{}", workhall_tests::harness::bin_dir().display(), std::env::var("PATH").unwrap());
+    command.args(["-c", &text]).env("PATH", path).env("WORKHALL_SOCKET", supervisor.socket()).env_remove("WORKHALL_FD");
+    let done = output(&mut command).ok();
+    assert_eq!(
+        done.out, "accepted 1\n[\"5\",\"5\",\"[1]\",\"-n\"]\n3 refused no_class\nignored no_worker\n1\n",
+        "{done:?}"
+    );
+    assert!(done.err.contains("not today") && done.err.contains("no class matches"), "{done:?}");
+}
+
+#[test]
+fn wrong_use_of_the_library_for_bash_is_named() {
+    if !is_there("bash") {
+        return;
+    }
+    for (text, part) in [
+        ("workhall_run nothing", "there is no function `nothing`"),
+        ("f() { :; }; workhall_run f", "is a Workhall worker: a supervisor starts it at the first message"),
+        ("f() { :; }; WORKHALL_FD=999 workhall_run f", "WORKHALL_FD is `999`"),
+        ("f() { :; }; WORKHALL_FD=1 workhall_run f", "WORKHALL_FD is `1`"),
+        ("workhall_call", "which worker?"),
+        ("workhall_call --soon x", "there is no option --soon"),
+        ("workhall_call --expires 5s x", "a time is a number of seconds like 5 or 0.25, not `5s`"),
+        ("workhall_call --expires", "--expires wants seconds"),
+        ("workhall_kill", "Only a worker kills itself"),
+        ("workhall_signal_new", "this is no worker"),
+        ("workhall_signal_wait x", "this is no signal: `x`"),
+        ("workhall_result a b", "one value"),
+    ] {
+        script(text, &[]).fails_with(2, part);
+    }
+}
+
+trait FailsWith {
+    fn fails_with(self, code: i32, part: &str);
+}
+
+impl FailsWith for Output {
+    #[track_caller]
+    fn fails_with(self, code: i32, part: &str) {
+        assert!(self.code == code && self.err.contains(part), "{part}: {self:?}");
+    }
+}

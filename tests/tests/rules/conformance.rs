@@ -1,0 +1,164 @@
+//! The conformance suite: every worker library passes it, and a worker that makes a mistake fails at the check of that
+//! mistake.
+
+use std::process::Command;
+
+use serde_json::Value;
+use workhall_tests::conformance::METHODS;
+use workhall_tests::harness::{Output, bin_dir, output, workspace};
+
+/// The suite against a program: what it printed, a JSON value per line, and how it ended.
+fn suite(options: &[&str], program: &[&str]) -> (Vec<Value>, Output) {
+    let mut command = Command::new(bin_dir().join("conformance"));
+    let output = output(command.arg("--json").args(options).arg("--").args(program));
+    let lines = output.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")));
+    (lines.collect(), output)
+}
+
+fn own(program: &str) -> String {
+    bin_dir().join(program).to_str().expect("a path of UTF-8").to_string()
+}
+
+/// The names of the checks that failed, with why.
+fn failed(lines: &[Value]) -> Vec<(String, String)> {
+    let failed = lines.iter().filter(|line| line["failed"].is_object());
+    failed
+        .map(|line| (line["check"].as_str().unwrap().into(), line["failed"]["reason"].as_str().unwrap().into()))
+        .collect()
+}
+
+/// All that the worker's encoding and window leave to check is checked, and passes; but what needs a method that its
+/// library has not got yet.
+#[track_caller]
+pub(crate) fn passes(program: &[&str], at_least: u64, lacking: &[&str]) {
+    let (lines, output) = suite(&["--patience", "60"], program);
+    assert_eq!(failed(&lines), [], "{program:?}: {}", output.out);
+    let worker = &lines.last().expect("the last line is about the worker")["worker"];
+    let methods: Vec<&str> = worker["methods"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    let missing: Vec<&str> = METHODS
+        .iter()
+        .map(|(method, _)| method.split('(').next().unwrap())
+        .filter(|name| !methods.contains(name))
+        .collect();
+    assert_eq!(missing, lacking, "{program:?}");
+    assert_eq!(output.code, if lacking.is_empty() { 0 } else { 3 }, "{program:?}: {}{}", output.out, output.err);
+    let count = lines.last().and_then(|line| line["passed"].as_u64());
+    assert!(count.is_some_and(|count| count >= at_least), "{program:?}: only {count:?} checks passed");
+}
+
+/// Of these the Rust library has no means yet.
+const RUST_LACKS: &[&str] = &["cancelled", "new_signal", "trigger", "wait_for"];
+
+#[test]
+fn the_rust_library_passes() {
+    passes(&[&own("conformance-worker")], 73, RUST_LACKS);
+}
+
+#[test]
+fn the_rust_library_passes_with_one_task_at_a_time() {
+    passes(&[&own("conformance-worker"), "1"], 63, RUST_LACKS);
+}
+
+/// A mistake, the check that is to find it, and a part of the reason that it gives.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    ("protocol-2", "ready: comes first", "its protocol: expected 1, and it is 2"),
+    ("inherits", "descriptors: its children inherit", "set close-on-exec on the connection"),
+    ("closes-all", "descriptors: the lock", "it has closed the descriptor with the lock"),
+    ("forgets-name", "welcome: it knows", "who it is"),
+    ("settles-twice", "task: executed", "twice"),
+    ("other-id", "task: executed", "never handed"),
+    ("out-of-order", "task: many, in order", "tasks are settled in order"),
+    ("forgets", "task: many for which nobody waits", "was due"),
+    ("done-all", "task: executed", "its result is lost"),
+    ("mute", "failed: carries", "no such row"),
+    ("lists-nothing", "failed: an unknown method", "the methods that there are"),
+    ("dies-of-arguments", "failed: arguments that do not fit", "closed its connection"),
+    ("doubles", "values: whole numbers from", "expected -9223372036854775808"),
+    ("collects-awaited", "ahead: what somebody waits for", "it was not settled"),
+    ("collects-failed", "ahead: what has failed", "it was not settled"),
+    ("never-finishes", "ahead: a crash leaves its marks", "`begun` is to be"),
+    ("numbers-as-text", "call: by number", "expected 7, and it is \"7\""),
+    ("one-ref", "call: every one has a ref", "twice"),
+    ("loses-tasks", "receipt: tasks that come before", "was due"),
+    ("deaf-after-kill", "receipt: a kill that comes before", "this worker was killed"),
+    ("ignores-kill", "kill: when idle", "it did not end"),
+    ("status-1", "kill: when idle", "exit status must be 0"),
+    ("executes-after-kill", "kill: what was sent ahead", "it said more before it ended"),
+    ("ignores-stop", "stop flag: a task that comes after", "its mark page says that 1"),
+    ("outlives", "end of file: when idle", "it did not end"),
+    ("goes-on-alone", "end of file: no task begins", "was begun all the same"),
+    ("goes-on-alone", "supervisor killed: no task begins", "was begun all the same"),
+    ("takes-half-lines", "end of file: a half-written", "say nothing"),
+    ("one-shape", "later: fields in any order", "was due"),
+    ("dies-of-unknown", "later: unknown messages", "closed its connection"),
+    ("one-read-one-line", "stream: byte by byte", "closed its connection"),
+    ("deaf", "hostile: a line that is no JSON", "it did not end"),
+    ("endless", "hostile: a line without end", "it did not end"),
+];
+
+#[test]
+fn a_worker_that_makes_a_mistake_fails_at_its_check() {
+    let program = own("conformance-wrong");
+    for (mistake, check, reason) in MISTAKES {
+        // What is to be waited for in vain is not waited for long.
+        let patience = if ["did not end", "was due"].iter().any(|vain| reason.contains(vain)) { "3" } else { "60" };
+        let (lines, output) = suite(&["--only", check, "--patience", patience], &[&program, mistake]);
+        let failed = failed(&lines);
+        assert_eq!(output.code, 1, "{mistake}: {}{}", output.out, output.err);
+        assert!(
+            failed.iter().any(|(name, why)| name.starts_with(check) && why.contains(reason)),
+            "{mistake}: {failed:#?}{}",
+            output.err
+        );
+    }
+}
+
+/// So it is the mistake that fails, and not the program around it.
+#[test]
+fn without_a_mistake_it_passes_all_that_it_has_methods_for() {
+    let (lines, output) = suite(&["--patience", "60"], &[&own("conformance-wrong"), "none"]);
+    assert_eq!(failed(&lines), [], "{}", output.out);
+    assert_eq!(output.code, 3, "some methods are lacking, and the status says so: {}", output.out);
+    assert_eq!(lines.last().unwrap()["worker"]["encoding"], "json lines");
+}
+
+#[test]
+fn a_program_that_is_no_worker_is_told_so() {
+    for (program, part) in [
+        (&["/no/such/program"][..], "cannot be started"),
+        (&["/bin/true"], "it closed its connection instead: it ended with Code(0)"),
+        (&["/bin/sh", "-c", "echo rubbish >&$WORKHALL_FD; echo I am here; sleep 100"], "the first byte is 0x72"),
+    ] {
+        let (lines, output) = suite(&["--patience", "5"], program);
+        assert!(lines.is_empty() && output.code == 1, "{output:?}");
+        assert!(output.err.starts_with("conformance: ") && output.err.contains(part), "{program:?}: {}", output.err);
+    }
+    let (_, spoke) = suite(&["--patience", "5"], &[&own("conformance-wrong"), "speaks-first"]);
+    assert!(spoke.err.contains("first message is `ready`"), "{}", spoke.err);
+    let (_, twice) = suite(&["--patience", "5"], &[&own("conformance-wrong"), "ready-twice"]);
+    assert!(twice.err.contains("said once"), "{}", twice.err);
+}
+
+#[test]
+fn wrong_usage_says_what_is_wrong() {
+    let conformance = |args: &[&str]| output(Command::new(bin_dir().join("conformance")).args(args));
+    for (args, part) in [
+        (&[][..], "which program"),
+        (&["--patience", "soon", "--", "x"], "`soon`"),
+        (&["--sing", "--", "x"], "--sing"),
+        (&["--only"], "--only needs a value"),
+    ] {
+        let output = conformance(args);
+        assert!(output.code == 2 && output.err.contains(part), "{output:?}");
+    }
+    let help = conformance(&["--help"]);
+    assert!(help.code == 0 && help.out.contains("echo(x)") && help.out.contains("last_words"), "{help:?}");
+}
+
+#[test]
+fn the_page_has_the_methods_that_the_suite_asks_for() {
+    let page = std::fs::read_to_string(workspace().join("protocol/PROTOCOL.md")).unwrap();
+    for (method, does) in METHODS {
+        assert!(page.contains(&format!("| `{method}` | {does} |\n")), "{method} is not in PROTOCOL.md as it is here");
+    }
+}

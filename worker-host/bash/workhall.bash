@@ -1,0 +1,783 @@
+# Workhall workers and callers in bash 4.4 or newer: source this file. See README.md beside it.
+#
+# All that begins with `workhall_` is for you, all that begins with `__wh_` is not. JSON is read and written here, by bash
+# alone: a line is split at its quotes and brackets by builtins that take linear time, never walked byte by byte.
+
+[[ ${BASH_VERSINFO[0]} -gt 4 || ( ${BASH_VERSINFO[0]} -eq 4 && ${BASH_VERSINFO[1]} -ge 4 ) ]] ||
+  { echo "workhall.bash needs bash 4.4 or newer, and this is $BASH_VERSION" >&2; return 2; }
+
+__wh_conn='' __wh_ref=0 __wh_ending='' __wh_cancelled='' __wh_gone='' __wh_current='' __wh_partial='' __wh_pid=''
+__wh_queue=() __wh_t=() __wh_e=()
+readonly __wh_line_max=16777216 __wh_error_bytes=4096
+readonly __wh_number='^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$'
+
+# ---- JSON: reading ------------------------------------------------------------------------------------------------
+
+# Splits JSON into tokens, in __wh_t: brackets, commas, colons, bare words, and texts with their quotes as they are. Puts into
+# __wh_e[i] the place behind the value that begins at token i. Fails if it is no JSON.
+__wh_parse() {
+  local -; set -f
+  local LC_ALL=C IFS=$' \t\r\n' part parts pieces=() tail inside=''
+  __wh_t=() __wh_e=()
+  mapfile -t -d '"' parts <<<"$1"
+  for part in "${parts[@]}"; do
+    if [[ $inside ]]; then
+      pieces+=("$part")
+      tail=${part##*[!\\]}
+      # Behind an odd number of backslashes the quote belongs to the text.
+      if ((${#tail} % 2 == 0)); then
+        IFS='"' part="${pieces[*]}" IFS=$' \t\r\n'
+        __wh_t+=("\"$part\"")
+        pieces=() inside=''
+      fi
+      continue
+    fi
+    inside=1
+    case $part in
+      , | :) __wh_t+=("$part") ;;
+      *)
+        part=${part//,/ , } part=${part//:/ : }
+        part=${part//'['/ [ } part=${part//']'/ ] } part=${part//'{'/ '{' } part=${part//'}'/ '}' }
+        # shellcheck disable=SC2206 # it is to be split
+        __wh_t+=($part) ;;
+    esac
+  done
+  [[ $inside && ${#pieces[@]} -eq 0 ]] && __wh_check
+}
+
+# What __wh_t holds, by the grammar. `then` is what may follow a value here.
+__wh_check() {
+  local token want=value then=end at=-1 close='' open=() starts=()
+  for token in "${__wh_t[@]}"; do
+    ((++at))
+    case $want$token in
+      more,) [[ $close = '}' ]] && want=key || want=value ;;
+      colon:) want=value ;;
+      value'"'* | first'"'*) __wh_e[at]=$((at + 1)) want=$then ;;
+      nokey'"'* | key'"'*) want=colon ;;
+      value'{' | first'{') open+=("$close") close='}' starts+=("$at") want=nokey then=more ;;
+      value'[' | first'[') open+=("$close") close=']' starts+=("$at") want=first then=more ;;
+      nokey'}' | first']' | more"$close")
+        __wh_e[starts[-1]]=$((at + 1)) close=${open[-1]}
+        unset 'open[-1]' 'starts[-1]'
+        [[ $close ]] || then=end
+        want=$then ;;
+      valuetrue | valuefalse | valuenull | firsttrue | firstfalse | firstnull) __wh_e[at]=$((at + 1)) want=$then ;;
+      value* | first*) [[ $token =~ $__wh_number ]] || return 1; __wh_e[at]=$((at + 1)) want=$then ;;
+      *) return 1 ;;
+    esac
+  done
+  [[ $want = end ]]
+}
+
+# The JSON of the value at token $1, in REPLY.
+__wh_raw() {
+  local LC_ALL=C
+  printf -v REPLY %s "${__wh_t[@]:$1:${__wh_e[$1]} - $1}"
+}
+
+# The token of the member $2 of the object at token $1, in REPLY. Fails if there is none.
+__wh_find() {
+  local at=$(($1 + 1)) found='' key value
+  [[ ${__wh_t[$1]-} = '{' ]] || return 1
+  while [[ ${__wh_t[at]} != '}' ]]; do
+    key=${__wh_t[at]} value=$((at + 2))
+    if [[ $key = "\"$2\"" ]] || { [[ $key = *\\* ]] && workhall_text "$key" && [[ $REPLY = "$2" ]]; }; then found=$value; fi
+    at=${__wh_e[value]}
+    [[ ${__wh_t[at]} != , ]] || at=$((at + 1))
+  done
+  REPLY=$found
+  [[ $found ]]
+}
+
+# The bare word or the JSON of a member: for numbers and names of reasons.
+__wh_member() {
+  __wh_find "$1" "$2" || { REPLY=''; return 1; }
+  __wh_plain "$REPLY"
+}
+
+# The value at token $1 as a method gets it: a text without its quotes, a signal as its id, null as nothing, else JSON.
+__wh_plain() {
+  local token=${__wh_t[$1]}
+  case $token in
+    '"'*) workhall_text "$token" ;;
+    null) REPLY='' ;;
+    '{')
+      if [[ ${__wh_t[$1 + 1]} = '"$signal"' && ${__wh_e[$1]} -eq $(($1 + 5)) && ${__wh_t[$1 + 3]} = '"'* ]]; then
+        workhall_text "${__wh_t[$1 + 3]}"
+      else
+        __wh_raw "$1"
+      fi ;;
+    '[') __wh_raw "$1" ;;
+    *) REPLY=$token ;;
+  esac
+}
+
+# workhall_text JSON: the text that a JSON text means, in REPLY. Fails if it is no JSON text, or holds a NUL, which bash cannot.
+workhall_text() {
+  local LC_ALL=C IFS='' raw=$1 parts out=() at part code low bytes
+  [[ $raw = '"'*'"' && ${#raw} -ge 2 ]] || return 1
+  raw=${raw:1:${#raw}-2}
+  if [[ $raw != *\\* ]]; then REPLY=$raw; return 0; fi
+  mapfile -t -d '\' parts <<<"$raw"
+  parts[-1]=${parts[-1]%$'\n'}
+  out=("${parts[0]}")
+  for ((at = 1; at < ${#parts[@]}; at++)); do
+    part=${parts[at]}
+    case $part in
+      '') out+=('\' "${parts[++at]-}") ;;
+      n*) out+=($'\n' "${part:1}") ;;
+      t*) out+=($'\t' "${part:1}") ;;
+      r*) out+=($'\r' "${part:1}") ;;
+      b*) out+=($'\b' "${part:1}") ;;
+      f*) out+=($'\f' "${part:1}") ;;
+      [\"/]*) out+=("$part") ;;
+      u[0-9a-fA-F][0-9a-fA-F][0-9a-fA-F][0-9a-fA-F]*)
+        code=$((16#${part:1:4}))
+        part=${part:5} low=${parts[at + 1]-}
+        if ((code >= 0xd800 && code < 0xdc00)) && [[ ! $part && $low = u[dD][c-fC-F][0-9a-fA-F][0-9a-fA-F]* ]]; then
+          code=$((0x10000 + ((code - 0xd800) << 10) + 16#${low:1:4} - 0xdc00))
+          part=${low:5} at=$((at + 1))
+        fi
+        ((code)) || return 1
+        ((code >= 0xd800 && code < 0xe000)) && code=$((0xfffd))
+        if ((code < 0x80)); then
+          printf -v bytes '\\x%02x' "$code"
+        elif ((code < 0x800)); then
+          printf -v bytes '\\x%02x' $((code >> 6 | 0xc0)) $((code & 63 | 128))
+        elif ((code < 0x10000)); then
+          printf -v bytes '\\x%02x' $((code >> 12 | 0xe0)) $((code >> 6 & 63 | 128)) $((code & 63 | 128))
+        else
+          printf -v bytes '\\x%02x' $((code >> 18 | 0xf0)) $((code >> 12 & 63 | 128)) $((code >> 6 & 63 | 128)) $((code & 63 | 128))
+        fi
+        # shellcheck disable=SC2059 # it is made of \x alone
+        printf -v bytes "$bytes"
+        out+=("$bytes" "$part") ;;
+      *) return 1 ;;
+    esac
+  done
+  REPLY="${out[*]}"
+}
+
+# workhall_items [--json] JSON: the items of a list, or the values of an object, into the array WORKHALL_ITEMS as a method gets its
+# arguments, with --json as they are; the keys of an object into WORKHALL_KEYS.
+workhall_items() {
+  local -; set +e
+  local raw=''
+  [[ ${1-} = --json ]] && { raw=1; shift; }
+  WORKHALL_ITEMS=() WORKHALL_KEYS=()
+  __wh_parse "$1" || { echo "workhall_items: this is no JSON: ${1:0:80}" >&2; return 2; }
+  [[ ${__wh_t[0]} = ['{['] ]] || { echo "workhall_items: this is no list and no object: ${1:0:80}" >&2; return 2; }
+  local at=1 items=() keys=()
+  while [[ ${__wh_t[at]} != [']}'] ]]; do
+    if [[ ${__wh_t[0]} = '{' ]]; then
+      workhall_text "${__wh_t[at]}" || { echo 'workhall_items: a key holds a NUL, which bash cannot' >&2; return 2; }
+      keys+=("$REPLY") at=$((at + 2))
+    fi
+    if [[ $raw ]]; then __wh_raw "$at"; else __wh_plain "$at"; fi || { echo "workhall_items: an item holds a NUL, which bash cannot" >&2; return 2; }
+    items+=("$REPLY")
+    at=${__wh_e[at]}
+    [[ ${__wh_t[at]} != , ]] || at=$((at + 1))
+  done
+  # shellcheck disable=SC2034 # they are for who calls this
+  WORKHALL_ITEMS=(${items[@]+"${items[@]}"}) WORKHALL_KEYS=(${keys[@]+"${keys[@]}"})
+}
+
+# ---- JSON: writing ------------------------------------------------------------------------------------------------
+
+# What UTF-8 allows, in ranges of bytes.
+readonly __wh_c=$'[\x80-\xbf]' __wh_utf8_2=$'[\xc2-\xdf]' __wh_high=$'[\x80-\xff]'
+__wh_sequences=(
+  $'\xf0[\x90-\xbf]'"$__wh_c$__wh_c" $'[\xf1-\xf3]'"$__wh_c$__wh_c$__wh_c" $'\xf4[\x80-\x8f]'"$__wh_c$__wh_c"
+  $'\xe0[\xa0-\xbf]'"$__wh_c" $'[\xe1-\xec\xee\xef]'"$__wh_c$__wh_c" $'\xed[\x80-\x9f]'"$__wh_c" "$__wh_utf8_2$__wh_c"
+)
+
+# workhall_json TEXT: a text as JSON, in REPLY. Bytes that are no UTF-8 become U+FFFD.
+workhall_json() {
+  local LC_ALL=C text=$1 rest sequence code escape
+  if [[ $text = *$__wh_high* ]]; then
+    rest=$text
+    # A letter in the place of each whole sequence: so no new one comes together.
+    for sequence in "${__wh_sequences[@]}"; do rest=${rest//$sequence/x}; done
+    if [[ $rest = *$__wh_high* ]]; then __wh_repair; fi
+  fi
+  text=${text//\\/\\\\}
+  text=${text//\"/\\\"}
+  if [[ $text = *[$'\x01'-$'\x1f']* ]]; then
+    text=${text//$'\n'/\\n} text=${text//$'\t'/\\t} text=${text//$'\r'/\\r}
+    for code in {1..31}; do
+      [[ $text = *[$'\x01'-$'\x1f']* ]] || break
+      printf -v escape '\\x%02x' "$code"
+      # shellcheck disable=SC2059
+      printf -v escape "$escape"
+      printf -v code '\\u%04x' "$code"
+      text=${text//"$escape"/"$code"}
+    done
+  fi
+  REPLY="\"$text\""
+}
+
+# Replaces in `text` the bytes that belong to no sequence. In pieces, for what is cut off is copied.
+__wh_repair() {
+  local base=0 at out=() length chunk piece sequence found
+  while ((base < ${#text})); do
+    chunk=${text:base:4096} at=0
+    while ((at < ${#chunk} - 3 || (at < ${#chunk} && base + ${#chunk} == ${#text}))); do
+      piece=${chunk:at:4} found=''
+      if [[ $piece = $__wh_high* ]]; then
+        for sequence in "${__wh_sequences[@]}"; do
+          # shellcheck disable=SC2053 # it is a pattern
+          for length in 4 3 2; do [[ ${piece:0:length} = $sequence ]] && { found=${piece:0:length}; break 2; }; done
+        done
+        out+=("${found:-$'\xef\xbf\xbd'}")
+        at=$((at + (${#found} ? ${#found} : 1)))
+      else
+        # As far as there is ASCII, at once.
+        piece=${chunk:at}
+        piece=${piece%%$__wh_high*}
+        out+=("$piece")
+        at=$((at + ${#piece}))
+      fi
+    done
+    base=$((base + at))
+  done
+  local IFS=''
+  text="${out[*]}"
+}
+
+# One value of a command's words, as JSON in REPLY and the number of words that it has taken in __wh_took: TEXT, -s TEXT,
+# -n NUMBER, -j JSON, -S SIGNAL. $1 is the command.
+__wh_value() {
+  __wh_took=2
+  case ${2-} in
+    -[snjS]) (($# >= 3)) || { echo "$1: $2 wants a value behind it" >&2; return 2; } ;;&
+    -s) workhall_json "$3" ;;
+    -n)
+      [[ $3 =~ $__wh_number ]] || { workhall_json "$3"; echo "$1: $REPLY is no number" >&2; return 2; }
+      REPLY=$3 ;;
+    -j)
+      # What came as an argument was read already.
+      local argument
+      for argument in ${WORKHALL_ARGS[@]+"${WORKHALL_ARGS[@]}"}; do
+        if [[ $3 = "$argument" ]]; then REPLY=$3; return 0; fi
+      done
+      __wh_parse "$3" || { echo "$1: this is no JSON: ${3:0:80}" >&2; return 2; }
+      __wh_raw 0 ;;
+    -S)
+      [[ $3 =~ ^[0-9a-f]{32}$ ]] || { echo "$1: this is no signal: ${3:0:80}" >&2; return 2; }
+      REPLY="{\"\$signal\":\"$3\"}" ;;
+    *) __wh_took=1; workhall_json "${2-}" ;;
+  esac
+}
+
+# The words of a command as a JSON list, in REPLY. Behind `--` all are texts.
+__wh_list() {
+  local command=$1 list=() texts=''
+  shift
+  while (($#)); do
+    if [[ $1 = -- && ! $texts ]]; then texts=1; shift; continue; fi
+    if [[ $texts ]]; then workhall_json "$1"; __wh_took=1; else __wh_value "$command" "$@" || return 2; fi
+    list+=("$REPLY")
+    shift "$__wh_took"
+  done
+  local IFS=,
+  REPLY="[${list[*]-}]"
+}
+
+# workhall_list WORD…: the JSON list of these values, in REPLY.
+workhall_list() { local -; set +e; __wh_list workhall_list "$@"; }
+
+# ---- the connection -----------------------------------------------------------------------------------------------
+
+# Takes the connection so that no child of this process inherits it. Bash has no word for that, but keeps what it sets aside
+# during a redirection close-on-exec, and a copy of such a descriptor is so too: $1 is a copy of the connection that is not,
+# and this is called with the connection itself set aside.
+__wh_take() {
+  local entry number
+  for entry in /proc/"$BASHPID"/fd/*; do
+    number=${entry##*/}
+    if ((number >= 10 && number != $1)) && [[ $entry -ef /proc/$BASHPID/fd/$1 ]]; then
+      exec {__wh_conn}<&"$number"
+      return
+    fi
+  done
+  exec {__wh_conn}<&"$1"
+}
+
+__wh_connect() {
+  local copy=''
+  [[ ${WORKHALL_FD-} =~ ^[0-9]{1,9}$ && ${WORKHALL_FD-0} -gt 2 && -S /proc/$BASHPID/fd/${WORKHALL_FD-} ]] || {
+    echo "${0##*/} is a Workhall worker: a supervisor starts it at the first message to its name (WORKHALL_FD is" \
+      "\`${WORKHALL_FD-}\`). Try \`workhall serve --workers DIR\` with the directory of this program, then" \
+      "\`workhall call NAME METHOD\`" >&2
+    return 2
+  }
+  exec {copy}<&"$WORKHALL_FD"
+  eval "__wh_take $copy $WORKHALL_FD<&-"
+  exec {copy}<&-
+  eval "exec $WORKHALL_FD<&-"
+  [[ ${WORKHALL_MARK_FD-} =~ ^[0-9]{1,9}$ ]] && eval "exec $WORKHALL_MARK_FD<&-"
+  # A supervisor that is gone is an error of what is said to it, not the end of the task. Children have the usual signal.
+  [[ $(trap -p PIPE) ]] || trap : PIPE
+}
+
+__wh_say() {
+  [[ $__wh_gone ]] && return 4
+  { printf '%s\n' "$1" >&"$__wh_conn"; } 2>/dev/null && return 0
+  __wh_gone=1 __wh_ending=1
+  return 4
+}
+
+# Reads one line, and takes it in. $1: seconds to wait, or nothing. 4: the supervisor is gone. 5: the time is up.
+__wh_hear() {
+  local LC_ALL=C line='' status=0
+  [[ $__wh_gone ]] && return 4
+  # shellcheck disable=SC2086 # none or two words
+  IFS= read -r ${1:+-t "$1"} -n $((__wh_line_max + 1)) -u "$__wh_conn" line || status=$?
+  line=$__wh_partial$line
+  if ((status > 128)); then __wh_partial=$line; return 5; fi
+  __wh_partial=''
+  if ((status)); then __wh_gone=1 __wh_ending=1 __wh_queue=(); return 4; fi
+  ((${#line} <= __wh_line_max)) || __wh_strange "a line of more than 16 MiB"
+  [[ ! $line ]] || __wh_take_in "$line"
+}
+
+__wh_strange() {
+  echo "${0##*/}: this is no supervisor that workhall.bash understands: $1" >&2
+  exit 1
+}
+
+# What a line says. An answer for which somebody waits stays in __wh_t, with its place in __wh_answer.
+__wh_take_in() {
+  local kind body
+  __wh_parse "$1" || __wh_strange "${1:0:80}"
+  [[ ${__wh_t[0]} = ['{['] ]] || __wh_strange "${1:0:80}"
+  [[ ${__wh_t[0]} = '{' && ${__wh_t[1]} != '}' ]] && workhall_text "${__wh_t[1]}" || return 0
+  kind=$REPLY body=3
+  case $kind in
+    welcome)
+      __wh_member $body worker && WORKHALL_WORKER=$REPLY
+      __wh_member $body number && WORKHALL_NUMBER=$REPLY
+      __wh_member $body generation && WORKHALL_GENERATION=$REPLY
+      true ;;
+    task)
+      __wh_find $body id && [[ ${__wh_t[REPLY]} =~ ^[0-9]+$ ]] || __wh_strange "${1:0:80}"
+      [[ $__wh_ending ]] || __wh_queue+=("$1") ;;
+    kill) __wh_ending=1 __wh_queue=() ;;
+    cancelled)
+      if __wh_member $body id && [[ $REPLY = "$__wh_current" ]]; then __wh_cancelled=1; fi ;;
+    receipt | outcome | error)
+      if __wh_member $body ref && [[ $REPLY ]]; then
+        if [[ $REPLY = "$__wh_awaited" ]]; then __wh_answer=$kind; fi
+      elif [[ $kind = error ]]; then
+        __wh_member $body detail
+        __wh_strange "it did not understand: $REPLY"
+      fi ;;
+  esac
+}
+
+# __wh_ask KIND FIELDS [SECONDS]: asks, and waits for the receipt. __wh_body is the word of the answer, __wh_at its token.
+__wh_ask() {
+  local __wh_awaited=$((++__wh_ref)) __wh_answer=''
+  [[ $__wh_conn ]] || { echo "$1: this is no worker, or workhall_run was not called yet" >&2; return 2; }
+  __wh_no_copy "$1" || return
+  __wh_say "{\"$1\":{\"ref\":$__wh_awaited${2:+,$2}}}" || return 4
+  __wh_await "${3-}"
+}
+
+# The time in microseconds, in `now`: of bash before 5.0 in whole seconds.
+__wh_now() {
+  now=${EPOCHREALTIME-$SECONDS.000000}
+  now=${now/[.,]/}
+}
+
+# Waits for the answer to what was asked last; with `local __wh_awaited` set. 1: it was not understood. 3: refused.
+__wh_await() {
+  local until='' now status=0
+  [[ $1 ]] && __wh_now && until=$((now + $1))
+  __wh_answer=''
+  while [[ ! $__wh_answer ]]; do
+    if [[ $until ]]; then
+      __wh_now
+      now=$((until - now))
+      ((now > 0)) || return 5
+      printf -v now '%d.%06d' $((now / 1000000)) $((now % 1000000))
+    fi
+    __wh_hear ${until:+"$now"} || { status=$?; ((status == 5)) && continue; return "$status"; }
+  done
+  if [[ $__wh_answer = error ]]; then
+    __wh_member 3 detail
+    echo "the supervisor did not understand: $REPLY" >&2
+    return 1
+  fi
+  # The one key beside `ref`.
+  local at=4 key
+  while [[ ${__wh_t[at]} != '}' ]]; do
+    workhall_text "${__wh_t[at]}" && key=$REPLY
+    [[ $key = ref ]] || __wh_body=$key __wh_at=$((at + 2))
+    at=${__wh_e[at + 2]}
+    [[ ${__wh_t[at]} != , ]] || at=$((at + 1))
+  done
+}
+
+# __wh_micros NAME SECONDS: seconds with decimals as microseconds, in REPLY.
+__wh_micros() {
+  local fraction
+  [[ $2 =~ ^([0-9]{1,9})(\.([0-9]*))?$ ]] || { echo "$1: a time is a number of seconds like 5 or 0.25, not \`$2\`" >&2; return 2; }
+  fraction=${BASH_REMATCH[3]}000000
+  REPLY=$((10#${BASH_REMATCH[1]}${fraction:0:6}))
+}
+
+# The same as milliseconds for the wire, rounded up: a time that is not zero does not become zero.
+__wh_millis() {
+  __wh_micros "$@" || return
+  REPLY=$(((REPLY + 999) / 1000))
+}
+
+# A worker as JSON: `%7` is the worker with number 7, as on the command line; all else is a name, with $2 all.
+__wh_address() {
+  if [[ ! ${2-} && $1 =~ ^%([0-9]{1,19})$ ]]; then REPLY=${BASH_REMATCH[1]}; else workhall_json "$1"; fi
+}
+
+# The receipt that came, in WORKHALL_RECEIPT: `accepted`, `ignored REASON`, `killed N`; REPLY is the message's id. Says why on
+# stderr and returns 3 if it was refused.
+__wh_receipt() {
+  local detail
+  REPLY='' WORKHALL_RECEIPT=$__wh_body
+  case $__wh_body in
+    accepted) __wh_member "$__wh_at" message ;;
+    ignored) __wh_member "$__wh_at" reason; WORKHALL_RECEIPT="ignored $REPLY" REPLY='' ;;
+    killed) __wh_member "$__wh_at" discarded; WORKHALL_RECEIPT="killed $REPLY" ;;
+    refused)
+      __wh_member "$__wh_at" detail; detail=$REPLY
+      __wh_member "$__wh_at" reason; WORKHALL_RECEIPT="refused $REPLY"
+      echo "refused: $REPLY: $detail" >&2
+      return 3 ;;
+  esac
+  return 0
+}
+
+# What came of a message that was waited for: 0 with its result as JSON in REPLY. 1: it failed. 6: it will not be executed.
+__wh_outcome() {
+  case $__wh_body in
+    done) __wh_find "$__wh_at" result && __wh_raw "$REPLY" || REPLY=null ;;
+    failed) __wh_member "$__wh_at" error; echo "$1 failed: $REPLY" >&2; return 1 ;;
+    *) __wh_raw "$__wh_at"; echo "$1: $__wh_body: $REPLY" >&2; return 6 ;;
+  esac
+}
+
+# ---- what a worker, or any script, may ask ------------------------------------------------------------------------
+
+# workhall_call [--existing] [--expires SECONDS] [--in SECONDS] [--wait [--timeout SECONDS]] [--name] WORKER [METHOD [VALUE…]]:
+# posts a message. `%7` is the worker with number 7; with --name it is a name. A VALUE is a text; -n NUMBER, -j JSON, -S SIGNAL and -s TEXT say otherwise, behind -- all are texts. Sets WORKHALL_RECEIPT,
+# and REPLY: the message's id, or with --wait the result as JSON. In a worker on its own connection, else by the command `workhall`.
+workhall_call() {
+  local -; set +e
+  local worker method args wait='' timeout='' fields='' cli=() name='' status=0
+  while (($#)); do
+    case $1 in
+      --existing) fields+=',"existing":true' cli+=(--existing) ;;
+      --wait) wait=1 cli+=(--wait) ;;
+      --name) name=1 ;;
+      --expires | --in | --timeout)
+        (($# >= 2)) || { echo "workhall_call: $1 wants seconds behind it" >&2; return 2; }
+        __wh_millis "workhall_call $1" "$2" || return
+        cli+=("$1" "${REPLY}ms")
+        case $1 in
+          --expires) fields+=",\"expires_ms\":$REPLY" ;;
+          --in) fields+=",\"in_ms\":$REPLY" ;;
+          --timeout) timeout=$((REPLY * 1000)) ;;
+        esac
+        shift ;;
+      -*) echo "workhall_call: there is no option $1" >&2; return 2 ;;
+      *) break ;;
+    esac
+    shift
+  done
+  [[ ${1-} ]] || { echo 'workhall_call: which worker?' >&2; return 2; }
+  worker=$1 method=${2-}
+  shift $(($# < 2 ? $# : 2))
+  __wh_list workhall_call "$@" || return
+  args=$REPLY
+  if [[ ! $__wh_conn ]]; then
+    __wh_by_command call "${cli[@]}" --json --args "$args" -- "$worker" "$method"
+    return
+  fi
+  __wh_address "$worker" "$name"
+  fields="\"worker\":$REPLY$fields"
+  workhall_json "$method"
+  fields+=",\"method\":$REPLY,\"args\":$args${wait:+,\"wait\":true}"
+  local __wh_awaited __wh_body __wh_at __wh_answer
+  __wh_ask call "$fields" "$timeout" || return
+  __wh_awaited=$__wh_ref
+  __wh_receipt || return
+  if [[ $wait && $WORKHALL_RECEIPT = accepted ]]; then
+    __wh_await "$timeout" || return
+    __wh_outcome "\`$method\` of $worker" || status=$?
+  fi
+  return "$status"
+}
+
+# By the command line: its JSON says the same.
+__wh_by_command() {
+  local out status=0 __wh_body __wh_at=3
+  out=$(command workhall "$@") || status=$?
+  WORKHALL_RECEIPT='' REPLY=''
+  ((status == 0 || status == 3)) && __wh_parse "$out" && workhall_text "${__wh_t[1]}" || return "$status"
+  __wh_body=$REPLY REPLY=''
+  case $__wh_body in
+    done) __wh_outcome ''; WORKHALL_RECEIPT=accepted ;;
+    # Why was said already.
+    *) __wh_receipt 2>/dev/null || true ;;
+  esac
+  return "$status"
+}
+
+# workhall_reply METHOD [VALUE…]: calls back the worker that has sent the message, by its number.
+workhall_reply() {
+  local -; set +e
+  [[ ${WORKHALL_SENDER_NUMBER-} ]] || { echo 'the message was sent by a client, which cannot be called back' >&2; return 1; }
+  workhall_call "%$WORKHALL_SENDER_NUMBER" "$@"
+}
+
+# workhall_kill [[--name] WORKER]: kills a worker; without one, in a method, this worker itself: the rest of the method still runs.
+workhall_kill() {
+  local -; set +e
+  local fields='' name='' __wh_body __wh_at
+  [[ ${1-} = --name ]] && { name=1; shift; }
+  if [[ ! $__wh_conn ]]; then
+    [[ ${1-} ]] || { echo 'workhall_kill: which worker? Only a worker kills itself' >&2; return 2; }
+    command workhall kill -- "$1"
+    return
+  fi
+  if (($#)); then __wh_address "$1" "$name"; fields="\"worker\":$REPLY"; fi
+  __wh_ask kill "$fields" && __wh_receipt
+}
+
+# workhall_ending: whether this worker was killed, or the supervisor is gone. A long method may look here.
+workhall_ending() {
+  local -; set +e
+  __wh_look workhall_ending || return
+  [[ $__wh_ending ]]
+}
+
+# workhall_cancelled: whether the message that is executed is not wanted any more.
+workhall_cancelled() {
+  local -; set +e
+  __wh_look workhall_cancelled || return
+  [[ $__wh_cancelled ]]
+}
+
+# What a copy of this shell reads is lost for the worker.
+__wh_no_copy() {
+  [[ $BASHPID = "$__wh_pid" ]] && return
+  echo "$1: not in a subshell, like \`\$(…)\` or a pipe: what it hears is lost for the worker" >&2
+  return 2
+}
+
+# Takes in what has come.
+__wh_look() {
+  local __wh_awaited='' __wh_answer=''
+  [[ ! $__wh_conn ]] || __wh_no_copy "$1" || return
+  while [[ $__wh_conn && ! $__wh_gone ]] && read -r -t 0 -u "$__wh_conn"; do __wh_hear 1 || return 0; done
+  return 0
+}
+
+# ---- signals ------------------------------------------------------------------------------------------------------
+
+__wh_signal_field() {
+  [[ ${2-} =~ ^[0-9a-f]{32}$ ]] || { echo "$1: this is no signal: \`${2-}\`: it has 32 lower-case hexadecimal digits" >&2; return 2; }
+  REPLY="\"signal\":\"$2\""
+}
+
+__wh_no_signal() {
+  echo "there is no signal $1 (any more): the last who held it is gone" >&2
+  return 6
+}
+
+# workhall_signal_new [DESCRIPTION [KEEP_SECONDS]]: makes a signal; its id in REPLY. Pass it in arguments as -S ID.
+workhall_signal_new() {
+  local -; set +e
+  local fields='' __wh_body __wh_at
+  if [[ ${1-} ]]; then workhall_json "$1"; fields="\"description\":$REPLY"; fi
+  if [[ ${2-} ]]; then __wh_millis workhall_signal_new "$2" || return; fields+="${fields:+,}\"keep_ms\":$REPLY"; fi
+  __wh_ask signal_new "$fields" && __wh_receipt && __wh_member "$__wh_at" id
+}
+
+# workhall_signal_set ID KEY VALUE: writes a value, to be read after the trigger. 1: it was triggered already.
+workhall_signal_set() {
+  local -; set +e
+  local fields __wh_body __wh_at
+  __wh_signal_field workhall_signal_set "${1-}" || return
+  (($# >= 3)) || { echo 'workhall_signal_set: ID KEY VALUE' >&2; return 2; }
+  fields=$REPLY
+  workhall_json "$2"; fields+=",\"key\":$REPLY"
+  __wh_value workhall_signal_set "${@:3}" || return
+  __wh_ask signal_set "$fields,\"value\":$REPLY" && __wh_receipt || return
+  case $WORKHALL_RECEIPT in *no_signal) __wh_no_signal "$1" ;; ignored*) return 1 ;; esac
+}
+
+# workhall_signal_trigger ID: 0 if this was the first trigger, 1 if not.
+workhall_signal_trigger() {
+  local -; set +e
+  local __wh_body __wh_at
+  __wh_signal_field workhall_signal_trigger "${1-}" || return
+  __wh_ask signal_trigger "$REPLY" && __wh_receipt || return
+  [[ $WORKHALL_RECEIPT != ignored* ]] || { __wh_no_signal "$1"; return; }
+  __wh_member "$__wh_at" first && [[ $REPLY = true ]]
+}
+
+# workhall_signal_wait ID [SECONDS]: waits until it is triggered; its values as JSON in REPLY. 5: the time is up (0 polls). 1: the
+# message that carried it has failed; 6: it will not be triggered.
+workhall_signal_wait() {
+  local -; set +e
+  local fields __wh_awaited __wh_body __wh_at __wh_answer
+  __wh_signal_field workhall_signal_wait "${1-}" || return
+  fields=$REPLY
+  if [[ ${2-} ]]; then __wh_millis workhall_signal_wait "$2" || return; fields+=",\"timeout_ms\":$REPLY"; fi
+  __wh_ask signal_wait "$fields" && __wh_receipt || return
+  [[ $WORKHALL_RECEIPT != ignored* ]] || { __wh_no_signal "$1"; return; }
+  __wh_awaited=$__wh_ref
+  __wh_await '' || return
+  case $__wh_body in
+    triggered) __wh_find "$__wh_at" values && __wh_raw "$REPLY" ;;
+    timed_out) REPLY=''; return 5 ;;
+    lost) echo "signal $1 was not triggered, and nobody is left who was to do it" >&2; return 6 ;;
+    *) __wh_outcome "the message with signal $1" ;;
+  esac
+}
+
+# ---- a worker -----------------------------------------------------------------------------------------------------
+
+# workhall_result VALUE: what the method returns: a text, or -n NUMBER, -j JSON, -S SIGNAL. Without it the method returns nothing.
+workhall_result() {
+  local -; set +e
+  __wh_value workhall_result "$@" || return
+  ((__wh_took == $#)) || { echo "workhall_result: one value" >&2; return 2; }
+  __wh_result=$REPLY
+}
+
+# workhall_fail TEXT: the method has failed, for this reason. Returns 1, so that it may be the last word of the method.
+workhall_fail() {
+  __wh_error=$*
+  return 1
+}
+
+# workhall_run [--json] METHOD…: executes tasks until the supervisor asks for the end or is gone. Each METHOD is a function of
+# this name, or NAME=FUNCTION; behind it may stand how many arguments it takes: `disk/0-1`, `add/1`. A method gets its
+# arguments as $1, $2 …: texts as they are, a signal as its id, null as nothing, all else as JSON; with --json all as JSON. They stand
+# as JSON in WORKHALL_ARGS too. Methods run in this shell, without its `set -e`, so that its variables are the worker's state. A status that is not 0
+# settles the message as failed, with what the method wrote last on stderr.
+workhall_run() {
+  local -; set +e
+  local word name raw='' __wh_awaited='' __wh_answer=''
+  local -A __wh_functions=() __wh_least=() __wh_most=()
+  [[ ${1-} = --json ]] && { raw=1; shift; }
+  for word; do
+    name=${word%%=*}
+    if [[ $word =~ ^(.*)/([0-9]+)(-([0-9]*))?$ ]]; then
+      word=${BASH_REMATCH[1]} name=${word%%=*}
+      __wh_least[$name]=${BASH_REMATCH[2]} __wh_most[$name]=${BASH_REMATCH[4]-}
+      [[ ${BASH_REMATCH[3]} ]] || __wh_most[$name]=${BASH_REMATCH[2]}
+    fi
+    declare -F -- "${word#*=}" >/dev/null || { echo "workhall_run: there is no function \`${word#*=}\`" >&2; return 2; }
+    __wh_functions[$name]=${word#*=}
+  done
+  __wh_connect || return
+  __wh_pid=$BASHPID
+  exec {__wh_tails}<> <(:) {__wh_stderr}>&2
+  __wh_say '{"ready":{"protocol":1,"window":1}}'
+  while [[ ! $__wh_ending ]]; do
+    if ((${#__wh_queue[@]})); then
+      word=${__wh_queue[0]}
+      __wh_queue=("${__wh_queue[@]:1}")
+      __wh_task "$word"
+    else
+      __wh_hear || true
+    fi
+  done
+}
+
+# One task, from its line.
+__wh_task() {
+  local at args=() WORKHALL_ARGS=() WORKHALL_METHOD WORKHALL_MESSAGE WORKHALL_SENDER='' WORKHALL_SENDER_NUMBER=''
+  local __wh_result='' __wh_error='' __wh_status=0 why=''
+  __wh_parse "$1"
+  __wh_member 3 id && __wh_current=$REPLY WORKHALL_MESSAGE=$REPLY __wh_cancelled=''
+  __wh_find 3 method && [[ ${__wh_t[REPLY]} = '"'* ]] && __wh_plain "$REPLY" || REPLY=''
+  WORKHALL_METHOD=$REPLY
+  if __wh_find 3 from && [[ ${__wh_t[REPLY]} = '{' ]]; then
+    at=$REPLY
+    __wh_member "$at" worker && WORKHALL_SENDER=$REPLY
+    __wh_member "$at" number && WORKHALL_SENDER_NUMBER=$REPLY
+  fi
+  if ! __wh_find 3 args || [[ ${__wh_t[REPLY]} != '[' ]]; then
+    why="the arguments of \`$WORKHALL_METHOD\` are no list"
+  else
+    at=$((REPLY + 1))
+    while [[ ${__wh_t[at]} != ']' ]]; do
+      __wh_raw "$at"
+      WORKHALL_ARGS+=("$REPLY")
+      if [[ ! $raw ]]; then
+        __wh_plain "$at" || why="argument $((${#args[@]} + 1)) of \`$WORKHALL_METHOD\` holds a NUL, which bash cannot hold"
+      fi
+      args+=("$REPLY")
+      at=${__wh_e[at]}
+      [[ ${__wh_t[at]} != , ]] || at=$((at + 1))
+    done
+  fi
+  if [[ $WORKHALL_METHOD = ['@*'] || ! $WORKHALL_METHOD || ! ${__wh_functions[$WORKHALL_METHOD]+x} ]]; then
+    __wh_methods
+    why="there is no method \`$WORKHALL_METHOD\`: this worker has $REPLY"
+  elif [[ ! $why ]]; then
+    name=$WORKHALL_METHOD
+    if ((${#args[@]} < ${__wh_least[$name]-0} || ${#args[@]} > ${__wh_most[$name]:-${#args[@]}})); then
+      why="the arguments of \`$name\` do not fit: it takes ${__wh_least[$name]}"
+      [[ ${__wh_most[$name]} = "${__wh_least[$name]}" ]] || why+=" to ${__wh_most[$name]:-any}"
+      why+=", and ${#args[@]} came"
+    fi
+  fi
+  if [[ $why ]]; then
+    __wh_error=$why __wh_status=1
+  else
+    __wh_execute "${__wh_functions[$WORKHALL_METHOD]}" ${args[@]+"${args[@]}"}
+  fi
+  __wh_current=''
+  if ((__wh_status)) || [[ $__wh_error ]]; then
+    workhall_json "$__wh_error"
+    __wh_say "{\"failed\":{\"id\":$WORKHALL_MESSAGE,\"error\":$REPLY}}" || true
+  else
+    __wh_say "{\"done\":{\"id\":$WORKHALL_MESSAGE${__wh_result:+,\"result\":$__wh_result}}}" || true
+  fi
+}
+
+# The methods there are, for people.
+__wh_methods() {
+  local known=() IFS=$'\n' name
+  # shellcheck disable=SC2207 # names of functions have no newline
+  known=($(printf '%s\n' "${!__wh_functions[@]}" | LC_ALL=C sort))
+  REPLY=''
+  for name in ${known[@]+"${known[@]}"}; do REPLY+="${REPLY:+, }\`$name\`"; done
+  REPLY=${REPLY:-none}
+}
+
+# Executes a function in this shell. What it writes on stderr goes on to the worker's own, and the last of it comes back here when
+# all who hold it have closed it, at the latest a second after the function has ended: what it has left behind may hold it longer.
+__wh_execute() {
+  local piece text='' mark=$'\1'$WORKHALL_MESSAGE
+  "$@" 2> >(exec tee >({ tail -c "$__wh_error_bytes"; printf '\1%s\0' "$WORKHALL_MESSAGE"; } >&"$__wh_tails") \
+    >&"$__wh_stderr" 2>&"$__wh_stderr") || __wh_status=$?
+  while IFS= read -r -d '' -t 1 -u "$__wh_tails" piece; do
+    # A NUL that was written ends a piece too; and what ends for an earlier message comes late.
+    text+=$piece
+    [[ $text != *"$mark" ]] || break
+    [[ $text != *$'\1'+([0-9]) ]] || text=''
+  done
+  ((__wh_status)) && [[ ! $__wh_error ]] || return 0
+  local LC_ALL=C
+  text=${text%"$mark"}
+  # Of the first line only a part may be there.
+  [[ ${#text} -lt $__wh_error_bytes || $text != *$'\n'*$'\n'* ]] || text=${text#*$'\n'}
+  while [[ $text = *$'\n' ]]; do text=${text%$'\n'}; done
+  __wh_error=${text:-"\`$WORKHALL_METHOD\` ended with status $__wh_status"}
+}

@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import { test } from 'node:test';
+import { AlreadyRunning, Dead, Discarded, Failed, Refused, Worker } from '../src/index.js';
+import { Supervisor, knows, until } from './harness.js';
+
+const options = { skip: !knows('run') && 'this supervisor has no `workhall run`' };
+
+test('p01: a process executes one method and ends with it, under a name of its own', options, async (t) => {
+  const supervisor = await Supervisor.start(t);
+  const client = await supervisor.client();
+  const receipt = await client.run('probe', 'add', [5]);
+  assert.ok(receipt.number >= 2 && receipt.message >= 1 && typeof receipt.worker === 'string', JSON.stringify(receipt));
+  assert.equal(await client.runAndWait('probe', 'add', [5]), 5);
+  assert.equal(await client.runAndWait('probe', 'add', [5]), 5, 'another process');
+  await assert.rejects(client.runAndWait('probe', 'fail', ['no']), Failed);
+  const dead = await client.runAndWait('probe', 'crash').catch((error) => error);
+  assert.ok(dead instanceof Dead && dead.exit.code === 3, String(dead));
+  const refused = await client.run('nothing', 'add').catch((error) => error);
+  assert.ok(refused instanceof Refused && refused.reason === 'no_class', String(refused));
+
+  const held = supervisor.hold();
+  const first = client.runAndWait('probe', 'hold', [held.begun, held.go], { name: 'nightly', unique: true });
+  await held.hasBegun();
+  const { running } = await client.run('probe', 'add', [1], { name: 'nightly', unique: true });
+  assert.equal(running.worker, 'nightly');
+  const again = await client.runAndWait('probe', 'add', [1], { name: 'nightly', unique: true }).catch((error) => error);
+  assert.ok(again instanceof AlreadyRunning && again.number === running.number, String(again));
+  const row = (await client.ps()).find(({ name }) => name === 'nightly');
+  assert.deepEqual([row.type, row.type_number], ['run', 2]);
+  held.release();
+  assert.equal(typeof (await first), 'boolean');
+});
+
+test('p02: this program takes a name, its calls come one at a time and in order, and it leaves', options, async (t) => {
+  const supervisor = await Supervisor.start(t);
+  const client = await supervisor.client();
+  const order = [];
+  let release;
+  const gate = new Promise((resolve) => (release = resolve));
+  const made = new Worker('here').method('note', async (context, text) => {
+    if (text === 'wait') await gate;
+    order.push(text);
+    return [context.name, context.state, context.sender?.worker ?? null, text];
+  }).method('boom', () => {
+    throw new Error('no');
+  });
+  const attached = await made.attach('other', { socket: supervisor.socket });
+  assert.equal(attached.name, 'other');
+  assert.equal((await client.info('other')).type, 'attached');
+  assert.deepEqual(await client.callAndWait('other', 'note', ['one']), ['other', 'here', null, 'one']);
+  assert.deepEqual(await client.callAndWait('probe', 'passAndWait', ['other', 'note', 'two']), ['other', 'here', 'probe', 'two']);
+  await assert.rejects(client.callAndWait('other', 'boom'), Failed);
+  await assert.rejects(client.callAndWait('other', 'what'), /no method `what`: this worker has `boom`, `note`/);
+  // It calls as well.
+  assert.equal(await attached.callAndWait('probe', 'add', [5]), 5);
+
+  // A kill empties its mailbox and no more (rule K10).
+  const waiting = client.callAndWait('other', 'note', ['wait']);
+  const emptied = client.callAndWait('other', 'note', ['never']).catch((error) => error);
+  await until('one waits behind it', async () => (await client.info('other')).pending === 1);
+  await client.kill('other');
+  assert.ok((await emptied) instanceof Discarded);
+  const last = client.callAndWait('other', 'note', ['last']);
+  release();
+  await waiting;
+  await last;
+  assert.deepEqual(order, ['one', 'two', 'wait', 'last']);
+
+  // A name that is taken is refused.
+  const taken = await new Worker().attach('other', { socket: supervisor.socket }).catch((error) => error);
+  assert.ok(taken instanceof Refused && taken.reason === 'name_taken', String(taken));
+  const bad = await new Worker().attach('a\nb', { socket: supervisor.socket }).catch((error) => error);
+  assert.ok(bad instanceof Refused, String(bad));
+
+  assert.equal(await attached.leave(), 'left');
+  await until('the name is free', async () => (await client.info('other'))?.type !== 'attached');
+  // Another may take it now, drains, and leaves.
+  const next = await made.attach('other', { socket: supervisor.socket });
+  const drained = Promise.all(['a', 'b', 'c'].map((text) => client.callAndWait('other', 'note', [text])));
+  await until('they are posted', async () => (await client.status()).ledger.accepted >= 12);
+  assert.equal(await next.leave({ drain: true }), 'left');
+  assert.equal((await drained).length, 3);
+});
+
+test('p02: an attached worker learns that the supervisor is gone, and its program goes on', options, async (t) => {
+  const supervisor = await Supervisor.start(t);
+  let ended = false;
+  const attached = await new Worker().method('x', () => {}).onEnd(() => {
+    ended = true;
+  }).attach('other', { socket: supervisor.socket });
+  await supervisor.die();
+  assert.equal(await attached.ended, 'gone');
+  assert.ok(ended);
+  await assert.rejects(attached.call('probe', 'add', [1]), /was not sent, and nothing has happened/);
+  fs.rmSync(supervisor.path('log'));
+  await supervisor.restart();
+});

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import signal as unix_signal
 import subprocess
 import sys
 import threading
@@ -39,6 +39,10 @@ WORKER = """
     @worker.method
     def fail():
         raise ValueError("no")
+
+    @worker.method
+    def wait_for_signal(signal):
+        return signal.wait(60)
 
     worker.run()
 """
@@ -173,7 +177,7 @@ class Attached(TestCase):
         environment = {"PYTHONPATH": str(SOURCES), "PATH": os.environ["PATH"], "WORKHALL_SOCKET": self.hall.socket}
         with subprocess.Popen([sys.executable, "-c", program], env=environment) as process:
             until("it is attached", lambda: "gone" in [row["name"] for row in self.client.ps()])
-            os.kill(process.pid, signal.SIGSTOP)
+            os.kill(process.pid, unix_signal.SIGSTOP)
             ends: List[Any] = []
 
             def wait_for(method: str) -> None:
@@ -187,7 +191,7 @@ class Attached(TestCase):
                 threads.append(threading.Thread(target=wait_for, args=[method]))
                 threads[-1].start()
                 until("it is accepted", lambda: self.client.status()["ledger"]["accepted"] == n + 1)
-            os.kill(process.pid, signal.SIGCONT)
+            os.kill(process.pid, unix_signal.SIGCONT)
             for thread in threads:
                 thread.join()
         self.assertEqual(sorted(ends), [("die", "crashed"), ("never", "abandoned")])
@@ -268,6 +272,11 @@ class Numbers(TestCase):
         client.call("w", "wait_for", str(path))
         until("it is executed", lambda: path.with_name("held.begun").exists())
         self.assertEqual(client.info("w")["state_number"], ProcessState.EXECUTING)
+        signal = client.signal()
+        client.call("w/waits", "wait_for_signal", signal)
+        waits = ProcessState.WAITING_FOR_SIGNAL
+        until("it waits for the signal", lambda: client.info("w/waits")["state_number"] == waits)
+        signal.trigger()
         client.pause("w")
         self.assertEqual(client.info("w")["state_number"], ProcessState.PAUSED)
         client.resume("w")

@@ -235,15 +235,20 @@ class Cancel(TestCase):
         with self.assertRaisesRegex(TypeError, "known by its id"):
             client.cancel("7")  # type: ignore[arg-type]
 
-    def test_a_task_that_was_sent_ahead_and_is_cancelled_finds_that_when_it_begins(self) -> None:
+    def test_a_task_that_was_sent_ahead_and_is_cancelled_is_not_begun(self) -> None:
         hall = self.with_worker(WORKER)
         client = hall.client()
-        path = hall.directory / "held"
+        path, begun = hall.directory / "held", hall.directory / "begun"
         client.call("w", "hold", str(path))
         until("the first is executed", lambda: path.with_name("held.begun").exists())
-        ahead = client.call("w", "until_cancelled", str(hall.directory / "begun"))
-        # It is at the process already, so nobody but its method can see to it.
-        self.assertTrue(client.cancel(ahead.message).running)
+        ahead = [client.call("w", "until_cancelled", str(begun)) for _ in range(2)]
+        last = client.call("w", "echo")
+        for receipt in ahead:
+            # It is at the process already, so that sees to it.
+            self.assertTrue(client.cancel(receipt.message).running)
         path.touch()
         client.wait("w", "idle", timeout=PATIENCE)
-        self.assertEqual(client.status()["ledger"]["done"], 2)
+        self.assertFalse(begun.exists())
+        ledger = client.status()["ledger"]
+        self.assertEqual((ledger["done"], ledger["discarded"]), (2, 2))
+        self.assertEqual(client.cancel(last.message).ignored, "no_message")

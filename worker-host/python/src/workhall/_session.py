@@ -10,12 +10,18 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional
 
 from ._answers import Answer, Sender
-from ._errors import NotUnderstood, SupervisorGone
-from ._json import decoder, line
+from ._errors import NotUnderstood, SupervisorGone, WorkhallError
+from ._json import LINE_BYTES_MAX, decoder, line
 from ._requests import Request
 
 # Receipts behind which an outcome comes, where one was asked for.
 _GOES_ON = ("accepted", "killed", "waiting")
+_KINDS = ("welcome", "task", "kill", "receipt", "outcome", "error", "news", "cancelled")
+# All bodies of receipts and outcomes.
+_BODIES = frozenset(
+    "accepted ignored refused killed report waiting letter requeued dropped resumed accepted_all failed paused signal signalled "
+    "cancelled running done discarded expired dead reached triggered timed_out lost".split()
+)
 
 
 class Task:
@@ -24,10 +30,18 @@ class Task:
     __slots__ = ("id", "method", "args", "sender", "wait", "cancelled")
 
     def __init__(self, fields: Dict[str, Any]) -> None:
+        sender, number = fields.get("from"), fields.get("id")
+        is_task = isinstance(number, int) and not isinstance(number, bool) and number >= 0
+        is_task = is_task and isinstance(fields.get("method"), str) and isinstance(fields.get("args"), list)
+        is_task = is_task and isinstance(fields.get("wait", False), bool)
+        if sender is not None:
+            is_task = is_task and isinstance(sender, dict) and isinstance(sender.get("worker"), str)
+            is_task = is_task and isinstance(sender.get("number"), int)
+        if not is_task:
+            raise WorkhallError(f"the supervisor sent something that is no task: {fields!r:.200}")
         self.id: int = fields["id"]
         self.method: str = fields["method"]
         self.args: List[Any] = fields["args"]
-        sender = fields.get("from")
         self.sender = None if sender is None else Sender(sender["worker"], sender["number"])
         self.wait: bool = fields.get("wait", False)
         self.cancelled = False
@@ -88,8 +102,9 @@ def _nobody() -> None:
 
 
 def _body(fields: Optional[Dict[str, Any]]) -> "tuple[str, Any]":
+    # Beside what is known stands, one day, what a later version adds.
     for key, value in (fields or {}).items():
-        if key != "ref":
+        if key in _BODIES:
             return key, value
     return "", None
 
@@ -101,7 +116,10 @@ class Session:
         self.socket = socket
         self.welcome: Optional[Dict[str, Any]] = None
         self.tasks: Deque[Task] = deque()
+        #: The task that is executed.
         self.current: Optional[Task] = None
+        #: That, or the one that is about to be.
+        self.next: Optional[Task] = None
         self.is_ending = False
         #: The supervisor's end is closed.
         self.has_ended = False
@@ -115,6 +133,7 @@ class Session:
         self.unanswered: List[str] = []
         self._decode = decoder(signal)
         self._begun: List[bytes] = []
+        self._begun_bytes = 0
         self._last_ref = 0
 
     def begin(self, request: Request[Any]) -> Ask:
@@ -146,15 +165,23 @@ class Session:
         """Takes in what was read: any piece of the stream."""
         if b"\n" not in data:
             self._begun.append(data)
+            self._begun_bytes += len(data)
+            if self._begun_bytes > LINE_BYTES_MAX:
+                raise WorkhallError(f"the supervisor sent a line of more than {LINE_BYTES_MAX} bytes")
             return
         lines = b"".join([*self._begun, data]).split(b"\n")
         rest = lines.pop()
         self._begun = [rest] if rest else []
+        self._begun_bytes = len(rest)
         for text in lines:
             if text:
                 self._take_in(self._decode(text))
 
     def _take_in(self, message: Dict[str, Dict[str, Any]]) -> None:
+        is_message = isinstance(message, dict) and len(message) == 1
+        # What a later version says may be anything.
+        if not is_message or any(kind in _KINDS and not isinstance(fields, dict) for kind, fields in message.items()):
+            raise WorkhallError(f"the supervisor sent something that is no message: {message!r:.200}")
         for kind, fields in message.items():
             if kind == "task":
                 if not self.is_ending:
@@ -171,7 +198,7 @@ class Session:
             elif kind == "welcome":
                 self.welcome = fields
             elif kind == "cancelled":
-                for task in (self.current, *self.tasks):
+                for task in (self.next, *self.tasks):
                     if task is not None and task.id == fields["id"]:
                         task.cancelled = True
             # What a later version says is nothing to this one.

@@ -236,9 +236,10 @@ class Worker(Caller):
     def _serve(self, link: Link, methods: Dict[str, Method], window: int) -> None:
         session, page, parent = link.session, self._page, os.getppid()
         unsent, sent = 0, time.monotonic()
+        looked = sent
         while not session.is_ending:
             try:
-                task = session.tasks.popleft()
+                task = session.next = session.tasks.popleft()
             except IndexError:
                 unsent = 0
                 link.write()
@@ -255,6 +256,16 @@ class Worker(Caller):
                 if session.has_ended:
                     return
                 unsent, sent = 0, now
+            if page is not None and now - looked >= _SAY_WITHIN:
+                # What was sent ahead may not be wanted any more.
+                link.look()
+                looked = now
+                if session.is_ending:
+                    return
+            if task.cancelled:
+                # At once: a mark behind it would say that it was executed.
+                link.write(line("dropped", {"id": task.id}))
+                continue
             if page is not None and not page.begin(task.id):
                 return
             session.current = task

@@ -5,7 +5,9 @@ use std::process::Command;
 
 use serde_json::Value;
 use workhall_tests::conformance::METHODS;
-use workhall_tests::harness::{Output, bin_dir, output, workspace};
+use workhall_tests::harness::{self, Output, bin_dir, output, workspace};
+
+use crate::examples::is_there;
 
 /// The suite against a program: what it printed, a JSON value per line, and how it ended.
 fn suite(options: &[&str], program: &[&str]) -> (Vec<Value>, Output) {
@@ -31,7 +33,15 @@ fn failed(lines: &[Value]) -> Vec<(String, String)> {
 /// library has not got yet.
 #[track_caller]
 pub(crate) fn passes(program: &[&str], at_least: u64, lacking: &[&str]) {
-    let (lines, output) = suite(&["--patience", "60"], program);
+    passes_without(&[], program, at_least, lacking);
+}
+
+/// The same, without the checks of what the language cannot do.
+#[track_caller]
+fn passes_without(cannot: &[&str], program: &[&str], at_least: u64, lacking: &[&str]) {
+    let mut options = vec!["--patience", "60"];
+    cannot.iter().for_each(|check| options.extend(["--skip", check]));
+    let (lines, output) = suite(&options, program);
     assert_eq!(failed(&lines), [], "{program:?}: {}", output.out);
     let worker = &lines.last().expect("the last line is about the worker")["worker"];
     let methods: Vec<&str> = worker["methods"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
@@ -54,6 +64,34 @@ fn the_rust_library_passes() {
 #[test]
 fn the_rust_library_passes_with_one_task_at_a_time() {
     passes(&[&own("conformance-worker"), "1"], 71, &[]);
+}
+
+/// A file of the libraries of other languages.
+fn library(file: &str) -> String {
+    workspace().join("worker-host").join(file).to_str().expect("a path of UTF-8").to_string()
+}
+
+#[test]
+fn the_python_library_passes() {
+    let worker = library("python/tests/conformance_worker.py");
+    passes(&[harness::python(), &worker], 81, &[]);
+    passes(&[harness::python(), &worker, "1"], 71, &[]);
+}
+
+/// Node.js sets close-on-exec on all that it has inherited, and has no means to take it back.
+#[test]
+fn the_node_library_passes() {
+    if !is_there("node") {
+        return;
+    }
+    let worker = library("node/test/workers/conformance.js");
+    passes_without(&["its children inherit the lock"], &["node", &worker], 69, &[]);
+}
+
+#[test]
+fn the_bash_library_passes() {
+    let worker = library("bash/test/conformance");
+    passes(&["bash", &worker], 70, &[]);
 }
 
 /// A mistake, the check that is to find it, and a part of the reason that it gives.

@@ -45,7 +45,8 @@ pub struct WorkerRow {
     /// The same by 4D's number (rule P3).
     #[serde(default)]
     pub state_number: i32,
-    /// When it was created, in milliseconds since 1970.
+    /// When it was created, in milliseconds since 1970: counted back from the wall clock as it is now, so two answers may
+    /// differ by one.
     #[serde(default)]
     pub created_ms: u64,
     /// For how long an operator has paused it; null if none has.

@@ -253,9 +253,12 @@ fn info_json_is_the_row_and_more() {
     supervisor.cli(&["call", "a", "exit", "3", "--wait"]).fails(6, &["crashed"]);
     supervisor.call(&["a", "count"]);
     let (info, row) = (supervisor.cli(&["info", "a", "--json"]).ok().json(), supervisor.ps("a"));
-    for (key, value) in row.as_object().unwrap().iter().filter(|(key, _)| *key != "age_ms") {
+    // Both are counted from now.
+    let counted = ["age_ms", "created_ms"];
+    for (key, value) in row.as_object().unwrap().iter().filter(|(key, _)| !counted.contains(&key.as_str())) {
         assert_eq!(&info[key], value, "{key}");
     }
+    assert!(info["created_ms"].as_u64().unwrap().abs_diff(row["created_ms"].as_u64().unwrap()) < 1000);
     assert_eq!((&info["last_exit"]["generation"], &info["last_exit"]["exit"]), (&json!(1), &json!({"code": 3})));
     assert_eq!((&info["mailbox"]["messages_max"], &info["startup_method"]), (&json!(10_000), &json!("exit")));
     assert!(info["exec"][0].as_str().unwrap().ends_with("workers/a"));

@@ -330,7 +330,7 @@ fn who_may_not_kill_cancels_only_what_he_has_posted() {
         return println!("skipped: needs root to be another user");
     }
     let mut supervisor = Supervisor::with_config(&format!(
-        "{ANY_NAME}[supervisor]\nsocket_mode = '0666'\nkill = {{ users = ['root'] }}\n"
+        "{ONE_AT_A_TIME}[supervisor]\nsocket_mode = '0666'\nkill = {{ users = ['root'] }}\n"
     ));
     supervisor.open_to_others();
     supervisor.block("a");

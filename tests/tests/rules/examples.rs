@@ -391,10 +391,10 @@ fn a_session_keeps_its_variables_until_it_is_idle_or_takes_too_much() {
     assert_eq!(supervisor.call(&["brief/ann", "names"]), json!([]), "whoever does nothing starts anew");
     let killed = supervisor.cli(&["kill", "session/ann", "--wait", "--json"]).ok().json();
     assert_eq!((&killed["ended_by"], &killed["exit"]), (&json!("ask"), &json!({"code": 0})), "{killed}");
-    let pid = supervisor.worker_pid("session/bob");
+    supervisor.worker_pid("session/bob");
     supervisor.signal(Signal::SIGKILL);
     supervisor.ended();
-    supervisor.until("the worker has noticed", |_| !lives(pid));
+    supervisor.until("all workers have noticed", |this| this.processes().is_empty());
 }
 
 /// A program that has the device, and is ended with the test.

@@ -72,9 +72,9 @@ impl Payload<'_> {
         Payload(Cow::Owned(bytes))
     }
 
-    /// Whether it is one whole value that is not nested too deep: what is put into another must be.
-    pub fn check(&self) -> Result<(), ArgsError> {
-        decode_plainly::<de::IgnoredAny>(&self.0).map(drop)
+    /// Whether it is one whole value that is not nested too deep to stand so many levels deep in another.
+    pub fn check(&self, wraps: usize) -> Result<(), ArgsError> {
+        decode_within::<de::IgnoredAny>(&self.0, ARGS_DEPTH_MAX - wraps).map(drop)
     }
 
     /// Decodes into a value of the caller's type.
@@ -122,9 +122,13 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ArgsError> {
 }
 
 fn decode_plainly<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ArgsError> {
+    decode_within(bytes, ARGS_DEPTH_MAX)
+}
+
+fn decode_within<T: DeserializeOwned>(bytes: &[u8], depth: usize) -> Result<T, ArgsError> {
     let mut rest = bytes;
     let mut decoder = rmp_serde::Deserializer::new(&mut rest);
-    decoder.set_max_depth(ARGS_DEPTH_MAX + 1);
+    decoder.set_max_depth(depth + 1);
     let value = T::deserialize(&mut decoder).map_err(ArgsError::new)?;
     match rest.len() {
         0 => Ok(value),
@@ -312,13 +316,15 @@ mod tests {
         let values: Vec<(String, Payload)> =
             (0..300).map(|n| (format!("k{n}"), Payload::encode(&(n, "v")).unwrap())).collect();
         let map = Payload::map(values.iter().map(|(key, value)| (&**key, &*value.0)));
-        map.check().unwrap();
+        map.check(0).unwrap();
         let read: std::collections::BTreeMap<String, (i64, String)> = map.decode().unwrap();
         assert_eq!((read.len(), &read["k299"]), (300, &(299, "v".to_string())));
         assert_eq!(Payload::map([].into_iter()).to_json().unwrap(), serde_json::json!({}));
         for wrong in [&[0x92, 1][..], &[1, 2], &[], &[0xc1]] {
-            assert!(Payload(wrong.into()).check().is_err(), "{wrong:?}");
+            assert!(Payload(wrong.into()).check(0).is_err(), "{wrong:?}");
         }
-        assert!(Payload(vec![0x91; 100].into()).check().is_err());
+        assert!(Payload(vec![0x91; 100].into()).check(0).is_err());
+        let deep = Payload([vec![0x91; ARGS_DEPTH_MAX - 2], vec![0xc0]].concat().into());
+        assert!(deep.check(2).is_ok() && deep.check(3).is_err());
     }
 }

@@ -37,6 +37,8 @@ pub mod mark_page {
     /// Offset of the stop flag: `u64`, written by the supervisor; not 0 means begin no more tasks.
     /// On a cache line of its own.
     pub const STOP: usize = 64;
+    /// Offset of how often the worker was told that a task is not wanted any more: `u64`, written by the supervisor.
+    pub const CANCELS: usize = STOP + 8;
     /// Offset of the step at which the supervisor's launcher failed, far from the others: `u64`, written before the
     /// worker's program is executed, if it cannot be. 0 is no failure.
     pub const LAUNCH_STEP: usize = 4096 - 64;
@@ -46,5 +48,5 @@ pub mod mark_page {
 
 const _: () = assert!(NAME_BYTES_MAX < FRAME_BYTES_MAX && METHOD_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
-const _: () = assert!(mark_page::STOP + 8 <= mark_page::LAUNCH_STEP);
+const _: () = assert!(mark_page::CANCELS + 8 <= mark_page::LAUNCH_STEP);
 const _: () = assert!(mark_page::LAUNCH_ERROR + 8 <= mark_page::BYTES);

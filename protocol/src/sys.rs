@@ -27,7 +27,7 @@ use nix::sys::socket::{MsgFlags, getsockopt, send};
 use nix::sys::time::TimeValLike as _;
 
 use crate::ids::MessageId;
-use crate::limits::mark_page::{ATTACHED, BEGUN, BYTES, FINISHED, LAUNCH_ERROR, LAUNCH_STEP, STOP};
+use crate::limits::mark_page::{ATTACHED, BEGUN, BYTES, CANCELS, FINISHED, LAUNCH_ERROR, LAUNCH_STEP, STOP};
 
 /// One end of the shared page. Numbers are little endian.
 #[derive(Debug)]
@@ -108,6 +108,17 @@ impl MarkPage {
     /// Worker: whether the supervisor has asked for the end.
     pub fn is_stopped(&self) -> bool {
         self.word(STOP).load(SeqCst) != 0
+    }
+
+    /// Supervisor: one more task is not wanted any more, of which the worker is told.
+    pub fn cancel(&self) {
+        let told = u64::from_le(self.word(CANCELS).load(SeqCst));
+        self.word(CANCELS).store(told.wrapping_add(1).to_le(), SeqCst);
+    }
+
+    /// Worker: how often it was, or is being, told that a task is not wanted any more.
+    pub fn cancels(&self) -> u64 {
+        u64::from_le(self.word(CANCELS).load(SeqCst))
     }
 
     /// Supervisor: no task may begin from here on.

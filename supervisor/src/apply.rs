@@ -55,7 +55,7 @@ impl EventLoop {
                 Effect::Kill { process, slot } => self.kill_tree(process, slot),
                 Effect::Close { process, slot } => self.close_attached(process, slot),
                 Effect::Sweep { process, slot } => self.begin_sweep(process, slot),
-                Effect::Settled { reply, outcome } => self.settled(reply, &outcome),
+                Effect::Settled { reply, outcome } => self.outcome(reply, outcome_body(&outcome)),
                 Effect::Killed { reply, discarded } => self.killed(reply, discarded),
                 Effect::KillEnded { reply, report } => self.outcome(reply, kill_report(&report)),
                 Effect::Reached { reply } => self.outcome(reply, OutcomeBody::Reached {}),
@@ -247,22 +247,6 @@ impl EventLoop {
         }
     }
 
-    fn settled(&mut self, reply: ReplyTo, outcome: &Outcome) {
-        let body = match outcome {
-            Outcome::Done { result } if result.is_empty() => {
-                OutcomeBody::Done { result: Payload(Cow::Borrowed(workhall_protocol::args::NIL)) }
-            }
-            Outcome::Done { result } => OutcomeBody::Done { result: Payload(Cow::Borrowed(result)) },
-            Outcome::Failed { error } => OutcomeBody::Failed { error: Cow::Borrowed(error) },
-            Outcome::Discarded { may_have_run } => OutcomeBody::Discarded { may_have_run: *may_have_run },
-            Outcome::Expired { may_have_run } => OutcomeBody::Expired { may_have_run: *may_have_run },
-            Outcome::Dead { reason, exit, may_have_run } => {
-                OutcomeBody::Dead { reason: *reason, exit: *exit, may_have_run: *may_have_run }
-            }
-        };
-        self.outcome(reply, body);
-    }
-
     pub(crate) fn outcome(&mut self, reply: ReplyTo, body: OutcomeBody<'_>) {
         let Some(index) = self.connection(reply.connection) else { return };
         if let OutcomeBody::Reached {} = body {
@@ -326,6 +310,22 @@ fn setup(what: &str, error: &io::Error) -> spawner::Failed {
 
 fn gone() -> Unstarted {
     Unstarted::Failed((StartStage::Setup, "the worker or its class has gone".to_string()))
+}
+
+/// What came of a message, for who waits.
+pub(crate) fn outcome_body(outcome: &Outcome) -> OutcomeBody<'_> {
+    match outcome {
+        Outcome::Done { result } if result.is_empty() => {
+            OutcomeBody::Done { result: Payload(Cow::Borrowed(workhall_protocol::args::NIL)) }
+        }
+        Outcome::Done { result } => OutcomeBody::Done { result: Payload(Cow::Borrowed(result)) },
+        Outcome::Failed { error } => OutcomeBody::Failed { error: Cow::Borrowed(error) },
+        Outcome::Discarded { may_have_run } => OutcomeBody::Discarded { may_have_run: *may_have_run },
+        Outcome::Expired { may_have_run } => OutcomeBody::Expired { may_have_run: *may_have_run },
+        Outcome::Dead { reason, exit, may_have_run } => {
+            OutcomeBody::Dead { reason: *reason, exit: *exit, may_have_run: *may_have_run }
+        }
+    }
 }
 
 fn kill_report(report: &KillReport) -> OutcomeBody<'_> {

@@ -78,7 +78,18 @@ impl EventLoop {
         }
         let class = self.config.class_to_run(&run.class)?;
         let wish = Wish::Call { class: &class.policy.class, list: class.call.as_ref() };
-        self.config.rights.check(self.own.uid, self.connections[index].peer.creds(), wish)?;
+        let creds = self.connections[index].peer.creds();
+        self.config.rights.check(self.own.uid, creds, wish)?;
+        // Who has a name is known by it to all that it calls: a name of another class is that class's to give.
+        let name = run.name.as_deref().filter(|name| WorkerName::check(name).is_ok());
+        if let Some((name, owner)) = name.and_then(|name| Some((name, self.config.class_of(name).ok()?)))
+            && owner.policy.class != class.policy.class
+            && !is_master(self.own.uid, creds)
+        {
+            let class = &owner.policy.class;
+            let detail = format!("`{name}` is a name of class `{class}`: only a process of that class may have it");
+            return Err(Refused::new(Refusal::NotPermitted, detail));
+        }
         Ok(class)
     }
 

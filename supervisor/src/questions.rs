@@ -31,6 +31,8 @@ pub enum Question {
     List(messages::List),
     Info(Ref, messages::Address<'static>),
     Status(Ref),
+    /// It is looked for at each worker.
+    Cancel(messages::Cancel),
 }
 
 impl EventLoop {
@@ -205,6 +207,7 @@ impl EventLoop {
             let reference = match question {
                 Question::List(list) => list.reference,
                 Question::Info(reference, _) | Question::Status(reference) => reference,
+                Question::Cancel(cancel) => cancel.reference,
             };
             return self.receipt(index, reference, body);
         }
@@ -240,6 +243,7 @@ impl EventLoop {
                     }
                     Question::Info(reference, worker) => self.info(now, index, reference, worker.target()),
                     Question::Status(reference) => self.status(now, index, reference),
+                    Question::Cancel(cancel) => self.cancel(now, index, &cancel),
                 }
                 // An error comes again when the connection is flushed, and is answered there.
                 let _written = self.connections[index].flush(&mut self.spares);

@@ -60,7 +60,7 @@ impl EventLoop {
             (Request::SignalWait(wait), _) => self.wait_for_signal(now, index, wait),
             (Request::SignalGet(get), _) => self.show_signal(now, index, get),
             (Request::SignalFree(free), _) => self.free_signal(now, index, free),
-            (Request::Cancel(cancel), _) => self.cancel(now, index, cancel),
+            (Request::Cancel(cancel), _) => self.ask_later(index, Question::Cancel(cancel)),
             (request, _) => self.administer(now, index, request),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use workhall_core::{
-    Cancelled, Instant, NewSignal, ProcessKey, Refused, ReplyTo, SignalEnd, SignalView, Signalled, Values,
+    Cancelled, Instant, KEEP_MAX, NewSignal, ProcessKey, Refused, ReplyTo, SignalEnd, SignalView, Signalled, Values,
 };
 use workhall_protocol::args::{ArgsError, NIL, Payload};
 use workhall_protocol::ids::{MessageId, SignalId};
@@ -11,14 +11,24 @@ use workhall_protocol::messages::{
     self, Cancel, OutcomeBody, ReceiptBody, Ref, Reply, SignalFree, SignalGet, SignalNew, SignalSet, SignalTrigger,
     SignalWait,
 };
-use workhall_protocol::terms::Ignored;
+use workhall_protocol::terms::{Ignored, Refusal};
 
 use crate::access::Wish;
+use crate::apply::outcome_body;
 use crate::event_loop::EventLoop;
 use crate::sys;
 
+/// Values stand in the values of a report: so many levels less are left for them.
+const VALUE_WRAPS: usize = 2;
+/// Where so many bytes of answers are unread, no signal is read for the same connection.
+const UNREAD_MAX: usize = 4 << 20;
+
 impl EventLoop {
     pub(crate) fn new_signal(&mut self, now: Instant, index: usize, new: SignalNew<'_>) {
+        if new.keep_ms.is_some_and(|keep| Duration::from_millis(keep) > KEEP_MAX) {
+            let detail = format!("`keep_ms` is at most {}, a day: nobody else could free it", KEEP_MAX.as_millis());
+            return self.misunderstood(now, index, Some(new.reference), &detail);
+        }
         let connection = &self.connections[index];
         let made = match sys::random_bytes() {
             Ok(bytes) => {
@@ -43,7 +53,7 @@ impl EventLoop {
 
     pub(crate) fn set_signal(&mut self, now: Instant, index: usize, set: SignalSet<'_>) {
         let Some(id) = self.signal_id(now, index, &set.signal, set.reference.clone()) else { return };
-        if let Err(error) = set.value.check() {
+        if let Err(error) = set.value.check(VALUE_WRAPS) {
             let detail = format!("the value `{}` cannot be read: {error}", set.key.escape_debug());
             return self.misunderstood(now, index, set.reference, &detail);
         }
@@ -66,19 +76,28 @@ impl EventLoop {
     pub(crate) fn wait_for_signal(&mut self, now: Instant, index: usize, wait: SignalWait<'_>) {
         let Some(id) = self.signal_id(now, index, &wait.signal, Some(wait.reference.clone())) else { return };
         let refused = match self.core.signal_view(now, id) {
-            Some(_) => self.check_awaited(index, false).err().map(|refused| self.refused_signal(refused)),
+            // Its values are written for each who waits.
+            Some(_) => {
+                let room = self.check_unread(index).and_then(|()| self.check_awaited(index, true));
+                room.err().map(|refused| self.refused_signal(refused))
+            }
             None => Some(ReceiptBody::Ignored { reason: Ignored::NoSignal }),
         };
         if let Some(body) = refused {
             return self.receipt(index, wait.reference, body);
         }
         let reply = self.connections[index].reply_to(&wait.reference, false);
+        self.connections[index].waits += 1;
         self.receipt(index, wait.reference, ReceiptBody::Waiting {});
         self.core.wait_for_signal(now, id, wait.timeout_ms.map(Duration::from_millis), reply);
     }
 
     pub(crate) fn show_signal(&mut self, now: Instant, index: usize, get: SignalGet<'_>) {
         let Some(id) = self.signal_id(now, index, &get.signal, Some(get.reference.clone())) else { return };
+        if let Err(refused) = self.check_unread(index) {
+            let body = self.refused_signal(refused);
+            return self.receipt(index, get.reference, body);
+        }
         let report = self.core.signal_view(now, id).map(|view| report(id, &view));
         let body = match report {
             None => ReceiptBody::Ignored { reason: Ignored::NoSignal },
@@ -89,7 +108,7 @@ impl EventLoop {
     }
 
     /// A message is not wanted any more: who has posted it may say so, and who may kill.
-    pub(crate) fn cancel(&mut self, now: Instant, index: usize, cancel: Cancel) {
+    pub(crate) fn cancel(&mut self, now: Instant, index: usize, cancel: &Cancel) {
         let peer = self.connections[index].peer;
         let account = peer.account().id();
         let may_kill = self.config.rights.check(self.own.uid, peer.creds(), Wish::Kill).is_ok();
@@ -99,11 +118,17 @@ impl EventLoop {
             Cancelled::Ignored(reason) => ReceiptBody::Ignored { reason },
             Cancelled::Refused(refused) => self.refused_signal(refused),
         };
-        self.receipt(index, cancel.reference, body);
+        self.receipt(index, cancel.reference.clone(), body);
+        self.apply();
     }
 
     pub(crate) fn tell_cancelled(&mut self, key: ProcessKey, slot: u32, id: MessageId) {
-        let connection = || self.process(key, slot).and_then(|process| process.connection);
+        let connection = || {
+            let process = self.process(key, slot)?;
+            // It may have more to do before it reads what it is told.
+            process.page.cancel();
+            process.connection
+        };
         if let Some(index) = self.attached(key, slot).or_else(connection) {
             self.say(index, &Reply::Cancelled(messages::Cancelled { id: id.0 }));
         }
@@ -112,9 +137,13 @@ impl EventLoop {
     pub(crate) fn signal_ended(&mut self, reply: ReplyTo, end: &SignalEnd) {
         let body = match end {
             SignalEnd::Triggered(values) => OutcomeBody::Triggered { values: map(values) },
+            SignalEnd::Message(outcome) => outcome_body(outcome),
             SignalEnd::TimedOut => OutcomeBody::TimedOut {},
             SignalEnd::Lost => OutcomeBody::Lost {},
         };
+        if let Some(index) = self.connection(reply.connection) {
+            self.connections[index].waits -= 1;
+        }
         self.outcome(reply, body);
     }
 
@@ -126,6 +155,18 @@ impl EventLoop {
         };
         if let Some(reference) = reference {
             self.receipt(index, reference, body);
+        }
+    }
+
+    /// Whether one more answer may be made that may be large: a worker's requests are never put off.
+    fn check_unread(&self, index: usize) -> Result<(), Refused> {
+        let unread = self.connections[index].unwritten();
+        match unread > UNREAD_MAX {
+            true => {
+                let detail = format!("{unread} bytes of answers wait to be read on this connection: read some first");
+                Err(Refused::new(Refusal::MailboxFull, detail))
+            }
+            false => Ok(()),
         }
     }
 

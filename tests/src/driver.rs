@@ -350,6 +350,7 @@ pub fn line(effect: &Effect) -> String {
                 let values: Vec<_> = values.iter().map(|(key, value)| format!(" {key}={value:?}")).collect();
                 format!("t{}: triggered{}", reply.token, values.concat())
             }
+            SignalEnd::Message(outcome) => format!("t{}: {}", reply.token, fate(outcome)),
             SignalEnd::TimedOut => format!("t{}: not triggered in time", reply.token),
             SignalEnd::Lost => format!("t{}: nobody is left to trigger it", reply.token),
         },

@@ -79,9 +79,13 @@ fn p01_a_name_that_is_taken_is_refused_by_whoever_has_it() {
     d.done(3, 1, 2);
     assert!(refused(d.run(named("w"))), "a worker has a process");
     d.dies(3, 1, Exit::Code(0), None);
-    assert_eq!(d.runs(named("w")).1, 4, "a worker with neither makes place: one process per name (rule K8)");
-    assert_eq!(d.call_number(3, "m"), None, "and is gone");
-    assert_eq!(d.core.counters().refused, 4);
+    assert!(refused(d.run(named("w"))), "a worker with neither has its number and its startup method");
+    assert!(d.call_number(3, "m").is_some());
+    d.kill("w", KillMode::Ladder);
+    d.ready(3, 2, 1);
+    d.dies(3, 2, Exit::Code(0), None);
+    assert_eq!(d.runs(named("w")).1, 4);
+    assert_eq!(d.core.counters().refused, 5);
 }
 
 #[test]
@@ -289,7 +293,9 @@ fn p02_a_name_that_is_taken_or_has_messages_is_not_stolen() {
     d.ready(3, 1, 1);
     d.done(3, 1, 1);
     d.dies(3, 1, Exit::Code(0), None);
-    assert_eq!(d.attach("w"), Ok(4), "it has neither");
+    assert_eq!(d.attach("w"), Err(Refusal::NameTaken), "it has neither, but its number and its startup method");
+    d.kill("w", KillMode::Ladder);
+    assert_eq!(d.attach("w"), Ok(4));
     d.accepted(Call { after: Some(ms(1000)), ..post("later") });
     assert_eq!(d.attach("later"), Err(Refusal::NameTaken), "it has no process, and a message for later");
     d.call("x", "m");

@@ -5,10 +5,11 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use workhall_core::{
-    AccountId, Call, Cancelled, Core, Event, Instant, KillMode, Limits, NewSignal, ReplyTo, Signalled,
+    AccountId, Call, Cancelled, Core, Effect, Event, Instant, KEEP_MAX, KillMode, Limits, NewSignal, Outcome, ReplyTo,
+    SignalEnd, Signalled,
 };
 use workhall_protocol::ids::{MessageId, SignalId, Target};
-use workhall_protocol::terms::{Exit, Ignored, Refusal};
+use workhall_protocol::terms::{Exit, Ignored, Refusal, Until};
 use workhall_tests::driver::{Driver, busy_with_two_pending, mark, ms, post, reply};
 
 const MAKER: NonZeroU64 = NonZeroU64::new(77).unwrap();
@@ -221,19 +222,81 @@ fn s05_who_waits_learns_how_the_message_has_ended_that_was_to_trigger_it() {
 }
 
 #[test]
-fn s05_the_error_comes_whole_to_who_waits_for_the_signal() {
+fn s05_of_a_long_error_who_waits_is_told_the_beginning() {
+    for (long, told) in [(900, 900), (100_000, 4096)] {
+        let mut d = Driver::new();
+        make(&mut d, 1);
+        d.accepted(Call { args: &args(1), ..post("a") });
+        wait(&mut d, 1, None, 1);
+        d.ready(2, 1, 1);
+        d.effects.clear();
+        let (process, error) = (d.key(2, 1), "x".repeat(long));
+        d.feed(Event::Failed { process, id: MessageId(1), error: &error });
+        let said = d.effects.iter().find_map(|effect| match effect {
+            Effect::SignalEnded { end: SignalEnd::Message(outcome), .. } => match &**outcome {
+                Outcome::Failed { error } => Some(error.len()),
+                _ => None,
+            },
+            _ => None,
+        });
+        assert_eq!(said, Some(told));
+    }
+}
+
+#[test]
+fn s05_what_came_last_is_what_is_told() {
     let mut d = Driver::new();
     make(&mut d, 1);
-    d.accepted(Call { args: &args(1), ..post("a") });
+    for _ in 0..2 {
+        d.accepted(Call { args: &args(1), ..post("a") });
+    }
     wait(&mut d, 1, None, 1);
     d.ready(2, 1, 1);
+    d.done(2, 1, 1);
+    let process = d.key(2, 1);
+    d.feed(Event::Failed { process, id: MessageId(2), error: "no" });
     d.effects.clear();
-    let (process, error) = (d.key(2, 1), "x".repeat(900));
-    d.feed(Event::Failed { process, id: MessageId(1), error: &error });
-    let told = d.effects.iter().any(|effect| {
-        matches!(effect, workhall_core::Effect::Settled { outcome: workhall_core::Outcome::Failed { error: said }, .. } if said.len() == 900)
-    });
-    assert!(told);
+    d.dies(2, 1, Exit::Code(0), None);
+    assert!(d.lines().contains(&"t1: nobody is left to trigger it".to_string()), "its process has ended after that");
+}
+
+#[test]
+fn s01_a_message_carries_only_so_many_and_none_is_kept_for_ever() {
+    let mut d = Driver::new();
+    make(&mut d, 1);
+    let limits = Limits { message_bytes: 1 << 20, ..d.core.limits().0.clone() };
+    let policy = std::sync::Arc::new(d.policy.clone());
+    d.core.reload(d.now, limits, false, |_, _| workhall_core::Renewal::Same(policy.clone()));
+    let many = |count: usize| args(1).repeat(count);
+    d.accepted(Call { args: &many(256), ..post("a") });
+    assert_eq!(d.refusal(Call { args: &many(257), ..post("a") }), Refusal::TooLarge);
+    d.core.make_signal(d.now, NewSignal { keep: Duration::MAX, ..new(2) }).unwrap();
+    leave(&mut d, MAKER);
+    d.tick(KEEP_MAX.as_millis() as u64 - 1);
+    assert!(there(&d, 2));
+    d.tick(KEEP_MAX.as_millis() as u64);
+    assert!(!there(&d, 2));
+}
+
+#[test]
+fn who_waits_for_room_is_told_when_a_signal_makes_it() {
+    let mut d = Driver::new();
+    let limits = Limits { sender_bytes: 3000, ..d.core.limits().0.clone() };
+    let policy = std::sync::Arc::new(d.policy.clone());
+    d.core.reload(d.now, limits, false, |_, _| workhall_core::Renewal::Same(policy.clone()));
+    d.call("a", "m");
+    for n in 1..=7 {
+        make(&mut d, n);
+    }
+    d.effects.clear();
+    d.core.wait(Target::Name("a"), Until::Room, AccountId(5), reply(9).unwrap());
+    d.take();
+    d.did(&[]);
+    for n in 1..=3 {
+        d.core.free_signal(d.now, id(n), MAKER);
+        d.take();
+    }
+    d.did(&["t9: reached"]);
 }
 
 #[test]
@@ -445,6 +508,8 @@ fn the_process_of_a_task_that_is_cancelled_is_told_and_not_interrupted() {
     let mut d = busy_with_two_pending();
     assert_eq!(cancel(&mut d, 1), Cancelled::Told);
     d.did(&["cancel #1 at %2.1"]);
+    assert_eq!(cancel(&mut d, 1), Cancelled::Told);
+    d.did(&[]);
     d.done(2, 1, 1);
     d.did(&["t1: done", "deliver #2 to %2.1"]);
     // What was sent ahead is at the process, too.
@@ -485,6 +550,30 @@ fn what_was_sent_ahead_and_is_cancelled_is_discarded_where_its_process_has_not_b
 }
 
 #[test]
+fn what_a_process_has_dropped_and_not_said_yet_is_discarded_although_it_makes_place() {
+    let mut d = Driver::new();
+    for token in 1..=4 {
+        d.accepted(Call { reply: reply(token), ..post("a") });
+    }
+    d.ready(2, 1, 8);
+    assert_eq!(cancel(&mut d, 2), Cancelled::Told);
+    d.effects.clear();
+    // It has executed 1, dropped 2 and begun 3, and nothing of that is read.
+    d.mark = Some(mark(3, 1));
+    let policy = std::sync::Arc::new(workhall_core::Policy { class: "new".into(), ..d.policy.clone() });
+    let limits = d.core.limits().0.clone();
+    d.core.reload(d.now, limits, true, |_, _| workhall_core::Renewal::Changed(policy.clone()));
+    d.take();
+    d.did(&["ask %2.1"]);
+    d.done(2, 1, 1);
+    let process = d.key(2, 1);
+    d.feed(Event::Dropped { process, id: MessageId(2) });
+    d.done(2, 1, 3);
+    d.did(&["t1: done", "t2: discarded", "t3: done"]);
+    assert_eq!((d.core.counters().violations, d.core.ledger().pending), (0, 1));
+}
+
+#[test]
 fn what_is_cancelled_is_not_executed_by_the_next_process_either() {
     // The one that died had not begun it.
     let mut d = cancelled_ahead(1);
@@ -497,7 +586,7 @@ fn what_is_cancelled_is_not_executed_by_the_next_process_either() {
     let mut d = cancelled_ahead(3);
     d.done(2, 1, 1);
     d.dies(2, 1, Exit::Signal(9), Some(mark(2, 1)));
-    assert!(d.lines().contains(&"t2: poison".to_string()));
+    assert!(d.lines().contains(&"t2: crashed".to_string()));
     // It has made place for another class.
     let mut d = cancelled_ahead(1);
     d.mark = Some(mark(1, 0));

@@ -212,6 +212,10 @@ impl<S> Worker<S> {
                 }
                 (unsent, sent) = (0, now);
             }
+            if page.as_ref().is_some_and(|page| page.cancels() != link.session.cancels()) {
+                // It may be this one. What is not there yet is looked for before the next.
+                link.look()?;
+            }
             if link.session.is_cancelled(id) {
                 // Nobody has begun it, and nobody will.
                 link.drop_task(id)?;

@@ -70,6 +70,8 @@ pub(crate) struct Session {
     outcomes: HashMap<u64, OutcomeBody<'static>>,
     /// Tasks that are not wanted any more, of those that have come.
     cancelled: BTreeSet<MessageId>,
+    /// How often one was.
+    cancels: u64,
 }
 
 impl Session {
@@ -101,7 +103,10 @@ impl Session {
                     self.outcomes.insert(number, outcome.body.into_owned());
                 }
             }
-            Reply::Cancelled(cancelled) => drop(self.cancelled.insert(MessageId(cancelled.id))),
+            Reply::Cancelled(cancelled) => {
+                self.cancels += 1;
+                self.cancelled.insert(MessageId(cancelled.id));
+            }
             // This library asks for no news.
             Reply::News(_) => {}
         }
@@ -138,6 +143,11 @@ impl Session {
 
     pub fn next_task(&mut self) -> Option<Task> {
         self.queue.pop_front()
+    }
+
+    /// How often the supervisor has said that a task is not wanted any more.
+    pub fn cancels(&self) -> u64 {
+        self.cancels
     }
 
     /// Whether the supervisor has said that a task is not wanted any more.

@@ -46,11 +46,8 @@ impl Core {
             return Err(Refused::new(Refusal::ShuttingDown, "the supervisor is stopping"));
         }
         let checked = WorkerName::new(name).map_err(|error| Refused::new(Refusal::BadName, error.to_string()))?;
-        let vacant = self.check_vacant(name)?;
+        self.check_free(name)?;
         self.check_workers()?;
-        if let Some(index) = vacant {
-            self.remove(now, index, None);
-        }
         let number = self.take_number();
         let index = self.create(now, Identity { name: checked, number }, policy);
         let worker = &mut self.workers[index as usize];

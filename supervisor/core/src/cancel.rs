@@ -50,6 +50,9 @@ impl Core {
     }
 
     fn find_and_cancel(&mut self, now: Instant, id: MessageId, may: impl FnOnce(AccountId) -> bool) -> Cancelled {
+        if id.0 >= self.next_message {
+            return Cancelled::Ignored(Ignored::NoMessage);
+        }
         let refused = || {
             let detail =
                 format!("message {id} was posted by another: who may not kill cancels only what he has posted");
@@ -92,8 +95,10 @@ impl Core {
                 let process = worker.key(index);
                 let life = worker.life.as_mut().expect("it has the message");
                 let slot = life.slot;
-                life.cancelled.insert(task);
-                self.emit(Effect::Cancel { process, slot, id: task });
+                // Once: one that does not read is not told without end.
+                if life.cancelled.insert(task) {
+                    self.emit(Effect::Cancel { process, slot, id: task });
+                }
                 Cancelled::Told
             }
             false => {
@@ -132,9 +137,11 @@ impl Core {
     pub(crate) fn give_back(&mut self, index: u32, messages: VecDeque<Message>) {
         let worker = &mut self.workers[index as usize];
         let number = worker.identity.number;
-        let cancelled = worker.life.as_mut().map(|life| core::mem::take(&mut life.cancelled)).unwrap_or_default();
+        let life = &mut worker.life;
+        // What the process goes on with, if it does, keeps its own.
+        let mut cancelled = |task: &MessageId| life.as_mut().is_some_and(|life| life.cancelled.remove(task));
         let (unwanted, wanted): (VecDeque<_>, VecDeque<_>) =
-            messages.into_iter().partition(|message| cancelled.contains(&message.task));
+            messages.into_iter().partition(|message| cancelled(&message.task));
         let expiring = wanted.iter().filter(|message| message.expires != Instant::NEVER);
         let deadlines: Vec<_> = expiring.map(|message| (message.expires, message.task)).collect();
         worker.mailbox.put_back(wanted);

@@ -110,7 +110,7 @@ pub enum Effect {
         /// Whom.
         reply: ReplyTo,
     },
-    /// Tell who waits for a signal how that has ended, unless it is what came of a message.
+    /// Tell who waits for a signal how that has ended.
     SignalEnded {
         /// Whom.
         reply: ReplyTo,
@@ -135,6 +135,8 @@ pub enum Effect {
 pub enum SignalEnd {
     /// It was triggered; these are its values.
     Triggered(Arc<Values>),
+    /// The last message that was to trigger it has ended without doing so; this is what came of it.
+    Message(Arc<Outcome>),
     /// It was not triggered in time.
     TimedOut,
     /// Nobody is left who was to trigger it.

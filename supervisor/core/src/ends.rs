@@ -78,7 +78,7 @@ impl Core {
                 let message = rest.pop_front().expect("there is a front");
                 let reason = match () {
                     () if timed_out => DeadReason::TimedOut,
-                    () if attempts > 1 => DeadReason::Poison,
+                    () if attempts > 1 && !cancelled => DeadReason::Poison,
                     () => DeadReason::Crashed,
                 };
                 let fate = Fate { reason, exit: Some(exit), may_have_run: true };

@@ -63,7 +63,7 @@ pub use post::Requeued;
 pub use registry::{Core, Refused};
 pub use reload::{Reloaded, Renewal};
 pub use run::{Run, RunReceipt};
-pub use signals::{NewSignal, SignalView, Signalled, Values};
+pub use signals::{KEEP_MAX, NewSignal, SIGNAL_BYTES_MAX, SignalView, Signalled, Values};
 pub use stats::{
     AGES_OF_MAX, Ages, BUCKETS, CRASHES, ClassStats, Counts, DEAD, Histogram, KILLS, REFUSED, WorkerStats,
 };

@@ -322,6 +322,7 @@ impl Core {
             let detail = format!("a method's name has at most {METHOD_BYTES_MAX} bytes, this one has {bytes}");
             return Err(Refused::new(Refusal::TooLarge, detail));
         }
+        self.check_carried(call.args)?;
         let bytes = (call.method.len() + call.args.len()) as u64;
         if bytes > self.limits.message_bytes {
             let limit = self.limits.message_bytes;

@@ -100,7 +100,7 @@ impl Core {
         {
             return Ok(RunReceipt::Running { name: checked, number: worker.identity.number });
         }
-        let vacant = self.check_vacant(name)?;
+        self.check_free(name)?;
         let startup = policy.startup_method.clone().filter(|_| run.method.is_empty());
         let method = startup.as_deref().unwrap_or(run.method);
         if method.is_empty() {
@@ -122,9 +122,6 @@ impl Core {
         self.check_places(true, &call)?;
         self.check_workers()?;
         // Nothing can fail any more.
-        if let Some(index) = vacant {
-            self.remove(now, index, None);
-        }
         let number = self.take_number();
         let index = self.create(now, Identity { name: checked.clone(), number }, policy);
         let worker = &mut self.workers[index as usize];
@@ -148,26 +145,25 @@ impl Core {
         }
     }
 
-    /// Whether a name may be taken by one that no call creates: nobody has it, or a worker, which is returned, that has
-    /// neither a process nor a message, and is about to be gone.
-    pub(crate) fn check_vacant(&mut self, name: &str) -> Result<Option<u32>, Refused> {
-        let Some(index) = self.find_awake(Target::Name(name)) else { return Ok(None) };
+    /// Whether a name may be taken by one that no call creates: nobody has it. A worker without a process has it too, with
+    /// its number, its startup method and what its crashes have led to: only a kill ends that.
+    pub(crate) fn check_free(&mut self, name: &str) -> Result<(), Refused> {
+        let Some(index) = self.find_awake(Target::Name(name)) else { return Ok(()) };
         let worker = &self.workers[index as usize];
-        if worker.is_vacant() {
-            return Ok(Some(index));
-        }
         let (number, messages) = (worker.identity.number, worker.messages());
         let detail = match (worker.kind, &worker.life) {
-            (Kind::Attached, _) => format!("`{name}` is the name of %{number}, which is attached"),
-            (Kind::Run, _) => format!("`{name}` is the name of %{number}, which runs"),
+            (Kind::Attached, _) => format!("`{name}` is the name of {number}, which is attached"),
+            (Kind::Run, _) => format!("`{name}` is the name of {number}, which runs"),
             (Kind::Main | Kind::Boot, _) => {
-                format!("`{name}` is the name of %{number}, which the configuration keeps running")
+                format!("`{name}` is the name of {number}, which the configuration keeps running")
             }
-            (Kind::Called, Some(_)) => format!("`{name}` is the name of %{number}, which has a process"),
+            (Kind::Called, Some(_)) => format!("`{name}` is the name of {number}, which has a process"),
             (Kind::Called, None) if messages > 0 => {
-                format!("`{name}` is the name of %{number}, for which {messages} messages wait")
+                format!("`{name}` is the name of {number}, for which {messages} messages wait")
             }
-            (Kind::Called, None) => format!("`{name}` is the name of %{number}, which is paused or awaited"),
+            (Kind::Called, None) => {
+                format!("`{name}` is the name of {number}, a worker without a process: a kill makes the name free")
+            }
         };
         Err(Refused::new(Refusal::NameTaken, detail))
     }
@@ -193,14 +189,6 @@ impl Core {
 }
 
 impl Worker {
-    /// Whether there is nothing of it that would be missed: no process, no message, nobody who waits, and no operator who
-    /// has paused it.
-    fn is_vacant(&self) -> bool {
-        let alone = self.older.is_none() && self.newer.is_none() && self.killers.is_empty();
-        let idle = self.life.is_none() && self.mailbox.len() == 0 && !self.place && !self.kept;
-        alone && idle && self.kind == Kind::Called && self.suspended.is_none()
-    }
-
     /// Whether it ends because its method has ended, and not because somebody has killed it.
     pub fn ran(&self, life: Option<&Life>) -> bool {
         self.kind == Kind::Run && (self.goal != Goal::Down || life.is_some_and(|life| life.idled))

@@ -23,6 +23,7 @@
 //! is a bound of its own. Where there are none, a message costs a look at an empty map.
 
 mod bounds;
+mod carried;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -40,10 +41,13 @@ use workhall_protocol::terms::{Ignored, Refusal};
 use crate::deadlines::Due;
 use crate::effect::{Effect, Outcome, SignalEnd};
 use crate::event::{AccountId, ReplyTo};
-use crate::mailbox::Envelope;
 use crate::registry::{Core, Refused};
 use crate::time::Instant;
 
+/// The most that a signal with its values may count, in bytes: each who waits is given a copy of them.
+pub const SIGNAL_BYTES_MAX: u64 = 64 << 10;
+/// How long a signal may be kept, whoever holds it: nobody else could ever free it.
+pub const KEEP_MAX: Duration = Duration::from_secs(24 * 3600);
 /// What a signal, and each of its values, counts beyond its own bytes.
 const SIGNAL_OVERHEAD_BYTES: u64 = 256;
 const VALUE_OVERHEAD_BYTES: u64 = 64;
@@ -62,7 +66,7 @@ pub struct NewSignal<'a> {
     pub account: AccountId,
     /// For people.
     pub description: Option<&'a str>,
-    /// It is kept so long, whoever else holds it.
+    /// It is kept so long, whoever else holds it; at most [`KEEP_MAX`].
     pub keep: Duration,
 }
 
@@ -137,7 +141,7 @@ struct Signal {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Ended {
-    Message(Outcome),
+    Message(Arc<Outcome>),
     Process,
 }
 
@@ -171,7 +175,7 @@ impl Core {
             bytes,
             made: now,
             maker: Some(new.maker),
-            kept_until: if new.keep.is_zero() { Instant::default() } else { now.after(new.keep) },
+            kept_until: if new.keep.is_zero() { Instant::default() } else { now.after(new.keep.min(KEEP_MAX)) },
             carriers: 0,
             keepers: BTreeSet::new(),
             ended: None,
@@ -186,6 +190,7 @@ impl Core {
         let before = self.signals.all.insert(new.id, signal);
         debug_assert!(before.is_none(), "an id is made once");
         self.arm_signal(new.id);
+        self.finish_step();
         Ok(())
     }
 
@@ -212,6 +217,7 @@ impl Core {
         let of = self.signals.charges.get_mut(&account).expect("it is charged for this one");
         of.bytes = of.bytes - before + after;
         self.signals.bytes = self.signals.bytes - before + after;
+        self.finish_step();
         Ok(Signalled::Done { first: true })
     }
 
@@ -234,12 +240,12 @@ impl Core {
         }
         self.answer_all(id, |reply| Effect::SignalEnded { reply, end: SignalEnd::Triggered(values.clone()) });
         self.look_after_signal(id);
+        self.finish_step();
         Signalled::Done { first: true }
     }
 
-    /// Waits for it (rules S3, S5), for as long as it takes if there is no time-out: answered by [`Effect::SignalEnded`]
-    /// or, with what came of the message that was to trigger it, by [`Effect::Settled`]. At once, where that is known. A
-    /// signal that is not there is taken for one that nobody is left to trigger.
+    /// Waits for it (rules S3, S5), for as long as it takes if there is no time-out: answered by [`Effect::SignalEnded`],
+    /// at once where that is known. A signal that is not there is taken for one that nobody is left to trigger.
     pub fn wait_for_signal(&mut self, now: Instant, id: SignalId, timeout: Option<Duration>, reply: ReplyTo) {
         self.now = now;
         let Some(signal) = self.signals.all.get_mut(&id) else {
@@ -260,6 +266,7 @@ impl Core {
         signal.waiters.push(Waiter { reply, until });
         self.signals.links.insert((reply.connection, id));
         self.look_after_signal(id);
+        self.finish_step();
     }
 
     /// The connection holds it no more, if it has made it, and neither does its time (rule S4).
@@ -272,6 +279,7 @@ impl Core {
         }
         self.unlink(by, id);
         self.look_after_signal(id);
+        self.finish_step();
         Signalled::Done { first: true }
     }
 
@@ -294,77 +302,6 @@ impl Core {
 
     // ---- what else happens to it --------------------------------------------------------------
 
-    /// A message is accepted: it holds the signals that its arguments name.
-    pub(crate) fn carry_signals(&mut self, message: MessageId, args: &[u8]) {
-        if self.signals.all.is_empty() {
-            return;
-        }
-        let mut ids: Vec<SignalId> = SignalId::find_all(args).filter(|id| self.signals.all.contains_key(id)).collect();
-        if ids.is_empty() {
-            return;
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        for id in &ids {
-            let signal = self.signals.all.get_mut(id).expect("was looked for above");
-            signal.carriers += 1;
-            signal.ended = None;
-        }
-        self.signals.carried.insert(message, ids);
-    }
-
-    /// Whether somebody may want to know how a message has ended who is not named in it.
-    pub(crate) fn carries_signals(&self, message: MessageId) -> bool {
-        !self.signals.carried.is_empty() && self.signals.carried.contains_key(&message)
-    }
-
-    /// A message has its fate: who waits for it, and for what it was to trigger, is told (rule S5).
-    pub(crate) fn message_ended(&mut self, index: u32, message: &Envelope, outcome: Outcome) {
-        if !self.signals.carried.is_empty()
-            && let Some(ids) = self.signals.carried.remove(&message.id)
-        {
-            self.carrier_ended(index, ids, &outcome);
-        }
-        if let Some(reply) = message.reply {
-            self.emit(Effect::Settled { reply, outcome });
-        }
-    }
-
-    fn carrier_ended(&mut self, index: u32, ids: Vec<SignalId>, outcome: &Outcome) {
-        let worker = &self.workers[index as usize];
-        let (number, lives) = (worker.identity.number, worker.life.is_some());
-        let done = matches!(outcome, Outcome::Done { .. });
-        for id in ids {
-            let Some(signal) = self.signals.all.get_mut(&id) else { continue };
-            signal.carriers -= 1;
-            if !signal.triggered {
-                // Its process may trigger it later, as long as it lives.
-                if done && lives {
-                    self.signals.kept.entry(number).or_default().insert(id);
-                    signal.keepers.insert(number);
-                }
-                signal.ended = Some(match done {
-                    true => Ended::Process,
-                    false => Ended::Message(outcome.clone()),
-                });
-            }
-            self.look_after_signal(id);
-        }
-    }
-
-    /// A life is over: it triggers nothing any more.
-    pub(crate) fn keeper_ended(&mut self, number: WorkerNumber) {
-        if self.signals.kept.is_empty() {
-            return;
-        }
-        for id in self.signals.kept.remove(&number).unwrap_or_default() {
-            if let Some(signal) = self.signals.all.get_mut(&id) {
-                signal.keepers.remove(&number);
-                self.look_after_signal(id);
-            }
-        }
-    }
-
     /// Whether somebody on this connection waits for a signal (rule P3).
     pub fn waits_for_signal(&self, connection: NonZeroU64) -> bool {
         let (first, last) = (SignalId([0; 16]), SignalId([0xff; 16]));
@@ -377,6 +314,9 @@ impl Core {
     pub fn forget_signals(&mut self, connection: NonZeroU64) {
         let (first, last) = (SignalId([0; 16]), SignalId([0xff; 16]));
         let links: Vec<_> = self.signals.links.range((connection, first)..=(connection, last)).copied().collect();
+        if links.is_empty() {
+            return;
+        }
         for (connection, id) in links {
             self.signals.links.remove(&(connection, id));
             if let Some(signal) = self.signals.all.get_mut(&id) {
@@ -385,6 +325,7 @@ impl Core {
                 self.look_after_signal(id);
             }
         }
+        self.finish_step();
     }
 
     /// Whether a deadline is one of this signal.
@@ -456,7 +397,11 @@ impl Core {
                 self.signals.charges.remove(&signal.account);
             }
         }
-        self.note_room();
+        let half = |now: u64, limit: u64| now <= limit / 2 && now + signal.bytes > limit / 2;
+        let (own, all) = (self.bytes_of(signal.account), self.bytes_in_all());
+        if half(own, self.limits.sender_bytes) || half(all, self.limits.total_bytes) {
+            self.note_room();
+        }
     }
 
     fn arm_signal(&mut self, id: SignalId) {
@@ -484,7 +429,7 @@ impl Signals {
 impl Ended {
     fn effect(&self, reply: ReplyTo) -> Effect {
         match self {
-            Ended::Message(outcome) => Effect::Settled { reply, outcome: outcome.clone() },
+            Ended::Message(outcome) => Effect::SignalEnded { reply, end: SignalEnd::Message(outcome.clone()) },
             Ended::Process => Effect::SignalEnded { reply, end: SignalEnd::Lost },
         }
     }

@@ -101,6 +101,7 @@ fn as_request(question: &Question) -> Request<'_> {
             Request::Info(Info { reference: reference.clone(), worker })
         }
         Question::Status(reference) => Request::Status(Status { reference: reference.clone() }),
+        Question::Cancel(cancel) => Request::Cancel(cancel.clone()),
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn log_news(news: &News) {
         Change::Attached => say!(debug, "a process that somebody else has started has taken its name"),
         Change::Left { drain: true } => say!(debug, "it leaves when it is empty"),
         Change::Left { drain: false } => say!(debug, "it leaves"),
-        Change::Disconnected => say!(warn, "its connection has ended unasked"),
+        Change::Disconnected => say!(debug, "its connection has ended unasked"),
         Change::Violation { detail } => say!(debug, "its process has said what it must not say: {detail}"),
         Change::Killed { mode, discarded } => {
             let how = match mode {

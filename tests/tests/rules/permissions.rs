@@ -365,3 +365,21 @@ fn who_leaves_too_many_answers_unread_loses_the_connection_and_nobody_else() {
     let peak = supervisor.peak_memory() >> 20;
     assert!(peak < 200, "{peak} MiB");
 }
+
+#[test]
+fn p01_a_process_for_one_method_has_no_name_of_another_class() {
+    if !is_root() {
+        return println!("skipped: needs root to be another user");
+    }
+    let classes = "class.open = { exec = ['{bin}/test-worker'] }\n\
+        class.secret = { exec = ['{bin}/test-worker'], call = { users = ['root'] } }\n\
+        [supervisor]\nsocket_mode = '0666'\n";
+    let supervisor = Supervisor::with_config(classes);
+    supervisor.open_to_others();
+    let run = |name: &str| supervisor.cli_of(1, 1, &["run", "open", "who", "--name", name, "--wait"]);
+    run("secret/x").fails(3, &["not_permitted", "a name of class `secret`"]);
+    supervisor.cli_of(1, 1, &["run", "secret", "who"]).fails(3, &["not_permitted"]);
+    assert_eq!(run("open/x").ok().json()[0], "open/x");
+    assert_eq!(run("nobodys").ok().json()[0], "nobodys");
+    supervisor.cli(&["run", "open", "who", "--name", "secret/x", "--wait"]).ok();
+}

@@ -256,6 +256,9 @@ fn s01_one_sender_has_only_so_many_and_a_value_that_is_none_changes_nothing() {
     let kept = Signal::new(&mut client, "").unwrap();
     let broken = client.set_signal(kept.id(), "k", Payload(vec![0x92, 1].into()));
     assert!(broken.unwrap_err().to_string().contains("cannot be read"));
+    let large = kept.set(&mut client, "k", &"x".repeat(100_000)).unwrap_err().to_string();
+    assert!(large.contains("65536 bytes"), "{large}");
+    supervisor.cli(&["signal", "new", "--keep", "25h"]).fails(1, &["a day"]);
     kept.trigger(&mut client).unwrap();
     assert!(kept.wait(&mut client, None).unwrap());
 }
@@ -309,6 +312,20 @@ fn a_message_that_is_cancelled_is_discarded_and_a_task_is_told() {
     assert_eq!((supervisor.ledger("done"), supervisor.ledger("discarded")), (1, 2), "it is settled as ever");
     supervisor.cli(&["cancel", &running]).fails(1, &["nothing to cancel"]);
     assert_eq!(supervisor.call(&["a", "is_cancelled"]), false, "the next one is wanted");
+}
+
+#[test]
+fn a_task_that_was_sent_ahead_and_is_cancelled_is_not_begun_though_nobody_has_looked() {
+    let mut supervisor = Supervisor::start();
+    supervisor.block("a");
+    let waiting = supervisor.start_cli(&["call", "a", "count", "--wait"]);
+    supervisor.until("it waits", |this| this.ps("a")["pending"] == 1);
+    let number = supervisor.ledger("accepted").to_string();
+    let told = supervisor.cli(&["cancel", &number, "--json"]).ok().json();
+    assert_eq!(told, json!({"cancelled": {"running": true}}));
+    supervisor.let_go();
+    waiting.end().fails(6, &["discarded", "has not run"]);
+    assert_eq!(supervisor.call(&["a", "count"]), 1);
 }
 
 #[test]

@@ -7,15 +7,16 @@ use workhall_protocol::terms::Refusal;
 
 use crate::event::AccountId;
 use crate::registry::{Core, Refused};
+use crate::signals::SIGNAL_BYTES_MAX;
 use crate::time::Instant;
 
 impl Core {
     pub(super) fn check_signal_bytes(&self, account: AccountId, before: u64, after: u64) -> Result<(), Refused> {
         let limits = &self.limits;
-        if after > limits.message_bytes {
-            let limit = limits.message_bytes;
+        let limit = limits.message_bytes.min(SIGNAL_BYTES_MAX);
+        if after > limit {
             let detail = format!(
-                "a signal with its values has at most {limit} bytes (`message_bytes` in [supervisor]), this one would have {after}"
+                "a signal with its values has at most {limit} bytes ({SIGNAL_BYTES_MAX}, or `message_bytes` in [supervisor]), this one would have {after}"
             );
             return Err(Refused::new(Refusal::TooLarge, detail));
         }

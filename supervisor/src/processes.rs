@@ -99,6 +99,10 @@ impl EventLoop {
             let reason = "a worker has a name already: `attach` is for the connection of a client, once";
             return self.misunderstood(now, index, attach.reference, reason);
         };
+        if self.connections[index].awaited > 0 {
+            let reason = "answers are due on this connection: `attach` on one of its own";
+            return self.misunderstood(now, index, attach.reference, reason);
+        }
         if attach.protocol != PROTOCOL_VERSION {
             let reason = format!("this supervisor speaks protocol {PROTOCOL_VERSION}, not {}", attach.protocol);
             return self.misunderstood(now, index, attach.reference, &reason);

@@ -19,7 +19,7 @@ pub const LOGS_EXAMPLES: &str = "Examples:
   workhall logs ledger/eu                     what its processes wrote, as far as it is kept
   workhall logs ledger/eu -n 20 -f            the last twenty lines, and those that come
   workhall logs -f                            those of all workers that come
-  workhall logs --json | jq -r 'select(.stream == \"stderr\").text'
+  workhall logs --json | jq -r '.[] | select(.stream == \"stderr\").text'
 
 A line stands behind its time (UTC), its worker, that one's number and life, and where it was written. What would be a
 command to a terminal is shown and not sent to it; --json has the text as it was written.";

@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::{Cell, CellAlignment};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use workhall_protocol::process::ProcessState;
 use workhall_protocol::terms::EndedBy;
 
 use super::connect::connect;
@@ -94,6 +95,11 @@ pub fn info(asked: OneWorker, socket: Option<PathBuf>) -> Result<ExitCode, Failu
     let worker = &asked.worker;
     worker.check()?;
     let Some(report) = connect(socket, asked.timeout)?.report(|client| client.info(worker.address()))? else {
+        if asked.json {
+            // Rule P3: it does not exist.
+            let none = ProcessState::DoesNotExist.number();
+            printed(print_line(serde_json::json!({"ignored": {"reason": "no_worker"}, "state_number": none})))?;
+        }
         return Err(Failure::new(
             ExitCode::Failed,
             format!("there is no worker {worker}: `workhall ps` lists those there are; a call would create it"),

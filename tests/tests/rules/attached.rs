@@ -335,3 +335,22 @@ fn p02_nobody_answers_is_an_error_that_says_where() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn p02_a_connection_on_which_answers_are_due_attaches_nothing() {
+    let supervisor = Supervisor::with_config(DEV);
+    let mut raw = supervisor.raw();
+    let mut lines = BufReader::new(raw.try_clone().unwrap()).lines();
+    raw.write_all(
+        b"{\"events\":{\"ref\":1,\"follow\":true}}\n{\"attach\":{\"protocol\":1,\"worker\":\"dev/1\",\"ref\":2}}\n",
+    )
+    .unwrap();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next(), json!({"receipt": {"ref": 1, "waiting": {}}}));
+    let refused = next();
+    assert!(
+        refused["error"]["ref"] == 2 && refused["error"]["detail"].as_str().unwrap().contains("of its own"),
+        "{refused}"
+    );
+    supervisor.cli(&["info", "dev/1"]).fails(1, &["there is no worker"]);
+}

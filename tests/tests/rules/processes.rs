@@ -287,3 +287,10 @@ fn p05_a_leading_dollar_is_an_ordinary_character() {
     let run = supervisor.cli(&["run", "any", "who", "--name", "$run", "--wait"]).ok().json();
     assert_eq!(run, json!(["$run", 4, 1]));
 }
+
+#[test]
+fn p03_of_who_does_not_exist_info_says_so_with_the_number_for_it() {
+    let supervisor = Supervisor::start();
+    let none = supervisor.cli(&["info", "nobody", "--json"]).fails(1, &["there is no worker nobody"]);
+    assert_eq!(none.json(), json!({"ignored": {"reason": "no_worker"}, "state_number": -100}));
+}

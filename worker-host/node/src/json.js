@@ -6,7 +6,7 @@
 //   JSON.stringify would leave it out or send null.
 
 import { Buffer } from 'node:buffer';
-import { Signal } from './signal.js';
+import { Signal, isSignalId } from './signal.js';
 
 /** Levels that a value may nest. */
 const DEPTH_MAX = 64;
@@ -76,7 +76,8 @@ function revive(value, link) {
   const keys = Object.keys(value);
   if (keys.length === 1 && typeof value[keys[0]] === 'string') {
     if (keys[0] === '$bytes') return Buffer.from(value.$bytes, 'base64');
-    if (keys[0] === '$signal') return new Signal(link, value.$signal);
+    // What only looks like one is what it is: whoever sends it must not end who reads it.
+    if (keys[0] === '$signal' && isSignalId(value.$signal)) return new Signal(link, value.$signal);
   }
   // An own property of the name `__proto__` is assigned like any other.
   for (const key of keys) value[key] = revive(value[key], link);

@@ -5,6 +5,9 @@ import { millis } from './checks.js';
 
 const ID = /^[0-9a-f]{32}$/;
 
+/** Whether a text is the id of a signal. */
+export const isSignalId = (text) => ID.test(text);
+
 /** A signal. It goes through arguments and results as itself. */
 export class Signal {
   #link;

@@ -20,6 +20,13 @@ test('s01 s02: a signal goes anywhere in arguments, is triggered once, and wakes
   assert.deepEqual([info.signal, info.description, info.triggered], [signal.id, 'a test', true]);
 });
 
+test('s01: what only looks like a signal is what it is', async (t) => {
+  const client = await (await Supervisor.start(t)).client();
+  for (const looks of ['zz', '', 'A'.repeat(32), '0'.repeat(31), null]) {
+    assert.deepEqual(await client.callAndWait('probe', 'echo', [{ $signal: looks }]), [{ $signal: looks }]);
+  }
+});
+
 test('s03: who waits late is told at once, who waits in vain is told in time, zero polls', async (t) => {
   const client = await (await Supervisor.start(t)).client();
   const signal = await client.newSignal();

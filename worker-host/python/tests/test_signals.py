@@ -92,6 +92,11 @@ class Signals(TestCase):
         self.assertEqual(raised.exception.reason, "already_triggered")
         self.assertEqual(signal.get("n"), 5)
 
+    def test_s01_what_only_looks_like_a_signal_is_what_it_is(self) -> None:
+        for looks in ("zz", "", "A" * 32, "0" * 31):
+            self.assertEqual(self.client.call_and_wait("w", "echo", {"$signal": looks}), [{"$signal": looks}])
+        self.assertEqual(self.client.call_and_wait("w", "echo", {"$signal": None}, 1), [{"$signal": None}, 1])
+
     def test_s01_it_travels_anywhere_in_arguments_and_results(self) -> None:
         signal = self.client.signal()
         result = self.client.call_and_wait("w", "echo", {"a": [signal, 1]}, signal)

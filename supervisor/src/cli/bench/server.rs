@@ -1,6 +1,8 @@
 //! What is measured: a supervisor of our own in a directory of our own, or one that is there; and the daemons of the
 //! floors. All of them end, and the directory goes, when their value is dropped.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -14,9 +16,11 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 use workhall_protocol::Client;
 use workhall_protocol::args::Payload;
+use workhall_protocol::client::{ClientError, WhichLetters};
 use workhall_protocol::messages::{Call, Kill, OutcomeBody, ReceiptBody};
 
 use super::PART;
+use crate::diagnostics::say;
 use crate::sys;
 
 /// How long a supervisor may take until it is ready, or gone.
@@ -61,6 +65,8 @@ pub struct Server {
     log: PathBuf,
     /// What all names of workers begin with.
     pub prefix: String,
+    /// The names that were used at a supervisor that is not ours: it is to be left as it was found.
+    used: RefCell<BTreeSet<String>>,
 }
 
 impl Server {
@@ -104,14 +110,16 @@ impl Server {
         // A group of its own: who ends the measurement by Ctrl-C ends it through us.
         command.env_remove("WORKHALL_SOCKET").stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         let child = command.stderr(fs::File::create(&log)?).spawn().context("cannot start a supervisor")?;
-        let mut server = Server { socket, child: Some(child), log, prefix: "bench/".to_string() };
+        let mut server =
+            Server { socket, child: Some(child), log, prefix: "bench/".to_string(), used: RefCell::default() };
         server.wait_until_ready()?;
         Ok(server)
     }
 
     /// One that is there, whose workers of these names are the same.
     pub fn existing(socket: &Path, prefix: &str) -> Server {
-        Server { socket: socket.to_path_buf(), child: None, log: PathBuf::new(), prefix: prefix.to_string() }
+        let used = RefCell::default();
+        Server { socket: socket.to_path_buf(), child: None, log: PathBuf::new(), prefix: prefix.to_string(), used }
     }
 
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
@@ -136,7 +144,22 @@ impl Server {
 
     /// A name of a worker.
     pub fn name(&self, name: impl std::fmt::Display) -> String {
-        format!("{}{name}", self.prefix)
+        let name = format!("{}{name}", self.prefix);
+        if self.child.is_none() {
+            self.used.borrow_mut().insert(name.clone());
+        }
+        name
+    }
+
+    /// Ends the workers that were used, with what waits for them and what has died.
+    fn clean_up(&self) -> anyhow::Result<()> {
+        let mut client = self.client()?;
+        for name in self.used.take() {
+            kill(&mut client, &name, true)?;
+            // Only who may administer may; others leave them.
+            let _refused = client.dead_drop(WhichLetters::Worker(&name))?;
+        }
+        Ok(())
     }
 
     /// A connection of its own.
@@ -155,7 +178,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let Some(child) = &mut self.child else { return };
+        let Some(child) = &mut self.child else {
+            if let Err(error) = self.clean_up() {
+                say(format_args!("the workers of the benchmark may still be there: {error:#}"));
+            }
+            return;
+        };
         sys::terminate(child.id() as i32);
         let until = Instant::now() + PATIENCE;
         while matches!(child.try_wait(), Ok(None)) {
@@ -180,8 +208,8 @@ pub fn ask(client: &mut Caller, worker: &str, method: &str, args: Payload<'_>) -
 /// Kills a worker and waits until it is gone.
 pub fn kill(client: &mut Caller, worker: &str, now: bool) -> anyhow::Result<()> {
     let ticket = client.kill(Kill { worker: Some(worker.into()), wait: true, now, ..Kill::default() })?;
-    match client.outcome(ticket)? {
-        OutcomeBody::Killed(_) => Ok(()),
+    match client.outcome(ticket) {
+        Ok(OutcomeBody::Killed(_)) | Err(ClientError::NoOutcome(ReceiptBody::Ignored { .. })) => Ok(()),
         other => bail!("{worker} was not killed: {other:?}"),
     }
 }

@@ -88,10 +88,14 @@ def decoder(signal: Callable[[str], Any]) -> Callable[[bytes], Any]:
     def special(value: Dict[str, Any]) -> Any:
         if len(value) == 1:
             ((key, inner),) = value.items()
-            if key == "$bytes" and isinstance(inner, str):
-                return base64.b64decode(inner)
-            if key == "$signal" and isinstance(inner, str):
-                return signal(inner)
+            # What only looks like one is what it is: whoever sends it must not end who reads it.
+            try:
+                if key == "$bytes" and isinstance(inner, str):
+                    return base64.b64decode(inner, validate=True)
+                if key == "$signal" and isinstance(inner, str):
+                    return signal(inner)
+            except ValueError:
+                pass
         return value
 
     full = json.JSONDecoder(object_hook=special).decode

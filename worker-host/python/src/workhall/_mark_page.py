@@ -25,7 +25,7 @@ import threading
 
 _BYTES = 4096
 # Indexes of words of 8 bytes.
-_BEGUN, _FINISHED, _ATTACHED, _STOP = 0, 1, 2, 8
+_BEGUN, _FINISHED, _ATTACHED, _STOP, _CANCELS = 0, 1, 2, 8, 9
 
 
 def is_sound() -> bool:
@@ -47,6 +47,10 @@ class MarkPage:
         self._lock = threading.Lock()
         self._lock.acquire()
         self._words[_ATTACHED] = 1
+
+    def cancels(self) -> int:
+        """How often the supervisor has said, or is saying, that a task is not wanted any more."""
+        return self._words[_CANCELS]
 
     def begin(self, task: int) -> bool:
         """Marks that a task is begun; false: it must not be, and nothing after it."""

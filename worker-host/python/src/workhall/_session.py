@@ -127,6 +127,8 @@ class Session:
         self.was_closed = False
         #: The supervisor has asked for the end.
         self.was_killed = False
+        # How often the supervisor has said that a task is not wanted any more.
+        self.cancels = 0
         #: What it said before, where that was about no request.
         self.complaint: Optional[str] = None
         self.pending: Dict[int, Ask] = {}
@@ -198,6 +200,7 @@ class Session:
             elif kind == "welcome":
                 self.welcome = fields
             elif kind == "cancelled":
+                self.cancels += 1
                 for task in (self.next, *self.tasks):
                     if task is not None and task.id == fields["id"]:
                         task.cancelled = True

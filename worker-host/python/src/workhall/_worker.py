@@ -256,7 +256,7 @@ class Worker(Caller):
                 if session.has_ended:
                     return
                 unsent, sent = 0, now
-            if page is not None and now - looked >= _SAY_WITHIN:
+            if page is not None and (now - looked >= _SAY_WITHIN or page.cancels() != session.cancels):
                 # What was sent ahead may not be wanted any more.
                 link.look()
                 looked = now

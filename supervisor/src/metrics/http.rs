@@ -12,7 +12,7 @@ use crate::clock::Clock;
 /// The most bytes of a request.
 const REQUEST_BYTES_MAX: usize = 8 << 10;
 /// How long all of a request may take to come.
-const REQUEST_WITHIN: Duration = Duration::from_secs(3);
+const REQUEST_WITHIN: Duration = Duration::from_millis(500);
 /// How long all of an answer may take to be read.
 const READ_WITHIN: Duration = Duration::from_secs(5);
 /// What the text is.

@@ -128,6 +128,9 @@ fn a_supervisor_that_is_there_is_measured_by_its_bench_workers() {
     let expected = ["post", "execute", "round-trip", "cold-start", "kill-respawn", "crash-respawn"];
     assert_eq!((works(&result["rows"]), &result["own_supervisor"]), (expected.to_vec(), &Value::Bool(false)));
     assert!(supervisor.ledger("done") > 0);
+    // It is left as it was found.
+    assert_eq!(supervisor.cli(&["ps", "--json"]).ok().json(), serde_json::json!([]));
+    assert_eq!(supervisor.status()["dead_letters"]["messages"], 0);
     run(dir.path(), &["bench", "memory", "--socket", socket, "--worker", "load/"]).fails(2, &["`memory`", "--socket"]);
     nothing_is_left(dir.path());
 }

@@ -47,6 +47,7 @@ A supervisor of its own is started, and ends with it. With --socket it is one th
 whose names begin with the prefix that --worker names:
   [class.load]
   exec = [\"workhall\", \"bench-part\", \"worker\", \"64\"]
+  mailbox = { messages = 500_000, bytes = \"256MiB\" }
 and is measured with
   workhall bench --socket /run/workhall/workhall.sock --worker load/";
 

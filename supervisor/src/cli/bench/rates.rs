@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use workhall_core::MESSAGE_OVERHEAD_BYTES;
 use workhall_protocol::args::Payload;
 use workhall_protocol::messages::Call;
 use workhall_protocol::wire::Encoding;
@@ -17,9 +18,11 @@ const ROUND: Duration = Duration::from_millis(400);
 /// The messages of the warm-up, per lane.
 const WARM_UP: u64 = 200;
 
-/// So many are posted at most to a supervisor that is not ours: with the warm-up they find room in a mailbox of a class
-/// that says nothing of it.
-const POSTED_ELSEWHERE_MAX: u64 = 9_000;
+/// So many messages a round has at most, and so many and so many bytes at a supervisor that is not ours: all may wait at
+/// once, and find room in the class that `--help` shows and in the bounds of one sender.
+const MESSAGES_MAX: u64 = 10_000_000;
+const ELSEWHERE_MAX: u64 = 400_000;
+const ELSEWHERE_BYTES_MAX: u64 = 128 << 20;
 
 /// A case: so many clients, each with a worker of its own.
 struct Case {
@@ -87,11 +90,8 @@ pub fn post(run: &mut Run, server: &Server) -> anyhow::Result<()> {
         let mut theirs = Load::new(vec![Lane::to_floor(floor.socket(), payload)?])?;
         let (mut ours, mut beside) = (Rounds::new(), Rounds::new());
         let mut job = Job { messages: WARM_UP, window: Some(run.options.window.into()), write_each };
-        job.messages = run.messages(|messages| theirs.run(Job { messages, ..job }, &run.stop))?;
-        if server.pid().is_none() {
-            // They all wait in one mailbox, whose bounds are not ours.
-            job.messages = job.messages.min(POSTED_ELSEWHERE_MAX);
-        }
+        let most = most(server, payload, 1);
+        job.messages = run.messages(most, |messages| theirs.run(Job { messages, ..job }, &run.stop))?;
         for round in 0..run.options.rounds {
             let name = server.name(format_args!("post-{write_each}-{round}"));
             // Waits until it has begun: from then on nothing of the round is executed.
@@ -165,7 +165,8 @@ fn measure(run: &mut Run, server: &Server, case: Case, floor: Floor, window: u32
     let job = Job { messages: 0, window: Some(window.into()), write_each: case.write_each };
     // Without receipts nothing says how far the supervisor is; a floor always answers.
     let own_window = job.window.filter(|_| case.answer != Answer::None);
-    let messages = run.messages(|messages| ours.run(Job { messages, window: own_window, ..job }, &run.stop))?;
+    let most = most(server, case.payload, case.lanes);
+    let messages = run.messages(most, |messages| ours.run(Job { messages, window: own_window, ..job }, &run.stop))?;
     let job = Job { messages, ..job };
     theirs.run(job, &run.stop)?;
     let (mut subject, mut beside) = (Rounds::new(), Rounds::new());
@@ -181,7 +182,7 @@ fn measure(run: &mut Run, server: &Server, case: Case, floor: Floor, window: u32
 
 impl Run {
     /// How many messages a round has: as many as were asked for, or as many as take about [`ROUND`]. Warms up.
-    fn messages(&self, mut job: impl FnMut(u64) -> anyhow::Result<Duration>) -> anyhow::Result<u64> {
+    fn messages(&self, most: u64, mut job: impl FnMut(u64) -> anyhow::Result<Duration>) -> anyhow::Result<u64> {
         job(WARM_UP)?;
         let messages = match self.options.messages {
             Some(messages) => messages,
@@ -191,13 +192,24 @@ impl Run {
                 for part in [8, 1] {
                     let took = job(messages)?.as_secs_f64();
                     let fitting = messages as f64 * ROUND.as_secs_f64() / f64::from(part) / took;
-                    messages = (fitting as u64).clamp(WARM_UP, 10_000_000);
+                    messages = (fitting as u64).clamp(WARM_UP, most);
                 }
                 messages
             }
         };
         job(messages)?;
         Ok(messages)
+    }
+}
+
+/// How many messages each lane has at most in a round.
+fn most(server: &Server, payload: usize, lanes: usize) -> u64 {
+    match server.pid() {
+        Some(_) => MESSAGES_MAX,
+        None => {
+            let fitting = ELSEWHERE_BYTES_MAX / (payload as u64 + MESSAGE_OVERHEAD_BYTES);
+            (fitting.min(ELSEWHERE_MAX) / lanes as u64).max(WARM_UP)
+        }
     }
 }
 

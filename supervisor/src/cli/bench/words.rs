@@ -235,6 +235,9 @@ fn hear_other(message: &[u8], heard: &mut Heard) -> anyhow::Result<()> {
             }
             other => bail!("a message was not executed: {other:?}"),
         },
+        Some(Reply::Receipt(Receipt { body: ReceiptBody::Refused { detail, .. }, .. })) => {
+            bail!("the supervisor refuses: {detail}; `workhall bench --help` shows what class it needs")
+        }
         other => bail!("unexpected answer: {other:?}"),
     }
 }

@@ -867,6 +867,9 @@ static int wh_take_in(wh_link *link, unsigned kind, wh_reader body) {
     case WH_K_CANCELLED:
         if (!wh_f_uint(&body, 64, &id)) return wh_break(link, "a cancelled that is not whole");
         if (link->current && link->current->id == id) link->current->cancelled = true;
+        /* One that was sent ahead waits here. */
+        for (struct wh_task *task = link->first; task; task = task->next)
+            if (task->id == id) task->cancelled = true;
         return 0;
     case WH_K_RECEIPT:
         return wh_take_answer(link, body, &link->receipt, &link->has_receipt);

@@ -281,6 +281,6 @@ mod tests {
         let refused = br#"{"receipt":{"ref":1,"refused":{"reason":"mailbox_full","detail":"full"}}}"#;
         let mut ear = Ear::new(Language::Workhall(Encoding::Json), 0);
         let error = ear.hear(&[&refused[..], b"\n"].concat(), &mut Heard::default()).unwrap_err();
-        assert!(error.to_string().contains("MailboxFull"), "{error}");
+        assert!(error.to_string().contains("the supervisor refuses: "), "{error}");
     }
 }

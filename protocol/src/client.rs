@@ -438,11 +438,6 @@ fn number(reference: &Ref) -> Option<u64> {
     }
 }
 
-/// For the wire, rounded up: a time that is not zero does not become zero.
-fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

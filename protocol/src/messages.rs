@@ -7,6 +7,7 @@ mod signals;
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use bincode::de::BorrowDecoder;
 use bincode::error::{AllowedEnumVariants, DecodeError};
@@ -1024,6 +1025,12 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
+/// A time for the wire, in milliseconds, rounded up: one that is not zero does not become zero. The longest stands for all
+/// that are longer.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
 fn nil() -> Payload<'static> {
     Payload(Cow::Borrowed(crate::args::NIL))
 }
@@ -1510,6 +1517,18 @@ mod tests {
             ),
         ] {
             check(message, json, &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn c13_times_are_rounded_up_and_do_not_wrap() {
+        for (duration, wire) in [
+            (Duration::ZERO, 0),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_micros(1500), 2),
+            (Duration::from_secs(1 << 62), u64::MAX),
+        ] {
+            assert_eq!(millis(duration), wire, "{duration:?}");
         }
     }
 

@@ -46,7 +46,7 @@ impl EventLoop {
         };
         let body = match made {
             Ok(id) => ReceiptBody::Signal { id: id.to_string().into() },
-            Err(refused) => self.refused_signal(refused),
+            Err(refused) => self.refusal(refused),
         };
         self.receipt(index, new.reference, body);
     }
@@ -79,7 +79,7 @@ impl EventLoop {
             // Its values are written for each who waits.
             Some(_) => {
                 let room = self.check_unread(index).and_then(|()| self.check_awaited(index, true));
-                room.err().map(|refused| self.refused_signal(refused))
+                room.err().map(|refused| self.refusal(refused))
             }
             None => Some(ReceiptBody::Ignored { reason: Ignored::NoSignal }),
         };
@@ -95,7 +95,7 @@ impl EventLoop {
     pub(crate) fn show_signal(&mut self, now: Instant, index: usize, get: SignalGet<'_>) {
         let Some(id) = self.signal_id(now, index, &get.signal, Some(get.reference.clone())) else { return };
         if let Err(refused) = self.check_unread(index) {
-            let body = self.refused_signal(refused);
+            let body = self.refusal(refused);
             return self.receipt(index, get.reference, body);
         }
         let report = self.core.signal_view(now, id).map(|view| report(id, &view));
@@ -116,7 +116,7 @@ impl EventLoop {
             Cancelled::Discarded => ReceiptBody::Cancelled { running: false },
             Cancelled::Told => ReceiptBody::Cancelled { running: true },
             Cancelled::Ignored(reason) => ReceiptBody::Ignored { reason },
-            Cancelled::Refused(refused) => self.refused_signal(refused),
+            Cancelled::Refused(refused) => self.refusal(refused),
         };
         self.receipt(index, cancel.reference.clone(), body);
         self.apply();
@@ -151,7 +151,7 @@ impl EventLoop {
         let body = match done {
             Ok(Signalled::Done { first }) => ReceiptBody::Signalled { first },
             Ok(Signalled::Ignored(reason)) => ReceiptBody::Ignored { reason },
-            Err(refused) => self.refused_signal(refused),
+            Err(refused) => self.refusal(refused),
         };
         if let Some(reference) = reference {
             self.receipt(index, reference, body);
@@ -170,7 +170,7 @@ impl EventLoop {
         }
     }
 
-    fn refused_signal(&mut self, refused: Refused) -> ReceiptBody<'static> {
+    fn refusal(&mut self, refused: Refused) -> ReceiptBody<'static> {
         self.core.count_refused(refused.reason, None);
         ReceiptBody::Refused { reason: refused.reason, detail: refused.detail }
     }

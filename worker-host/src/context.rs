@@ -7,7 +7,7 @@ use serde::Serialize;
 use workhall_protocol::MarkPage;
 use workhall_protocol::args::{Payload, decode};
 use workhall_protocol::ids::SignalId;
-use workhall_protocol::messages::{self, Address, OutcomeBody, ReceiptBody as Receipt, Ref, Request};
+use workhall_protocol::messages::{self, Address, OutcomeBody, ReceiptBody as Receipt, Ref, Request, millis};
 use workhall_protocol::process::ProcessInfo;
 use workhall_protocol::signal::{Signal, SignalError, SignalLink};
 
@@ -247,27 +247,5 @@ impl SignalLink for Context<'_> {
         timeout: Option<Duration>,
     ) -> Result<std::result::Result<OutcomeBody<'static>, Receipt<'static>>> {
         self.link.wait_for_signal(id.to_string(), timeout.map(millis))
-    }
-}
-
-/// For the wire, rounded up: a time to live that is not zero does not become zero.
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn c13_times_are_rounded_up_and_do_not_wrap() {
-        for (duration, wire) in [
-            (Duration::ZERO, 0),
-            (Duration::from_nanos(1), 1),
-            (Duration::from_micros(1500), 2),
-            (Duration::from_secs(1 << 62), u64::MAX),
-        ] {
-            assert_eq!(millis(duration), wire, "{duration:?}");
-        }
     }
 }

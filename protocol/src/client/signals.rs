@@ -4,12 +4,12 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use super::{Client, ClientError, Ticket, millis};
+use super::{Client, ClientError, Ticket};
 use crate::args::Payload;
 use crate::ids::SignalId;
 use crate::messages::{
     Cancel, OutcomeBody, ReceiptBody, Ref, Request, SignalFree, SignalGet, SignalNew, SignalSet, SignalTrigger,
-    SignalWait,
+    SignalWait, millis,
 };
 use crate::signal::SignalLink;
 

@@ -221,10 +221,5 @@ impl Pile {
 
 /// As much of a text as is noted.
 pub(crate) fn beginning(text: &str) -> Box<str> {
-    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
-    let end = match text.len() {
-        0..=TEXT_BYTES_MAX => text.len(),
-        _ => ends.take_while(|end| *end <= TEXT_BYTES_MAX).last().unwrap_or(0),
-    };
-    text[..end].into()
+    text[..text.floor_char_boundary(TEXT_BYTES_MAX)].into()
 }

@@ -237,12 +237,10 @@ impl Worker {
     pub fn violated(&mut self, detail: &str) {
         let violations = self.violations.get_or_insert_default();
         violations.count += 1;
-        let ends = detail.char_indices().map(|(at, c)| at + c.len_utf8());
-        let end = ends.take_while(|end| *end <= VIOLATION_BYTES_MAX).last().unwrap_or(0);
         if violations.last.len() == KEPT_MAX {
             violations.last.pop_front();
         }
-        violations.last.push_back((self.generation, detail[..end].into()));
+        violations.last.push_back((self.generation, detail[..detail.floor_char_boundary(VIOLATION_BYTES_MAX)].into()));
         if let Some(life) = &mut self.life {
             life.violated = true;
         }

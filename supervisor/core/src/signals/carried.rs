@@ -1,6 +1,5 @@
 //! What messages and processes have to do with signals: who carries one may trigger it (rule S5).
 
-use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -69,7 +68,9 @@ impl Core {
         let (number, lives) = (worker.identity.number, worker.life.is_some());
         let ended = match outcome {
             Outcome::Done { .. } => Ended::Process,
-            Outcome::Failed { error } => Ended::Message(Arc::new(Outcome::Failed { error: shortened(error) })),
+            Outcome::Failed { error } => Ended::Message(Arc::new(Outcome::Failed {
+                error: error[..error.floor_char_boundary(ERROR_BYTES_MAX)].into(),
+            })),
             other => Ended::Message(Arc::new(other.clone())),
         };
         let done = matches!(ended, Ended::Process);
@@ -100,13 +101,5 @@ impl Core {
                 self.look_after_signal(id);
             }
         }
-    }
-}
-
-/// As much of an error as those are told who wait for a signal.
-fn shortened(error: &str) -> Box<str> {
-    match error.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= ERROR_BYTES_MAX).last() {
-        Some(end) if end < error.len() => error[..end].into(),
-        _ => error.into(),
     }
 }

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 
 use tracing::debug;
-use workhall_core::{Effect, Event, KillReport, Mark, Outcome, ProcessKey, ReplyTo};
+use workhall_core::{Change, Effect, Event, KillReport, Mark, Outcome, ProcessKey, ReplyTo};
 use workhall_protocol::args::Payload;
 use workhall_protocol::messages::{self, Ask, OutcomeBody, Receipt, ReceiptBody, Reply, Sender, Steps, Task};
 use workhall_protocol::terms::StartStage;
@@ -71,9 +71,14 @@ impl EventLoop {
     fn take_news(&mut self) {
         while let Some(news) = self.core.next_news() {
             let ago = self.clock.now().since(news.at).as_millis() as u64;
-            log_news(&news);
+            let pid = match news.what {
+                Change::Exited { .. } => self.ended_pids.remove(&(news.worker.number, news.generation)),
+                _ => None,
+            };
+            log_news(&news, pid);
             self.journal.note(Clock::wall_ms().saturating_sub(ago), news);
         }
+        self.ended_pids.clear();
         self.journal.lost_events += self.core.take_lost_news();
     }
 
@@ -140,6 +145,7 @@ impl EventLoop {
                 worker = name.as_str(),
                 number = key.number.0,
                 generation = key.generation.0,
+                class = self.core.policy(key).map(|policy| &*policy.class),
                 pid,
                 "its process is started"
             );

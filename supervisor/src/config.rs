@@ -16,6 +16,7 @@ mod people;
 mod programs;
 mod settings;
 mod warnings;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,13 +32,14 @@ use workhall_protocol::ids::WorkerName;
 use workhall_protocol::terms::Refusal;
 
 pub use difference::{Difference, difference};
-use file::{ClassFile, File, OnCrash, Start, SupervisorFile};
+use file::{ClassFile, File, SupervisorFile};
 pub use file::{SOCKET_MODE_DEFAULT, UNREAD_BYTES_DEFAULT, parse_bytes, parse_duration};
 use include::{Source, include};
 pub use metrics::MetricsAt;
 use patterns::{Pattern, PatternKind, glob};
 use programs::{find_program, is_executable};
 pub use settings::Settings;
+use words::{OnCrash, Start};
 
 use crate::access::{Allowed, Creds, Rights};
 use crate::sys::{self, SocketAccess};
@@ -158,8 +160,7 @@ impl Class {
 impl Config {
     /// Reads a file. The error names the place in it.
     pub fn read(file: &Path) -> anyhow::Result<Config> {
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        Config::parse(&text, file)
+        Config::parse_with(Source::read(file)?, None)
     }
 
     /// Reads the text of a file, and the files that it includes.

@@ -12,7 +12,7 @@ use slab::Slab;
 use tracing::{error, warn};
 use workhall_core::{Core, Event, Instant, ProcessKey};
 use workhall_protocol::MarkPage;
-use workhall_protocol::ids::MessageId;
+use workhall_protocol::ids::{Generation, MessageId, WorkerNumber};
 use workhall_protocol::messages::{Error, Ref, Reply};
 use workhall_protocol::terms::Refusal;
 use workhall_protocol::wire::LOAN_BYTES_MAX;
@@ -140,6 +140,8 @@ pub struct EventLoop {
     pub(crate) reap_adopted: bool,
     /// What workers wrote, and what happened to them.
     pub(crate) journal: Journal,
+    /// Of processes whose end is not logged yet.
+    pub(crate) ended_pids: HashMap<(WorkerNumber, Generation), i32>,
     /// What those are told who watch, if anybody may.
     pub(crate) metrics: Option<Metrics>,
     /// What the service manager is told.
@@ -245,6 +247,7 @@ impl EventLoop {
             give_up_at: None,
             reap_adopted: false,
             journal,
+            ended_pids: HashMap::new(),
             metrics: None,
             notifier: setup.notifier,
             lock: setup.lock,

@@ -236,7 +236,10 @@ impl Class {
             return Ok(());
         }
         let class = &self.policy.class;
-        let detail = format!("class `{class}` has no program (`exec`): its workers are attached, and `{name}` is not");
+        let detail = format!(
+            "class `{class}` has no program (`exec`): its workers are programs that attach, and none is attached as \
+             `{name}` now, or it is leaving"
+        );
         Err(Refused::new(Refusal::NoClass, detail))
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use workhall_core::{Event, Instant, Mark, State, WorkerView};
+use workhall_core::{EndingView, Event, Instant, Mark, State, WorkerView};
 use workhall_protocol::args::Payload;
 use workhall_protocol::ids::Target;
 use workhall_protocol::messages::{self, ReceiptBody, Ref, Reply};
@@ -77,7 +77,11 @@ impl EventLoop {
             cpu_share: cpu_ms.zip(life).map(|(cpu_ms, life)| cpu_ms as f64 / 1000.0 / life.as_secs_f64()),
             state_ms: millis(view.state_age),
             why: why_not_running(&view, &line),
-            ending: view.ending.map(|(step, age)| EndingReport { step, step_ms: millis(age) }),
+            ending: view.ending.map(|EndingView { step, age, next_in }| EndingReport {
+                step,
+                step_ms: millis(age),
+                next_step_in_ms: next_in.map(millis),
+            }),
             tree,
             startup_method: view.startup_method.map(str::to_string),
             mailbox: MailboxReport {
@@ -102,7 +106,9 @@ impl EventLoop {
                 .last_violations()
                 .map(|(generation, words)| ViolationReport { generation: generation.0, said: words.to_string() })
                 .collect(),
-            limits: ClassLimits::new(view.policy(), class.as_ref().map(|class| &class.settings)),
+            limits: ClassLimits::new(view.policy(), class.as_ref().map(|class| &class.settings), |controller| {
+                self.trees.why_not_limited(controller)
+            }),
             from: class.as_ref().and_then(|class| self.source_of(class)),
             exec: class.map(|class| class.exec.clone()).unwrap_or_default(),
             line,
@@ -126,8 +132,10 @@ impl EventLoop {
         let dead = self.core.dead_totals();
         let (logs, events) = kept(&self.journal);
         let mut senders: Vec<SenderReport> =
-            self.core.charges().map(|(account, charge)| SenderReport::new(account, charge)).collect();
-        senders.sort_unstable_by_key(|sender| (std::cmp::Reverse(sender.bytes), sender.user, sender.worker));
+            self.core.senders().map(|(account, charge, signals)| SenderReport::new(account, charge, signals)).collect();
+        senders.sort_unstable_by_key(|sender| {
+            (std::cmp::Reverse((sender.bytes, sender.signals)), sender.user, sender.worker)
+        });
         senders.truncate(SENDERS_MAX);
         let status = StatusReport {
             version: env!("CARGO_PKG_VERSION").to_string(),

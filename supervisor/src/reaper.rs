@@ -86,6 +86,7 @@ impl EventLoop {
                 .map(|first| Mark { begun: MessageId(first.0.saturating_sub(1)), finished: MessageId(0) }),
         };
         self.start_failed(slot);
+        self.ended_pids.insert((key.number, key.generation), pid);
         self.core.handle(self.clock.now(), Event::Exited { process: key, exit, mark });
         self.apply();
     }

@@ -159,6 +159,9 @@ pub struct EndingReport {
     pub step: EndedBy,
     /// For how long this step lasts.
     pub step_ms: u64,
+    /// Until the next step, or until SIGKILL is sent again; null while a task without a limit runs.
+    #[serde(default)]
+    pub next_step_in_ms: Option<u64>,
 }
 
 /// Bytes of messages, and the limits of a mailbox.
@@ -294,7 +297,7 @@ pub struct DeadTotalsReport {
     pub dropped: u64,
 }
 
-/// A sender who is charged for messages that wait or run.
+/// A sender who is charged for messages that wait or run, or for signals.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SenderReport {
     /// The user whose clients sent them; null for a worker.
@@ -305,6 +308,9 @@ pub struct SenderReport {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Signals that they have made.
+    #[serde(default)]
+    pub signals: u64,
 }
 
 /// `workhall dead list`.
@@ -446,12 +452,12 @@ impl ExitReport {
 
 impl SenderReport {
     /// The account's number says who it is.
-    pub fn new(account: AccountId, charge: Charge) -> SenderReport {
+    pub fn new(account: AccountId, charge: Charge, signals: u64) -> SenderReport {
         let (user, worker) = match Account::owner(account) {
             Owner::User(user) => (Some(user), None),
             Owner::Worker(worker) => (None, Some(worker)),
         };
-        SenderReport { user, worker, messages: charge.messages, bytes: charge.bytes }
+        SenderReport { user, worker, messages: charge.messages, bytes: charge.bytes, signals }
     }
 }
 

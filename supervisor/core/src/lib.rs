@@ -68,4 +68,4 @@ pub use stats::{
     AGES_OF_MAX, Ages, BUCKETS, CRASHES, ClassStats, Counts, DEAD, Histogram, KILLS, REFUSED, WorkerStats,
 };
 pub use time::Instant;
-pub use view::{LastExit, Running, State, WorkerView};
+pub use view::{EndingView, LastExit, Running, State, WorkerView};

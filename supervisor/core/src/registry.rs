@@ -186,6 +186,13 @@ impl Core {
         self.accounts.iter()
     }
 
+    /// The same with how many signals each has made, and who has made signals only.
+    pub fn senders(&self) -> impl Iterator<Item = (AccountId, Charge, u64)> {
+        let with_messages = self.accounts.iter().map(|(id, charge)| (id, charge, self.signals.made_by(id)));
+        let others = self.signals.makers().filter(|id| self.accounts.of(*id) == Charge::default());
+        with_messages.chain(others.map(|id| (id, Charge::default(), self.signals.made_by(id))))
+    }
+
     /// Dead letters, in the order in which they died.
     pub fn dead_letters(&self, which: Letters<'_>) -> impl DoubleEndedIterator<Item = &DeadLetter> {
         self.dead_letters.iter().filter(move |letter| letter.is_meant(which))

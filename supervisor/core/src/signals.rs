@@ -111,6 +111,18 @@ pub(crate) struct Signals {
     bytes: u64,
 }
 
+impl Signals {
+    /// Who has made some that are still there.
+    pub fn makers(&self) -> impl Iterator<Item = AccountId> {
+        self.charges.keys().copied()
+    }
+
+    /// How many.
+    pub fn made_by(&self, account: AccountId) -> u64 {
+        self.of(account).signals
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct SignalCharge {
     signals: u64,

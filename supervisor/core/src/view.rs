@@ -65,6 +65,17 @@ pub struct LastExit {
     pub at: Instant,
 }
 
+/// The step of the stop ladder that a process is at (rule K4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndingView {
+    /// Which.
+    pub step: EndedBy,
+    /// For how long.
+    pub age: Duration,
+    /// Until the next one, or until SIGKILL is sent again; none while a task without a limit runs.
+    pub next_in: Option<Duration>,
+}
+
 /// All about one worker.
 #[derive(Clone, Debug)]
 pub struct WorkerView<'a> {
@@ -80,8 +91,8 @@ pub struct WorkerView<'a> {
     pub state: State,
     /// For how long it is so.
     pub state_age: Duration,
-    /// The step of the stop ladder that its process is at, and for how long.
-    pub ending: Option<(EndedBy, Duration)>,
+    /// How far the end of its process has come.
+    pub ending: Option<EndingView>,
     /// It was killed or is drained: newer calls go to its successor.
     pub closed: bool,
     /// The current life, else the last one.
@@ -261,7 +272,11 @@ fn view_awake(place: u32, worker: &Worker, now: Instant) -> WorkerView<'_> {
             Some(life) if life.ready.is_none() => life.started,
             Some(life) => life.since,
         }),
-        ending: stop.map(|stop| (stop.ended_by(), now.since(stop.step_began_at()))),
+        ending: stop.map(|stop| EndingView {
+            step: stop.ended_by(),
+            age: now.since(stop.step_began_at()),
+            next_in: Some(stop.deadline(&worker.policy)).filter(|at| *at < Instant::NEVER).map(|at| at.since(now)),
+        }),
         closed: match worker.kind {
             // It is drained from the first, and takes no calls at all.
             Kind::Run => worker.goal == Goal::Down,

@@ -102,7 +102,8 @@ impl Serve {
 
     fn configuration(&self) -> Result<Config, Failure> {
         let default = Some(PathBuf::from(DEFAULT_FILE)).filter(|file| self.workers.is_none() && file.exists());
-        let file = self.config.clone().or(default);
+        // Absolute: so it is shown to who works in another directory.
+        let file = self.config.clone().or(default).map(std::path::absolute).transpose()?;
         let usage = |error: anyhow::Error| Failure::usage(format!("{error:#}"));
         let mut config = match &file {
             Some(file) => Config::read(file).map_err(usage)?,

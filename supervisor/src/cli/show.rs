@@ -12,7 +12,7 @@ use workhall_protocol::terms::EndedBy;
 use super::connect::connect;
 use super::output::{age, bytes, count, counted, print_line, print_table, printed, safe, state, table};
 use super::{ExitCode, Failure, OneWorker, parse_duration};
-use crate::report::{EndingReport, ExitReport, StatusReport, TreeReport, WorkerInfo, WorkerRow};
+use crate::report::{ClassLimits, EndingReport, ExitReport, StatusReport, TreeReport, WorkerInfo, WorkerRow};
 
 /// How many senders `status` shows to people, the largest.
 const SENDERS_SHOWN: usize = 5;
@@ -165,14 +165,7 @@ pub(super) fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
         lines.push(("class", "changed since its process was started: the next one has the new class".to_string()));
     }
     lines.extend(info.why.as_ref().map(|why| ("why", safe(why))));
-    if let Some(EndingReport { step, step_ms }) = info.ending {
-        let step = match step {
-            EndedBy::Term => "SIGTERM was sent",
-            EndedBy::Kill => "SIGKILL was sent",
-            _ => "asked to end",
-        };
-        lines.push(("ending", format!("{step}, for {}", age(step_ms))));
-    }
+    lines.extend(info.ending.map(|ending| ("ending", ending_line(ending))));
     let age_of_process = info.process_age_ms.map(|millis| format!(", for {}", age(millis))).unwrap_or_default();
     lines.push(match row.pid {
         Some(pid) => ("process", format!("{pid}, generation {}{age_of_process}", row.generation)),
@@ -217,6 +210,8 @@ pub(super) fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
         }
     }
     lines.push(("limits", limits_line(info)));
+    lines.push(("a kill", kill_line(&info.limits)));
+    lines.extend(info.limits.not_enforced.iter().map(|sentence| ("warning", sentence.clone())));
     if let Some(method) = &info.startup_method {
         lines.push(("startup", safe(method)));
     }
@@ -232,15 +227,16 @@ pub(super) fn info_lines(info: &WorkerInfo) -> Vec<(&'static str, String)> {
 
 /// What its processes use, of how much, and each of them.
 fn tree_lines(tree: &TreeReport, info: &WorkerInfo) -> Vec<(&'static str, String)> {
+    let enforced = |key: &str| !info.limits.not_enforced.iter().any(|said| said.starts_with(&format!("`{key}`")));
     let of = |limit: Option<String>| limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
-    let tasks = match (tree.tasks, info.limits.processes) {
+    let tasks = match (tree.tasks, info.limits.processes.filter(|_| enforced("processes"))) {
         (Some(tasks), limit) => format!("; {}{} processes and threads", count(tasks), of(limit.map(count))),
         (None, _) => String::new(),
     };
     let sum = format!(
         "{}{} of memory, {} of processor time{tasks}",
         bytes(tree.memory_bytes),
-        of(info.limits.memory_bytes.map(bytes)),
+        of(info.limits.memory_bytes.filter(|_| enforced("memory")).map(bytes)),
         age(tree.cpu_ms)
     );
     let each = tree.processes.iter().map(|process| {
@@ -265,14 +261,35 @@ pub(super) fn exit_line(exit: &ExitReport) -> String {
     format!("generation {}, {} ago: {how}", exit.generation, age(exit.ago_ms))
 }
 
+fn ending_line(EndingReport { step, step_ms, next_step_in_ms }: EndingReport) -> String {
+    let (step, next) = match step {
+        EndedBy::Term => ("SIGTERM was sent", "SIGKILL"),
+        EndedBy::Kill => ("SIGKILL was sent", "again"),
+        _ => ("asked to end", "SIGTERM"),
+    };
+    let next = match next_step_in_ms {
+        Some(millis) => format!("{next} in {}", age(millis)),
+        None => "its task may take as long as it wants (`workhall kill --within`)".to_string(),
+    };
+    format!("{step}, for {}; {next}", age(step_ms))
+}
+
+/// The graces of the stop ladder (rule K4).
+fn kill_line(limits: &ClassLimits) -> String {
+    let task =
+        limits.task_grace_ms.map_or("for its task".to_string(), |millis| format!("{} for its task", age(millis)));
+    let (exit, term) = (age(limits.exit_grace_ms), age(limits.term_grace_ms));
+    format!("waits {task}, sends SIGTERM {exit} later, SIGKILL {term} after that")
+}
+
 fn limits_line(info: &WorkerInfo) -> String {
     let limits = &info.limits;
     let crash = &limits.crash_limit;
     let mut parts = vec![format!("ready within {}", age(limits.start_timeout_ms))];
-    let task = limits.task_grace_ms.map_or("its task".to_string(), age);
-    parts.push(format!("ended within {task}, {} and {}", age(limits.exit_grace_ms), age(limits.term_grace_ms)));
     parts.extend(limits.task_timeout_ms.map(|millis| format!("a task {}", age(millis))));
     parts.extend(limits.idle_timeout_ms.map(|millis| format!("idle {}", age(millis))));
+    parts.extend(limits.memory_bytes.map(|most| format!("{} of memory", bytes(most))));
+    parts.extend(limits.processes.map(|most| format!("{} processes and threads", count(most))));
     parts.push(match limits.attempts {
         1 => "one attempt".to_string(),
         attempts => format!("{attempts} attempts"),
@@ -365,7 +382,7 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
         lines.push((
             if at == 0 { "senders" } else { "" },
             format!(
-                "{}: {} of {} messages, {} of {}",
+                "{}: {} of {} messages, {} of {}{}",
                 match (sender.worker, sender.user) {
                     (Some(worker), _) => format!("worker %{worker}"),
                     (None, user) => format!("clients of user {}", user.unwrap_or_default()),
@@ -373,7 +390,11 @@ fn status_lines(status: &StatusReport) -> Vec<(&'static str, String)> {
                 count(sender.messages),
                 count(limits.sender_messages),
                 bytes(sender.bytes),
-                bytes(limits.sender_bytes)
+                bytes(limits.sender_bytes),
+                match sender.signals {
+                    0 => String::new(),
+                    many => format!(", {} of {} signals", count(many), count(limits.sender_signals)),
+                }
             ),
         ));
     }

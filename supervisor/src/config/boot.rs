@@ -5,7 +5,8 @@ use std::sync::Arc;
 use workhall_protocol::ids::WorkerName;
 
 use super::patterns::is_exact;
-use super::{Class, ClassFile, Config, Start};
+use super::words::Start;
+use super::{Class, ClassFile, Config};
 
 impl ClassFile {
     /// The names of its workers that are started at boot: those of `names` without wildcards, or the name of the class.

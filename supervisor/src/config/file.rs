@@ -16,6 +16,7 @@ use super::MetricsAt;
 use super::kept::{EventsFile, LogsFile};
 use super::people::AllowedFile;
 use super::settings::{GroupFile, LimitsFile, Nice, Settings, SettingsFile, Umask, UserFile, Value, Variable};
+use super::words::{Calls, OnCrash, Start, Unstarted, word};
 use super::{Placed, ProcessTree};
 use crate::log;
 use crate::sys::SOCKET_PATH_BYTES_MAX;
@@ -68,6 +69,7 @@ pub(super) struct SupervisorFile {
     pub max_processes: u64,
     #[serde(deserialize_with = "count")]
     pub max_connections: u64,
+    #[serde(deserialize_with = "word")]
     pub process_tree: ProcessTree,
     #[serde(deserialize_with = "some_count")]
     pub max_connections_per_user: Option<u64>,
@@ -83,7 +85,9 @@ pub(super) struct SupervisorFile {
     pub socket_group: Option<u32>,
     #[serde(deserialize_with = "super::metrics::metrics")]
     pub metrics: Option<MetricsAt>,
+    #[serde(deserialize_with = "word")]
     pub log_level: log::Level,
+    #[serde(deserialize_with = "word")]
     pub log_format: log::Format,
     pub logs: LogsFile,
     pub events: EventsFile,
@@ -152,9 +156,11 @@ pub(super) struct ClassFile {
     #[serde(deserialize_with = "directory")]
     pub directory: Option<PathBuf>,
     pub main: bool,
+    #[serde(deserialize_with = "word")]
     pub start: Start,
     #[serde(deserialize_with = "method")]
     pub startup_method: Option<String>,
+    #[serde(deserialize_with = "word")]
     pub on_crash: OnCrash,
     #[serde(deserialize_with = "attempts")]
     pub attempts: Option<Spanned<u8>>,
@@ -227,23 +233,6 @@ impl Default for ClassFile {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum OnCrash {
-    Drop,
-    Retry,
-}
-
-/// When the workers of a class come into being.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Start {
-    /// At the first call.
-    Call,
-    /// With the supervisor (rule W5).
-    Boot,
-}
-
 /// How often a message is tried whose class says `retry` and no more.
 const ATTEMPTS: u8 = 3;
 
@@ -256,7 +245,9 @@ pub(super) struct CrashLimitFile {
     pub within: Duration,
     #[serde(deserialize_with = "some_time")]
     pub pause: Duration,
+    #[serde(deserialize_with = "word")]
     pub calls: Calls,
+    #[serde(deserialize_with = "word")]
     pub unstarted: Unstarted,
 }
 
@@ -265,22 +256,6 @@ impl Default for CrashLimitFile {
         let CrashLimit { crashes, within, pause, .. } = CrashLimit::default();
         CrashLimitFile { crashes, within, pause, calls: Calls::Accept, unstarted: Unstarted::Keep }
     }
-}
-
-/// What becomes of calls during the pause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Calls {
-    Accept,
-    Refuse,
-}
-
-/// What becomes of pending messages at the pause, if the process could not be started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Unstarted {
-    Keep,
-    Drop,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use globset::{GlobBuilder, GlobMatcher};
 use serde::Deserialize;
 use toml::Spanned;
@@ -29,6 +30,17 @@ impl Source {
     pub fn new(file: &Path, text: String) -> anyhow::Result<Source> {
         let base = std::path::absolute(file)?.parent().map(Path::to_path_buf).unwrap_or_default();
         Ok(Source { file: Some(file.to_path_buf()), text, base })
+    }
+
+    /// Reads a file. The error says what cannot be read, and of what is no text the place.
+    pub fn read(file: &Path) -> anyhow::Result<Source> {
+        let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let (until, text) = (error.utf8_error().valid_up_to(), String::from_utf8_lossy(error.as_bytes()));
+            let message = at(file, &text, Some(until..until), "this is no UTF-8: a configuration is written in it");
+            anyhow::anyhow!("{}", printable(&message))
+        })?;
+        Source::new(file, text)
     }
 
     pub fn parse<'de, T: Deserialize<'de>>(&'de self) -> anyhow::Result<T> {
@@ -90,12 +102,7 @@ pub(super) fn include(
         (None, Some(pattern)) => {
             let paths = files(&main.base, pattern.get_ref())
                 .map_err(|message| main.place(Placed::at(pattern, format!("`include`: {message}"))))?;
-            let read = |path: &PathBuf| {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))?;
-                Source::new(path, text)
-            };
-            paths.iter().map(read).collect::<anyhow::Result<_>>()?
+            paths.iter().map(|path| Source::read(path)).collect::<anyhow::Result<_>>()?
         }
     };
     let (mut sources, mut from) = (vec![main], BTreeMap::new());

@@ -1,6 +1,8 @@
 //! What people may want to know of a configuration that is correct.
 
-use super::{Class, Config, is_executable};
+use std::sync::Arc;
+
+use super::{Class, Config, Settings, is_executable};
 
 impl Config {
     /// What a person may want to know although the file is correct.
@@ -67,17 +69,22 @@ impl Config {
 
     /// What classes set that is not enforced where `why_not` gives a reason for its controller.
     pub fn not_enforced(&self, why_not: impl Fn(&str) -> Option<String>) -> Vec<String> {
-        let mut sentences = Vec::new();
-        for class in &self.classes {
-            let settings = &class.settings;
-            for (key, set, controller) in
-                [("memory", settings.memory, "memory"), ("processes", settings.processes, "pids")]
-            {
-                if let (Some(_), Some(why)) = (set, why_not(controller)) {
-                    sentences.push(format!("class `{}`: `{key}` is not enforced: {why}", class.policy.class));
-                }
-            }
-        }
-        sentences
+        let of = |class: &Arc<Class>| {
+            let name = class.policy.class.clone();
+            let sentences: Vec<String> = class.settings.not_enforced(&why_not).collect();
+            sentences.into_iter().map(move |sentence| format!("class `{name}`: {sentence}"))
+        };
+        self.classes.iter().flat_map(of).collect()
+    }
+}
+
+impl Settings {
+    /// Which of them are not enforced where `why_not` gives a reason for their controller, one sentence each.
+    pub fn not_enforced(&self, why_not: impl Fn(&str) -> Option<String>) -> impl Iterator<Item = String> {
+        let limits = [("memory", self.memory, "memory"), ("processes", self.processes, "pids")];
+        limits.into_iter().filter_map(move |(key, set, controller)| {
+            set?;
+            Some(format!("`{key}` is not enforced: {}", why_not(controller)?))
+        })
     }
 }

@@ -3,8 +3,8 @@
 use workhall_core::{Change, Ending, KillMode, News};
 use workhall_protocol::terms::{EndedBy, Exit};
 
-/// Says it, if its level is on. Starts are said where the process id is known.
-pub(crate) fn log_news(news: &News) {
+/// Says it, if its level is on, of an end with the number of the process. Starts are said where that is known.
+pub(crate) fn log_news(news: &News, pid: Option<i32>) {
     macro_rules! say {
         ($level:ident, $($rest:tt)+) => {
             tracing::$level!(
@@ -43,12 +43,12 @@ pub(crate) fn log_news(news: &News) {
         Change::Signalled { step: EndedBy::Kill } => say!(debug, "its process gets SIGKILL"),
         Change::Signalled { .. } => say!(debug, "its process gets SIGTERM"),
         Change::Exited { exit, ended_by: None, stage: Some(_), failure } => match failure {
-            Some(failure) => say!(warn, "its process has failed to start: {failure}"),
-            None => say!(warn, "its process has ended before it was ready: {exit}"),
+            Some(failure) => say!(warn, pid, "its process has failed to start: {failure}"),
+            None => say!(warn, pid, "its process has ended before it was ready: {exit}"),
         },
-        Change::Exited { exit: Exit::Code(0), .. } => say!(debug, "its process has ended"),
-        Change::Exited { exit, ended_by: None, .. } => say!(warn, "its process has crashed: {exit}"),
-        Change::Exited { exit, .. } => say!(debug, "its process has ended: {exit}"),
+        Change::Exited { exit: exit @ Exit::Code(0), .. } => say!(debug, pid, "its process has ended: {exit}"),
+        Change::Exited { exit, ended_by: None, .. } => say!(warn, pid, "its process has crashed: {exit}"),
+        Change::Exited { exit, .. } => say!(debug, pid, "its process has ended: {exit}"),
         Change::Backoff { delay } => {
             say!(debug, delay_ms = delay.as_millis() as u64, "its next process waits")
         }

@@ -29,6 +29,9 @@ pub struct ClassLimits {
     /// Its processes and threads.
     #[serde(default)]
     pub processes: Option<u64>,
+    /// Which of these two this machine does not enforce, and why, one sentence each.
+    #[serde(default)]
+    pub not_enforced: Vec<String>,
     /// How often a message may be executed whose process dies meanwhile.
     pub attempts: u8,
     /// When the worker pauses.
@@ -51,8 +54,8 @@ pub struct CrashLimitReport {
 }
 
 impl ClassLimits {
-    /// Of a policy, and of what its class sets for processes.
-    pub fn new(policy: &Policy, settings: Option<&Settings>) -> ClassLimits {
+    /// Of a policy, and of what its class sets for processes. `why_not` says why a controller limits nothing.
+    pub fn new(policy: &Policy, settings: Option<&Settings>, why_not: impl Fn(&str) -> Option<String>) -> ClassLimits {
         let millis = |duration: std::time::Duration| duration.as_millis() as u64;
         let limit = &policy.crash_limit;
         ClassLimits {
@@ -64,6 +67,7 @@ impl ClassLimits {
             term_grace_ms: millis(policy.term_grace),
             memory_bytes: settings.and_then(|settings| settings.memory),
             processes: settings.and_then(|settings| settings.processes),
+            not_enforced: settings.map(|settings| settings.not_enforced(why_not).collect()).unwrap_or_default(),
             attempts: policy.attempts,
             crash_limit: CrashLimitReport {
                 crashes: limit.crashes,

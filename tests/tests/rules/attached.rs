@@ -149,7 +149,7 @@ fn p02_a_name_that_is_taken_is_refused_and_one_with_messages_is_not_stolen() {
     assert_eq!(welcome["welcome"]["worker"], "dev/2");
     let again = json.ask(&json!({"attach": {"protocol": 1, "worker": "dev/3", "ref": 3}}));
     assert_eq!(again["error"]["ref"], 3, "{again}");
-    supervisor.cli(&["call", "dev/4", "m"]).fails(3, &["no_class", "attached", "`dev/4` is not"]);
+    supervisor.cli(&["call", "dev/4", "m"]).fails(3, &["no_class", "attached", "none is attached as `dev/4` now"]);
     supervisor.cli(&["run", "dev", "m"]).fails(3, &["no_class", "has no program"]);
 }
 

@@ -75,8 +75,8 @@ fn a_mistake_is_said_with_its_file_line_and_column() {
         let failed = files.fails(INCLUDE, &format!("workers.d/{place}"));
         assert!(failed.err.contains(part), "{failed:?}");
     }
-    fs::write(files.supervisor.path("workers.d/a.toml"), b"\xff").unwrap();
-    files.fails(INCLUDE, "cannot read").fails(2, &["workers.d/a.toml"]);
+    fs::write(files.supervisor.path("workers.d/a.toml"), b"[class.a]\nexec = ['x']\n# caf\xe9\n").unwrap();
+    files.fails(INCLUDE, "workers.d/a.toml:3:6: this is no UTF-8").fails(2, &["# caf\u{fffd}"]);
     fs::remove_file(files.supervisor.path("workers.d/a.toml")).unwrap();
     // What is wrong in the main file is said of that one.
     for (include, part) in

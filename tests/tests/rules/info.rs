@@ -68,14 +68,20 @@ fn info_says_what_a_worker_does_since_when_and_where_its_class_is_from() {
     supervisor.until("it is asked to end", |this| info(this, "%2")["ending"]["step"] == "ask");
     supervisor.cli(&["call", "a", "count"]).ok();
     assert_eq!(info(&supervisor, "a")["why"], "%2 of the same name is still ending");
-    shows(&supervisor, "%2", &["ending        asked to end, for ", "state         ending, for "]);
+    shows(
+        &supervisor,
+        "%2",
+        &["ending        asked to end, for ", "; its task may take as", "state         ending, for "],
+    );
+    assert_eq!(info(&supervisor, "%2")["ending"]["next_step_in_ms"], Value::Null);
     held.release();
     killing.end().ok();
     supervisor.call(&["late", "ignore_term"]);
     let held = supervisor.hold("late");
     let killing = supervisor.start_cli(&["kill", "late", "--within", "0s", "--wait"]);
     supervisor.until("it has SIGTERM", |this| info(this, "late")["ending"]["step"] == "term");
-    shows(&supervisor, "late", &["ending        SIGTERM was sent, for "]);
+    shows(&supervisor, "late", &["ending        SIGTERM was sent, for ", "; SIGKILL in "]);
+    assert!(info(&supervisor, "late")["ending"]["next_step_in_ms"].as_u64().unwrap() <= 5000);
     held.release();
     killing.end().ok();
 }
@@ -105,6 +111,37 @@ fn info_says_why_a_worker_has_no_process_and_when_it_has_one_again() {
     assert!(info(&supervisor, "b")["why"].as_str().unwrap().contains("`max_processes` in [supervisor]"));
     supervisor.cli(&["call", "c", "count", "--in", "1h"]).ok();
     assert_eq!(info(&supervisor, "c")["why"], "what is pending is for later");
+}
+
+#[test]
+fn a_configuration_that_is_named_from_where_one_stands_is_shown_with_its_whole_path() {
+    let script = "cd \"$DIR\" && exec \"$0\" \"${@/\"$DIR\"\\//}\"";
+    let supervisor = Supervisor::with_config_under(ANY_NAME, |dir| {
+        ["env", &format!("DIR={}", text(dir)), "bash", "-c", script].map(str::to_string).to_vec()
+    });
+    let command = std::fs::read(format!("/proc/{}/cmdline", supervisor.pid())).unwrap();
+    assert!(String::from_utf8(command).unwrap().contains("\0workhall.toml\0"), "it was named so");
+    let whole = supervisor.path("workhall.toml");
+    assert_eq!(supervisor.cli(&["status", "--json"]).ok().json()["config"], text(&whole));
+    supervisor.call(&["a", "count"]);
+    assert_eq!(info(&supervisor, "a")["from"], text(&whole));
+}
+
+#[test]
+fn info_says_of_a_limit_whether_this_machine_enforces_it() {
+    let class = "[class.w]\nexec = ['{bin}/test-worker']\nmemory = '1GiB'\nprocesses = 50\n";
+    let supervisor = Supervisor::with_config(&format!("supervisor.process_tree = 'subreaper'\n{class}"));
+    supervisor.call(&["w", "count"]);
+    let limits = &info(&supervisor, "w")["limits"];
+    assert_eq!((&limits["memory_bytes"], &limits["processes"]), (&json!(1 << 30), &json!(50)));
+    let said: Vec<&str> =
+        limits["not_enforced"].as_array().unwrap().iter().map(|sentence| sentence.as_str().unwrap()).collect();
+    assert!(said[0].starts_with("`memory` is not enforced: ") && said[1].starts_with("`processes` is not enforced: "));
+    assert_eq!(said.len(), 2);
+    shows(&supervisor, "w", &["1 GiB of memory, 50 processes and threads", "warning       `memory` is not", said[1]]);
+    let uses = supervisor.cli(&["info", "w"]).ok().out;
+    assert!(!uses.contains("MiB of 1 GiB"), "what is not enforced is no bound of what is used: {uses}");
+    shows(&supervisor, "w", &["a kill        waits for its task, sends SIGTERM 5.0s later, SIGKILL 5.0s after that"]);
 }
 
 #[test]

@@ -67,8 +67,14 @@ fn each_level_has_what_those_above_it_have() {
     }
     let log = life(&mut with_words("--log-level debug", "log_level = 'error'"));
     assert!(log.contains("debug: a/1: its process is started"), "the command line comes first: {log}");
-    for (settings, part) in [("log_level = 'loud'", "`loud`"), ("log_format = 'xml'", "`xml`"), ("log_level = 3", "3")]
-    {
+    for (settings, part) in [
+        ("log_level = 'loud'", "`loud`"),
+        ("log_format = 'xml'", "`xml`"),
+        ("log_level = 3", "3"),
+        ("log_level = 3", "expected one of `error`, `warn`, `info`, `debug`, `trace`, in quotes"),
+        ("log_format = { text = 1 }", "expected one of `auto`, `journal`, `text`, `json`, in quotes"),
+        ("process_tree = ['auto']", "expected one of `auto`, `cgroup`, `subreaper`, in quotes"),
+    ] {
         let supervisor = Supervisor::with_config(ANY_NAME);
         let text = format!("{ANY_NAME}[supervisor]\n{settings}\n");
         let bad = supervisor.file("bad.toml", &text.replace("{bin}", "/"));
@@ -86,6 +92,8 @@ fn as_json_each_line_is_an_object_and_those_of_workers_stand_beside() {
     // What a worker says wrong is quoted.
     supervisor.cli(&["call", "b", "run", "say({'\\n\\x1bbad\\u009b': {}})"]).ok();
     supervisor.until("it is quoted", |this| this.log().contains("what it must not say"));
+    logs::run(&supervisor, "c", "");
+    supervisor.kill(&["c"]);
     supervisor.signal(nix::sys::signal::Signal::SIGTERM);
     supervisor.ended();
     let log = supervisor.log();
@@ -99,7 +107,11 @@ fn as_json_each_line_is_an_object_and_those_of_workers_stand_beside() {
     let of = |line: &Value| json!([line["level"], line["worker"], line["number"], line["generation"], line["class"]]);
     let started = find("its process is started");
     assert_eq!((&started["worker"], &started["pid"], &started["number"]), (&json!("a/1"), &json!(pid), &number));
-    assert_eq!(of(find("its process has crashed: signal 9")), json!(["warn", "a/1", number, 1, "w"]));
+    let crashed = find("its process has crashed: signal 9");
+    assert_eq!(of(crashed), json!(["warn", "a/1", number, 1, "w"]));
+    assert_eq!((of(started), &crashed["pid"]), (json!(["debug", "a/1", number, 1, "w"]), &json!(pid)));
+    let ended = find("its process has ended: exit status 0");
+    assert_eq!((of(ended), ended["pid"].is_i64()), (json!(["debug", "c", 4, 1, "w"]), true), "{ended}");
     let line = find("one\u{1b}[2J");
     assert_eq!((of(line), &line["stream"]), (json!(["info", "a/1", number, 1, "w"]), &json!("stdout")));
     let time = started["time"].as_str().unwrap();

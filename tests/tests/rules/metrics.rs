@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use workhall_tests::harness::{PATIENCE, Supervisor, output, output_of, text, workspace};
@@ -583,4 +583,94 @@ fn prometheus_own_tool_has_no_complaint() {
     }
     let file = supervisor.file("rules.yml", &rules);
     output(Command::new(&tool).args(["check", "rules"]).arg(file)).ok();
+}
+
+/// A Prometheus of its own, with one target; ended when it goes.
+struct Prometheus {
+    child: Child,
+    port: u16,
+}
+
+impl Prometheus {
+    /// None where the machine has no such program.
+    fn start(supervisor: &Supervisor, target: u16) -> Option<Prometheus> {
+        let program = std::env::var("PROMETHEUS").unwrap_or_else(|_| "prometheus".to_string());
+        let port = free_port();
+        let config = format!(
+            "scrape_configs:\n- job_name: workhall\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  static_configs:\n  - targets: ['127.0.0.1:{target}']\n"
+        );
+        let config = supervisor.file("prometheus.yml", &config);
+        let log = std::fs::File::create(supervisor.path("prometheus.log")).unwrap();
+        let child = Command::new(program)
+            .arg(format!("--config.file={}", text(&config)))
+            .arg(format!("--storage.tsdb.path={}", text(&supervisor.path("prometheus"))))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn();
+        child.ok().map(|child| Prometheus { child, port })
+    }
+
+    /// The results of an expression; none while it does not answer.
+    fn query(&self, expression: &str) -> Option<Vec<Value>> {
+        let escaped: String = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET /api/v1/query?query={escaped} HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (_, body) = answer.split_once("\r\n\r\n")?;
+        let body: Value = serde_json::from_str(body).ok()?;
+        assert_eq!(body["status"], "success", "{expression}: {body}");
+        Some(body["data"]["result"].as_array().cloned().unwrap_or_default())
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+#[test]
+fn a_real_prometheus_scrapes_it_and_computes_each_panel_of_the_dashboard() {
+    let port = free_port();
+    let mut supervisor = at_port(port, &format!("[class.a]\n{WORKER}"));
+    let Some(prometheus) = Prometheus::start(&supervisor, port) else {
+        println!("skipped: there is no prometheus (Debian package prometheus; or name it in PROMETHEUS)");
+        return;
+    };
+    let value = |expression: &str| {
+        let result = prometheus.query(expression)?;
+        result.first()?["value"][1].as_str().map(str::to_string)
+    };
+    supervisor.until("it is scraped", |_| value("up{job=\"workhall\"}").as_deref() == Some("1"));
+    for _ in 0..7 {
+        supervisor.call(&["a", "count"]);
+    }
+    let done = "workhall_ledger_messages{term=\"done\"}";
+    supervisor.until("what was done is there", |_| value(done).as_deref() == Some("7"));
+    supervisor.until("and how long it took", |_| {
+        value("workhall_execution_latency_seconds_count{class=\"a\"}").as_deref() == Some("7")
+    });
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let with_values = |target: &Value| {
+        let text = target["expr"].as_str().unwrap();
+        ["$instance", "$class", "$worker"]
+            .iter()
+            .fold(text.replace("$__rate_interval", "10s"), |text, it| text.replace(it, ".*"))
+    };
+    let expressions: Vec<String> = targets.map(with_values).collect();
+    for expression in &expressions {
+        assert!(!expression.contains('$'), "{expression}");
+        prometheus.query(expression).expect(expression);
+    }
+    // A rate needs two scrapes.
+    supervisor.until("the time of execution is computed", |_| {
+        let of_execution = expressions.iter().filter(|it| it.contains("execution_latency"));
+        of_execution.map(|it| prometheus.query(it)).all(|result| result.is_some_and(|result| !result.is_empty()))
+    });
 }

@@ -252,6 +252,10 @@ fn s01_one_sender_has_only_so_many_and_a_value_that_is_none_changes_nothing() {
         other => panic!("{other:?}"),
     }
     supervisor.cli(&["signal", "new"]).fails(3, &["mailbox_full", "`sender_signals`"]);
+    let senders = &supervisor.cli(&["status", "--json"]).ok().json()["senders"];
+    assert_eq!((&senders[0]["signals"], &senders[0]["messages"]), (&json!(2), &json!(0)), "{senders}");
+    let shown = supervisor.cli(&["status"]).ok().out;
+    assert!(shown.contains(", 2 of 2 signals"), "{shown}");
     first.free(&mut client).unwrap();
     let kept = Signal::new(&mut client, "").unwrap();
     let broken = client.set_signal(kept.id(), "k", Payload(vec![0x92, 1].into()));

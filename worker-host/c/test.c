@@ -404,6 +404,17 @@ static void the_supervisor_goes(void) {
     close(supervisor);
     refused(wh_call(link, wh_name("w"), "m", NULL, &receipt), wh_error(link), "was not sent, and has not happened");
     wh_close(link);
+    /* One that has no place for a connection says why, before or after it has gone. */
+    for (int goes_first = 0; goes_first < 2; goes_first++) {
+        static const char line[] = "{\"error\":{\"ref\":null,\"detail\":\"there are 16 connections\"}}\n";
+        link = link_to(&supervisor);
+        require(send(supervisor, line, sizeof line - 1, 0) == sizeof line - 1, "it says why");
+        if (goes_first) close(supervisor);
+        refused(wh_call(link, wh_name("w"), "m", NULL, &receipt), wh_error(link), "no place for this connection, and has read nothing: there are 16 connections");
+        refused(wh_call(link, wh_name("w"), "m", NULL, &receipt), wh_error(link), "because the link is broken: the supervisor has no place");
+        if (!goes_first) close(supervisor);
+        wh_close(link);
+    }
     /* A link that is broken says why each time, whatever other mistake was made meanwhile. */
     link = link_to(&supervisor);
     require(send(supervisor, "GET / HTTP/1.1\r\n", 16, 0) == 16, "it speaks another protocol");

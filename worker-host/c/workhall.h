@@ -698,6 +698,7 @@ struct wh_link {
     wh_writer in, out;
     size_t in_from; /* what of `in` was taken already */
     uint64_t next_ref;
+    bool heard;     /* the supervisor has said something in frames */
     bool ended;     /* the other side is gone */
     bool broken;    /* it is beyond repair; `why_broken` says why */
     char error[512], why_broken[400];
@@ -763,8 +764,17 @@ static int wh_gone(wh_link *link) {
     return wh_wrong(link, "the supervisor is gone; what was asked last may or may not have happened");
 }
 
+static int wh_read_once(wh_link *link, bool waits);
+static int wh_take_one(wh_link *link);
+
 /* Of what was not sent, or not whole. */
 static int wh_gone_before(wh_link *link) {
+    if (!link->heard && !link->broken) { /* it may have said why, and gone without reading */
+        link->ended = false;
+        while (wh_read_once(link, false) > 0) continue;
+        link->ended = true;
+        if (wh_take_one(link) < 0) return -1;
+    }
     return wh_wrong(link, "the supervisor is gone; this was not sent, and has not happened");
 }
 
@@ -981,11 +991,25 @@ static int wh_take_in(wh_link *link, unsigned kind, wh_reader body) {
     }
 }
 
+/* One that has no place for a connection says so in a JSON line, whatever the other side speaks. */
+static int wh_take_farewell(wh_link *link, const unsigned char *line, size_t length) {
+    static const char key[] = "\"detail\":\"";
+    const unsigned char *end = memchr(line, '\n', length), *detail = end ? memmem(line, (size_t)(end - line), key, sizeof key - 1) : NULL;
+    if (!end && length < 4096 && !link->ended) return 0;
+    if (!detail) return wh_break(link, "it speaks JSON lines where binary frames are due");
+    detail += sizeof key - 1;
+    while (end > detail && *end != '"') end--;
+    int shown = end - detail > 400 ? 400 : (int)(end - detail);
+    wh_wrong(link, "the supervisor has no place for this connection, and has read nothing: %.*s", shown, (const char *)detail);
+    return wh_breaks(link);
+}
+
 /* Takes in one message that was read whole: 1, or 0 if there is none, or -1. */
 static int wh_take_one(wh_link *link) {
     size_t waiting = link->in.length - link->in_from;
     if (waiting < WH_HEADER) return 0;
     const unsigned char *frame = link->in.bytes + link->in_from;
+    if (!link->heard && frame[0] == '{') return wh_take_farewell(link, frame, waiting);
     size_t length = (size_t)frame[4] | (size_t)frame[5] << 8 | (size_t)frame[6] << 16 | (size_t)frame[7] << 24;
     if (frame[0] != WH_VERSION || frame[2] || frame[3])
         return wh_break(link, "%02x %02x %02x %02x is no header of a frame", frame[0], frame[1], frame[2], frame[3]);
@@ -993,6 +1017,7 @@ static int wh_take_one(wh_link *link) {
     if (waiting < WH_HEADER + length) return 0;
     wh_reader body = {frame + WH_HEADER, frame + WH_HEADER + length};
     link->in_from += WH_HEADER + length;
+    link->heard = true;
     return wh_take_in(link, frame[1], body) ? -1 : 1;
 }
 
@@ -1842,6 +1867,7 @@ static int wh_take_name(wh_link *link, const char *name) {
     if (wh_shut(link, start)) return -1;
     link->awaited = ref;
     if (wh_flush(link)) return -1;
+    if (link->ended) return wh_gone_before(link);
     while (!link->worker && !link->has_receipt) {
         int took = wh_take_one(link);
         if (took < 0) return -1;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
-use workhall_protocol::messages::Call;
+use workhall_protocol::messages::{Call, ReceiptBody};
 use workhall_tests::harness::{Output, Running, Supervisor, output, payload, text, workspace};
 
 use crate::conformance::passes;
@@ -305,6 +305,30 @@ fn p02_a_name_that_is_taken_is_said_to_a_program_in_c() {
     drop(attached);
     supervisor.until("it is gone", |this| this.cli(&["info", "dev"]).code == 1);
     Attached::start(&mut supervisor, "dev");
+}
+
+#[test]
+fn a_program_in_c_for_whom_there_is_no_place_is_told_why() {
+    let config = "supervisor.max_connections = 16\n[class.c]\nexec = ['{dir}/conformance']\n[class.dev]\nattach = {}\n";
+    let mut supervisor = Supervisor::with_config(config);
+    compiled("conformance", supervisor.path("").as_path(), sanitizers());
+    compiled("example", supervisor.path("").as_path(), sanitizers());
+    let mut mine: Vec<_> = (0..16).map(|_| supervisor.client()).collect();
+    mine.iter_mut().for_each(|client| drop(client.status().unwrap()));
+    // Four processes that have none come in beyond the limit.
+    let _others: Vec<Attached> =
+        (0..4).map(|at| Attached(Attached::command(&supervisor, &format!("dev/{at}")).spawn().unwrap())).collect();
+    supervisor.until("they have connected", |_| {
+        let ReceiptBody::Report(report) = mine[0].status().unwrap() else { panic!() };
+        report.to_json().unwrap()["counts"]["clients"] == 20
+    });
+    let why = "has no place for this connection, and has read nothing: there are 20 connections, and 16 are";
+    let attach = output(&mut Attached::command(&supervisor, "dev"));
+    let parts = ["cannot attach as `dev`: ", why];
+    assert!(attach.code == 1 && parts.iter().all(|part| attach.err.contains(part)), "{attach:?}");
+    let mut caller = Command::new(supervisor.path("example"));
+    let call = output(caller.arg(supervisor.socket()).args(["c", "echo", "5"]));
+    assert!(call.code == 1 && call.err.contains(why), "{call:?}");
 }
 
 #[test]

@@ -187,7 +187,29 @@ static int wait_for(wh_task *task, void *state) {
     }
 }
 
+static int leave(wh_task *task, void *state) {
+    bool drain;
+    (void)state;
+    if (wh_arg_bool(task, 0, &drain)) return -1;
+    return wh_leave(wh_link_of(task), drain) ? wh_fail(task, "%s", wh_error(wh_link_of(task))) : 0;
+}
+
+/* Takes the name, serves it, and says of both what is wrong. */
+static int attached(const char *name, const wh_method *methods) {
+    char error[512];
+    wh_link *link = wh_attach(NULL, name, error, sizeof error);
+    if (!link) {
+        fprintf(stderr, "%s\n", error);
+        return 1;
+    }
+    int failed = wh_serve(link, methods, NULL);
+    if (failed) fprintf(stderr, "%s\n", wh_error(link));
+    wh_close(link);
+    return failed ? 1 : 0;
+}
+
 int main(int argc, char **argv) {
+    const char *name = getenv("CONFORMANCE_ATTACH");
     const wh_method methods[] = {
         {"echo", "x", echo},
         {"fail", "text", fail},
@@ -204,7 +226,9 @@ int main(int argc, char **argv) {
         {"new_signal", "text", new_signal},
         {"trigger", "signal, key, value", trigger},
         {"wait_for", "signal, ms", wait_for},
+        {"leave", "drain", leave},
         {NULL, NULL, NULL},
     };
+    if (name) return attached(name, methods);
     return wh_run(methods, NULL, argc > 1 ? (uint32_t)atoi(argv[1]) : 0);
 }

@@ -1,10 +1,12 @@
 /* What the library does with every frame of protocol/recorded/frames.txt that the supervisor says: whole, cut after every byte,
  * and with every byte changed. Each stands in memory of exactly its length, so that a sanitizer sees a read behind it. And
- * what it does with random bytes as values. `test frames.txt`; exit status 0 if all is well. */
+ * what it does with random bytes as values, with null pointers, with texts that are no UTF-8, and when the supervisor goes.
+ * `test frames.txt`; exit status 0 if all is well. */
 #define WORKHALL_IMPLEMENTATION
 #include "workhall.h"
 
 #include <stdio.h>
+#include <sys/wait.h>
 
 static unsigned long frames, tasks, refusals;
 static volatile unsigned sum; /* what is read is used */
@@ -186,6 +188,245 @@ static void there_and_back(void) {
     }
 }
 
+/* A client's link, and what stands for the supervisor at its other end. */
+static wh_link *link_to(int *supervisor) {
+    int ends[2];
+    wh_link *link = calloc(1, sizeof *link);
+    require(link && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0, "there is a connection");
+    link->fd = ends[0];
+    *supervisor = ends[1];
+    return link;
+}
+
+/* A function has failed, and the error has this part. */
+static void refused(int result, const char *error, const char *part) {
+    if (result == -1 && strstr(error, part)) return;
+    fprintf(stderr, "test.c: `%s` was to be the error, and it is `%s` (%d)\n", part, error, result);
+    exit(1);
+}
+
+/* What the caller has not thought of is an error that names it, and no byte of it goes to the supervisor. */
+static void wrong_arguments(void) {
+    int supervisor;
+    wh_link *link = link_to(&supervisor);
+    const char *broken = "caf\xe9 au lait", *none = NULL;
+    char byte;
+    wh_receipt receipt;
+    wh_outcome outcome;
+    wh_conditions always = {false, false, 0, 0};
+    wh_signal signal, whole, odd;
+    wh_value nil = {(const unsigned char *)"\xc0", 1}, nothing = {NULL, 5};
+    wh_writer args = {0};
+    memset(&odd, 'x', sizeof odd);
+    memset(whole.id, 'a', 32);
+    whole.id[32] = 0;
+    refused(wh_call(link, wh_name("w"), none, NULL, &receipt), wh_error(link), "the name of the method is NULL");
+    refused(wh_call(link, wh_name("w"), broken, NULL, &receipt), wh_error(link), "the name of the method is no UTF-8: byte 3 is 0xe9");
+    refused(wh_call(link, wh_name(none), "m", NULL, &receipt), wh_error(link), "the name of the worker is NULL");
+    refused(wh_call(link, wh_name(broken), "m", NULL, &receipt), wh_error(link), "the name of the worker is no UTF-8");
+    refused(wh_call(link, wh_self(), "m", NULL, &receipt), wh_error(link), "wh_self() is for a kill");
+    refused(wh_call_if(link, wh_name("w"), none, NULL, always, &receipt), wh_error(link), "the name of the method is NULL");
+    refused(wh_call_and_wait(link, wh_name("w"), none, NULL, &receipt, &outcome), wh_error(link), "the name of the method is NULL");
+    refused(wh_call_and_wait(link, wh_name("w"), "m", NULL, &receipt, NULL), wh_error(link), "no place for the outcome");
+    refused(wh_call(link, wh_name("w"), "m", &args, &receipt), wh_error(link), "begin with wh_list(&args, COUNT)");
+    refused(wh_kill(link, wh_name(none), &receipt), wh_error(link), "the name of the worker is NULL");
+    refused(wh_kill(link, wh_name(broken), &receipt), wh_error(link), "the name of the worker is no UTF-8");
+    refused(wh_signal_new(link, broken, 0, &signal), wh_error(link), "the description of the signal is no UTF-8: byte 3 is 0xe9");
+    refused(wh_signal_new(link, "", 0, NULL), wh_error(link), "no place for the new signal");
+    refused(wh_signal_set(link, whole, none, nil), wh_error(link), "the key of the signal's value is NULL");
+    refused(wh_signal_set(link, whole, broken, nil), wh_error(link), "the key of the signal's value is no UTF-8");
+    refused(wh_signal_set(link, whole, "key", nothing), wh_error(link), "is not one value");
+    refused(wh_signal_set(link, odd, "key", nil), wh_error(link), "this is no signal");
+    refused(wh_signal_trigger(link, odd, NULL), wh_error(link), "this is no signal");
+    refused(wh_signal_wait(link, odd, 0, &outcome), wh_error(link), "this is no signal");
+    refused(wh_signal_wait(link, whole, 0, NULL), wh_error(link), "no place for the outcome");
+    refused(wh_serve(link, methods, NULL), wh_error(link), "wh_attach() makes one that has");
+    refused(wh_leave(link, true), wh_error(link), "only who has attached leaves");
+    /* What was written wrongly is said by who is handed it. */
+    for (int at = 0; at < 5; at++) {
+        static const char *const parts[] = {"a text is NULL", "a text is no UTF-8", "bytes are NULL", "a value is none", "a signal is none"};
+        wh_list(&args, 1);
+        if (at == 0) wh_text(&args, none);
+        if (at == 1) wh_text(&args, broken);
+        if (at == 2) wh_bytes(&args, none, 5);
+        if (at == 3) wh_put(&args, nothing);
+        if (at == 4) wh_signal_put(&args, odd);
+        refused(wh_call(link, wh_name("w"), "m", &args, &receipt), wh_error(link), parts[at]);
+        require(!wh_is_value(wh_written(&args)), "what was written wrongly is no value");
+        wh_free(&args);
+    }
+    require(recv(supervisor, &byte, 1, MSG_DONTWAIT) < 0 && link->out.length == 0, "nothing was sent");
+    /* Without a link there is nobody to tell, but for wh_error(). */
+    refused(wh_call(NULL, wh_name("w"), "m", NULL, &receipt), wh_error(NULL), "there is no link");
+    refused(wh_kill(NULL, wh_self(), &receipt), wh_error(NULL), "there is no link");
+    refused(wh_signal_new(NULL, "", 0, &signal), wh_error(NULL), "there is no link");
+    refused(wh_signal_set(NULL, whole, "key", nil), wh_error(NULL), "there is no link");
+    refused(wh_signal_trigger(NULL, whole, NULL), wh_error(NULL), "there is no link");
+    refused(wh_signal_wait(NULL, whole, 0, &outcome), wh_error(NULL), "there is no link");
+    refused(wh_serve(NULL, methods, NULL), wh_error(NULL), "there is no link");
+    refused(wh_leave(NULL, false), wh_error(NULL), "there is no link");
+    close(supervisor);
+    wh_close(link);
+    wh_close(NULL);
+}
+
+/* Neither the values nor a method's own functions stumble over a null pointer. */
+static void null_pointers(void) {
+    wh_reader reader = wh_read(wh_written(NULL));
+    wh_item item;
+    wh_value value, map = {(const unsigned char *)"\x81\xa1k\x01", 4};
+    const char *none = NULL;
+    char error[300];
+    require(!wh_next(&reader, &item) && !wh_next(NULL, &item) && !wh_next(&reader, NULL), "there is no item in nothing");
+    require(!wh_next_value(NULL, &value) && !wh_next_value(&reader, NULL), "there is no value in nothing");
+    require(!wh_find(map, none, &value) && wh_find(map, "k", NULL), "who only asks gets an answer");
+    require(!wh_signal_of(map, NULL), "it is no signal");
+    wh_nil(NULL);
+    wh_text(NULL, "text");
+    wh_text(NULL, none);
+    wh_list(NULL, 5);
+    wh_free(NULL);
+    require(!wh_connect("/no/such/socket", NULL, 300), "nobody is there, and why is not wanted");
+    require(!wh_attach("/no/such/socket", none, error, sizeof error), "there is no name");
+    refused(-1, error, "cannot attach: the name of the worker is NULL");
+    require(!wh_attach("/no/such/socket", "\xff", error, sizeof error), "the name is none");
+    refused(-1, error, "the name of the worker is no UTF-8");
+    require(!wh_link_of(NULL) && !wh_result(NULL) && !wh_sender(NULL, NULL) && !wh_arg_count(NULL), "there is no task");
+    require(!wh_end_requested(NULL) && !wh_is_cancelled(NULL) && wh_fail(NULL, "why") == -1, "there is no task");
+    require(wh_arg(NULL, 0, &value) == -1 && wh_arg_text(NULL, 0, &none, NULL) == -1, "there is no task");
+}
+
+/* What each of these does wrong settles its task as failed. */
+static int no_places(wh_task *task, void *state) {
+    (void)state;
+    const char *part = "has no place for argument 1: the pointer is NULL", *error = task->link->fail_text;
+    refused(wh_arg(task, 0, NULL), error, part);
+    refused(wh_arg_bool(task, 0, NULL), error, part);
+    refused(wh_arg_int(task, 0, NULL), error, part);
+    refused(wh_arg_uint(task, 0, NULL), error, part);
+    refused(wh_arg_double(task, 0, NULL), error, part);
+    refused(wh_arg_text(task, 0, NULL, NULL), error, part);
+    refused(wh_arg_bytes(task, 0, NULL, NULL), error, part);
+    refused(wh_arg_address(task, 0, NULL), error, part);
+    refused(wh_arg_signal(task, 0, NULL), error, part);
+    return -1;
+}
+
+static int broken_error(wh_task *task, void *state) {
+    (void)state;
+    return wh_fail(task, "no caf\xe9: %s", "\xff\xc3");
+}
+
+static int no_error(wh_task *task, void *state) {
+    const char *none = state;
+    return wh_fail(task, none, NULL);
+}
+
+static int broken_result(wh_task *task, void *state) {
+    (void)state;
+    wh_text(wh_result(task), "caf\xe9");
+    return 0;
+}
+
+static int good_result(wh_task *task, void *state) {
+    (void)state;
+    wh_text(wh_result(task), "caf\xc3\xa9");
+    return 0;
+}
+
+static void failures(void) {
+    static const struct {
+        wh_function function;
+        unsigned kind;
+        const char *said;
+    } rows[] = {
+        {no_places, WH_K_FAILED, "has no place for argument 1"},
+        {broken_error, WH_K_FAILED, "no caf?: ??"},
+        {no_error, WH_K_FAILED, "what it said of it is no text"},
+        {broken_result, WH_K_FAILED, "cannot be sent: a text is no UTF-8"},
+        {good_result, WH_K_DONE, "caf\xc3\xa9"},
+    };
+    static const unsigned char task[] = "\x07\x01m\x02\x91\x05\x00\x01";
+    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
+        wh_method one[] = {{"m", NULL, NULL}, {NULL, NULL, NULL}};
+        int supervisor;
+        wh_link *link = link_to(&supervisor);
+        unsigned char said[400] = {0};
+        wh_reader body = {task, task + sizeof task - 1};
+        one[0].function = rows[row].function;
+        link->is_worker = true;
+        link->methods = one;
+        require(wh_take_in(link, WH_K_TASK, body) == 0 && link->first, "the task came");
+        wh_task *first = link->first;
+        link->first = link->last = NULL;
+        require(wh_settle(link, first, wh_execute(first, NULL)) == 1 && wh_flush(link) == 0, "it is settled");
+        wh_free_task(first);
+        ssize_t length = recv(supervisor, said, sizeof said - 1, 0);
+        require(length > (ssize_t)WH_HEADER && said[1] == rows[row].kind && said[WH_HEADER] == 7, "it is settled as it ended");
+        refused(-1, (char *)said + WH_HEADER + 2, rows[row].said);
+        require(wh_utf8(said + WH_HEADER, (size_t)length - WH_HEADER) || rows[row].kind == WH_K_DONE, "an error's text is UTF-8");
+        close(supervisor);
+        wh_close(link);
+    }
+    wh_method no_function[] = {{"m", NULL, NULL}, {NULL, NULL, NULL}}, no_text[] = {{"\xff", NULL, echo}, {NULL, NULL, NULL}};
+    int supervisor;
+    wh_link *link = link_to(&supervisor);
+    refused(wh_must_be_methods(link, NULL), wh_error(link), "the table of methods is NULL");
+    refused(wh_must_be_methods(link, no_function), wh_error(link), "the method `m` has no function");
+    refused(wh_must_be_methods(link, no_text), wh_error(link), "the name of method 1 in the table is no UTF-8");
+    close(supervisor);
+    wh_close(link);
+}
+
+/* Only what was under way when the supervisor went may have happened. */
+static void the_supervisor_goes(void) {
+    int supervisor;
+    wh_receipt receipt;
+    wh_signal signal;
+    wh_link *link = link_to(&supervisor);
+    pid_t child = fork();
+    require(child >= 0, "there is a process");
+    if (child == 0) { /* it hears the call, whole or not, and goes */
+        char byte;
+        _exit(recv(supervisor, &byte, 1, 0) == 1 ? 0 : 1);
+    }
+    close(supervisor);
+    refused(wh_call(link, wh_name("w"), "m", NULL, &receipt), wh_error(link), "may or may not have happened");
+    require(waitpid(child, NULL, 0) == child, "it has ended");
+    for (int round = 0; round < 2; round++) {
+        refused(wh_call(link, wh_name("w"), "m", NULL, &receipt), wh_error(link), "was not sent, and has not happened");
+        refused(wh_kill(link, wh_name("w"), &receipt), wh_error(link), "was not sent, and has not happened");
+        refused(wh_signal_new(link, NULL, 0, &signal), wh_error(link), "was not sent, and has not happened");
+    }
+    wh_close(link);
+    /* It went while nothing was under way: that is found by writing, and what cannot be written has not happened. */
+    link = link_to(&supervisor);
+    close(supervisor);
+    refused(wh_call(link, wh_name("w"), "m", NULL, &receipt), wh_error(link), "was not sent, and has not happened");
+    wh_close(link);
+    /* One that has no place for a connection says why, before or after it has gone. */
+    for (int goes_first = 0; goes_first < 2; goes_first++) {
+        static const char line[] = "{\"error\":{\"ref\":null,\"detail\":\"there are 16 connections\"}}\n";
+        link = link_to(&supervisor);
+        require(send(supervisor, line, sizeof line - 1, 0) == sizeof line - 1, "it says why");
+        if (goes_first) close(supervisor);
+        refused(wh_call(link, wh_name("w"), "m", NULL, &receipt), wh_error(link), "no place for this connection, and has read nothing: there are 16 connections");
+        refused(wh_call(link, wh_name("w"), "m", NULL, &receipt), wh_error(link), "because the link is broken: the supervisor has no place");
+        if (!goes_first) close(supervisor);
+        wh_close(link);
+    }
+    /* A link that is broken says why each time, whatever other mistake was made meanwhile. */
+    link = link_to(&supervisor);
+    require(send(supervisor, "GET / HTTP/1.1\r\n", 16, 0) == 16, "it speaks another protocol");
+    const char *none = NULL;
+    refused(wh_call(link, wh_name("w"), "m", NULL, &receipt), wh_error(link), "is no header of a frame");
+    refused(wh_call(link, wh_name("w"), none, NULL, &receipt), wh_error(link), "the name of the method is NULL");
+    refused(wh_call(link, wh_name("w"), "m", NULL, &receipt), wh_error(link), "not sent, because the link is broken: ");
+    refused(-1, wh_error(link), "is no header of a frame");
+    close(supervisor);
+    wh_close(link);
+}
+
 int main(int argc, char **argv) {
     FILE *file = argc == 2 ? fopen(argv[1], "r") : NULL;
     require(file != NULL, "usage: test protocol/recorded/frames.txt");
@@ -193,6 +434,10 @@ int main(int argc, char **argv) {
     fclose(file);
     random_values();
     there_and_back();
+    wrong_arguments();
+    null_pointers();
+    failures();
+    the_supervisor_goes();
     require(frames > 10000 && tasks > 500 && refusals > 500, "the frames were found");
     printf("%lu frames, %lu tasks, %lu not understood\n", frames, tasks, refusals);
     return 0;

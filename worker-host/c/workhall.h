@@ -9,6 +9,10 @@
  * example.c. Functions that can fail return 0 when all is well and -1 when not; why is then in wh_error(). It speaks the
  * binary encoding of protocol/PROTOCOL.md. One thread may use a link at a time. Texts are UTF-8 and end with a 0 byte,
  * which their length does not count; they may hold others.
+ *
+ * A text that is no UTF-8, and a null pointer where something is needed, are errors that say which it is, and nothing was
+ * sent. Where a function hands something back by a pointer, null means that it is not wanted, but for outcomes, arguments
+ * and new signals: who does not want these has forgotten something.
  */
 #ifndef WORKHALL_H
 #define WORKHALL_H
@@ -61,7 +65,8 @@ bool wh_find(wh_value map, const char *key, wh_value *found);
 typedef struct {
     unsigned char *bytes;
     size_t length, room;
-    bool failed; /* there was no memory for it */
+    bool failed;         /* there was no memory for it */
+    const char *mistake; /* null, or what was written and is no value; who is handed the writer says so */
 } wh_writer;
 
 void wh_nil(wh_writer *out);
@@ -75,14 +80,15 @@ void wh_bytes(wh_writer *out, const void *bytes, size_t length);
 void wh_list(wh_writer *out, uint32_t items); /* the items come next */
 void wh_map(wh_writer *out, uint32_t pairs);  /* key, value, key, value… come next */
 void wh_put(wh_writer *out, wh_value value);  /* a value as it is */
-wh_value wh_written(const wh_writer *out);    /* until something more is written */
+wh_value wh_written(const wh_writer *out);    /* until something more is written; of no bytes if that failed */
 void wh_free(wh_writer *out);
 
 /* ---- a link: the connection to the supervisor, of a worker or of a client ------------------------------------------- */
 
 typedef struct wh_link wh_link;
 
-/* Why the last function that failed did. Until the next one of this link. */
+/* Why the last function that failed did. Until the next one of this link. Of a request it says whether it was sent: only then it
+ * may have happened. */
 const char *wh_error(const wh_link *link);
 
 /* Whom a request is for: wh_name("mailer"), wh_number(7), or wh_self(), which only a kill knows. */
@@ -142,7 +148,7 @@ int wh_kill(wh_link *link, wh_address worker, wh_receipt *receipt);
 typedef struct {
     char id[33];
 } wh_signal;
-/* Makes one; keep_ms 0: it is kept as long as somebody holds it. */
+/* Makes one; `description` may be null; keep_ms 0: it is kept as long as somebody holds it. */
 int wh_signal_new(wh_link *link, const char *description, uint64_t keep_ms, wh_signal *signal);
 void wh_signal_put(wh_writer *out, wh_signal signal);
 bool wh_signal_of(wh_value value, wh_signal *signal);
@@ -178,6 +184,18 @@ typedef struct {
  * stderr what was wrong, if anything was. The table ends with a method whose name is null. `window` is how many tasks may be
  * sent ahead; 0 means 256. */
 int wh_run(const wh_method *methods, void *state, uint32_t window);
+
+/* ---- an attached worker: a program that somebody else has started takes a name (rule P2) ------------------------------ */
+
+/* Connects as wh_connect() does, and takes the name: from here on calls to it wait for wh_serve(). Null if that cannot be had;
+ * `error` then says why, of a name that is taken with the word `name_taken`. The link is good for calls as any other. */
+wh_link *wh_attach(const char *path, const char *name, char *error, size_t room);
+/* Executes tasks, one at a time and in order, until this worker has left or the supervisor stops: 0, and wh_close() is due. -1 if
+ * the supervisor is gone, or said what is not understood. A kill only empties the mailbox. The table as for wh_run(). */
+int wh_serve(wh_link *link, const wh_method *methods, void *state);
+/* Gives the name back: wh_serve() returns after the current task; with `drain` what is pending is executed before that, else it is
+ * dead, *abandoned*. */
+int wh_leave(wh_link *link, bool drain);
 
 /* For use in a method. */
 wh_link *wh_link_of(wh_task *task);
@@ -247,16 +265,60 @@ int wh_fail(wh_task *task, const char *format, ...);
 #define WH_UNHEARD_MAX (32u << 10)
 #define WH_WINDOW 256u
 #define WH_PAGE_BYTES 4096
-enum { WH_BEGUN = 0, WH_FINISHED = 1, WH_ATTACHED = 2, WH_STOP = 8 }; /* in words of 8 bytes */
+enum { WH_BEGUN = 0, WH_FINISHED = 1, WH_ATTACHED = 2, WH_STOP = 8, WH_CANCELS = 9 }; /* in words of 8 bytes */
 enum {
     WH_K_READY = 1, WH_K_DONE = 2, WH_K_FAILED = 3, WH_K_CALL = 4, WH_K_KILL = 5, WH_K_DONE_ALL = 15, WH_K_SIGNAL_NEW = 21,
-    WH_K_SIGNAL_SET = 22, WH_K_SIGNAL_TRIGGER = 23, WH_K_SIGNAL_WAIT = 24, WH_K_WELCOME = 65, WH_K_TASK = 66,
-    WH_K_END = 67, WH_K_RECEIPT = 68, WH_K_OUTCOME = 69, WH_K_ERROR = 70, WH_K_CANCELLED = 72
+    WH_K_SIGNAL_SET = 22, WH_K_SIGNAL_TRIGGER = 23, WH_K_SIGNAL_WAIT = 24, WH_K_ATTACH = 29, WH_K_LEAVE = 30,
+    WH_K_DROPPED = 31, WH_K_WELCOME = 65, WH_K_TASK = 66, WH_K_END = 67, WH_K_RECEIPT = 68, WH_K_OUTCOME = 69,
+    WH_K_ERROR = 70, WH_K_CANCELLED = 72
 };
+
+/* ---- texts ---------------------------------------------------------------------------------------------------------- */
+
+/* The length of the well formed UTF-8 sequence here; 0 if there is none. */
+static size_t wh_utf8_at(const unsigned char *at, const unsigned char *end) {
+    unsigned first = *at;
+    size_t length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+    if (!length || (size_t)(end - at) < length) return 0;
+    for (size_t i = 1; i < length; i++)
+        if ((at[i] & 0xc0) != 0x80) return 0;
+    bool overlong = (first == 0xe0 && at[1] < 0xa0) || (first == 0xf0 && at[1] < 0x90);
+    bool beyond = (first == 0xed && at[1] >= 0xa0) || (first == 0xf4 && at[1] >= 0x90);
+    return overlong || beyond ? 0 : length;
+}
+
+static bool wh_utf8(const unsigned char *at, size_t length) {
+    const unsigned char *end = at + length;
+    while (at < end) {
+        size_t step = wh_utf8_at(at, end);
+        if (!step) return false;
+        at += step;
+    }
+    return true;
+}
+
+/* What is wrong with a text of the caller's, for people; false if it can be sent. */
+static bool wh_text_fault(const char *what, const char *text, char *fault, size_t room) {
+    if (!text) {
+        snprintf(fault, room, "%s is NULL", what);
+        return true;
+    }
+    const unsigned char *start = (const unsigned char *)text, *at = start, *end = start + strlen(text);
+    while (at < end) {
+        size_t step = wh_utf8_at(at, end);
+        if (!step) {
+            snprintf(fault, room, "%s is no UTF-8: byte %zu is 0x%02x", what, (size_t)(at - start), *at);
+            return true;
+        }
+        at += step;
+    }
+    return false;
+}
 
 /* ---- writing -------------------------------------------------------------------------------------------------------- */
 
 static bool wh_room(wh_writer *out, size_t more) {
+    if (!out) return false;
     if (out->failed || more > SIZE_MAX / 4 - out->length) {
         out->failed = true;
         return false;
@@ -280,6 +342,11 @@ static void wh_append(wh_writer *out, const void *bytes, size_t length) {
         memcpy(out->bytes + out->length, bytes, length);
         out->length += length;
     }
+}
+
+/* The first one is said. */
+static void wh_mistake(wh_writer *out, const char *mistake) {
+    if (out && !out->mistake) out->mistake = mistake;
 }
 
 static void wh_byte(wh_writer *out, unsigned byte) {
@@ -321,7 +388,7 @@ void wh_double(wh_writer *out, double value) {
 
 /* The head of something with a length: up to `few` in one byte, then with 1 (if there is such a head), 2 or 4 bytes. */
 static void wh_sized(wh_writer *out, size_t length, size_t few, unsigned few_head, unsigned head8, unsigned head16) {
-    if (length > UINT32_MAX) out->failed = true;
+    if (length > UINT32_MAX) wh_mistake(out, "a text, or bytes, of 4 GiB and more");
     else if (length < few) wh_byte(out, few_head | (unsigned)length);
     else if (head8 && length <= 0xff) wh_head(out, head8, length, 1);
     else if (length <= 0xffff) wh_head(out, head16, length, 2);
@@ -329,27 +396,41 @@ static void wh_sized(wh_writer *out, size_t length, size_t few, unsigned few_hea
 }
 
 void wh_text_of(wh_writer *out, const void *text, size_t length) {
+    if (length && !text) wh_mistake(out, "a text is NULL");
+    else if (length && !wh_utf8(text, length)) wh_mistake(out, "a text is no UTF-8");
+    if (!text) length = 0;
     wh_sized(out, length, 32, 0xa0, 0xd9, 0xda);
     wh_append(out, text, length);
 }
 
-void wh_text(wh_writer *out, const char *text) { wh_text_of(out, text, strlen(text)); }
+void wh_text(wh_writer *out, const char *text) {
+    if (text) wh_text_of(out, text, strlen(text));
+    else wh_mistake(out, "a text is NULL");
+}
 
 void wh_bytes(wh_writer *out, const void *bytes, size_t length) {
+    if (length && !bytes) wh_mistake(out, "bytes are NULL");
+    if (!bytes) length = 0;
     wh_sized(out, length, 0, 0, 0xc4, 0xc5);
     wh_append(out, bytes, length);
 }
 
 void wh_list(wh_writer *out, uint32_t items) { wh_sized(out, items, 16, 0x90, 0, 0xdc); }
 void wh_map(wh_writer *out, uint32_t pairs) { wh_sized(out, pairs, 16, 0x80, 0, 0xde); }
-void wh_put(wh_writer *out, wh_value value) { wh_append(out, value.bytes, value.length); }
+void wh_put(wh_writer *out, wh_value value) {
+    if (value.bytes && value.length) wh_append(out, value.bytes, value.length);
+    else wh_mistake(out, "a value is none: it has no bytes");
+}
 
 wh_value wh_written(const wh_writer *out) {
+    wh_value none = {NULL, 0};
+    if (!out || out->failed || out->mistake) return none;
     wh_value value = {out->bytes, out->length};
     return value;
 }
 
 void wh_free(wh_writer *out) {
+    if (!out) return;
     free(out->bytes);
     memset(out, 0, sizeof *out);
 }
@@ -377,6 +458,7 @@ static bool wh_data(wh_reader *reader, uint64_t length, wh_item *item) {
 }
 
 bool wh_next(wh_reader *reader, wh_item *item) {
+    if (!reader || !item) return false;
     memset(item, 0, sizeof *item);
     if (reader->at >= reader->end) return false;
     unsigned head = *reader->at++;
@@ -476,6 +558,7 @@ bool wh_next_value(wh_reader *reader, wh_value *value) {
     uint64_t left[WH_LEVELS_MAX + 1]; /* values still to come, level by level */
     int level = 0;
     wh_item item;
+    if (!reader || !value) return false;
     value->bytes = reader->at;
     left[0] = 1;
     for (;;) {
@@ -501,7 +584,9 @@ bool wh_is_value(wh_value value) {
 bool wh_find(wh_value map, const char *key, wh_value *found) {
     wh_reader reader = wh_read(map);
     wh_item head, name;
-    if (!wh_next(&reader, &head) || head.type != WH_MAP) return false;
+    wh_value unused;
+    if (!found) found = &unused;
+    if (!key || !wh_next(&reader, &head) || head.type != WH_MAP) return false;
     for (uint32_t pair = 0; pair < head.count; pair++) {
         wh_value at;
         if (!wh_next_value(&reader, &at)) return false;
@@ -512,28 +597,6 @@ bool wh_find(wh_value map, const char *key, wh_value *found) {
         if (is_it) return true;
     }
     return false;
-}
-
-/* The length of the well formed UTF-8 sequence here; 0 if there is none. */
-static size_t wh_utf8_at(const unsigned char *at, const unsigned char *end) {
-    unsigned first = *at;
-    size_t length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
-    if (!length || (size_t)(end - at) < length) return 0;
-    for (size_t i = 1; i < length; i++)
-        if ((at[i] & 0xc0) != 0x80) return 0;
-    bool overlong = (first == 0xe0 && at[1] < 0xa0) || (first == 0xf0 && at[1] < 0x90);
-    bool beyond = (first == 0xed && at[1] >= 0xa0) || (first == 0xf4 && at[1] >= 0x90);
-    return overlong || beyond ? 0 : length;
-}
-
-static bool wh_utf8(const unsigned char *at, size_t length) {
-    const unsigned char *end = at + length;
-    while (at < end) {
-        size_t step = wh_utf8_at(at, end);
-        if (!step) return false;
-        at += step;
-    }
-    return true;
 }
 
 /* ---- the body of a frame -------------------------------------------------------------------------------------------- */
@@ -615,8 +678,9 @@ struct wh_task {
     uint64_t id;
     bool wait, has_sender, failed, cancelled;
     uint64_t sender_number;
-    const wh_method *method; /* none if there is no such method */
-    char *name, *sender;     /* in body, each with a 0 behind it */
+    const wh_method *method; /* looked up before it is executed; none if there is no such method */
+    size_t name_length;
+    char *name, *sender; /* in body, each with a 0 behind it */
     wh_value args;
     uint32_t arg_count;
     struct wh_copy *copies;
@@ -634,9 +698,10 @@ struct wh_link {
     wh_writer in, out;
     size_t in_from; /* what of `in` was taken already */
     uint64_t next_ref;
+    bool heard;     /* the supervisor has said something in frames */
     bool ended;     /* the other side is gone */
-    bool broken;    /* it is beyond repair; `error` says why */
-    char error[512];
+    bool broken;    /* it is beyond repair; `why_broken` says why */
+    char error[512], why_broken[400];
     /* What the request that is under way waits for. */
     uint64_t awaited;
     wh_writer receipt, outcome; /* bodies behind the ref */
@@ -644,12 +709,12 @@ struct wh_link {
     char *receipt_texts;
     char *outcome_texts;
     /* Of a worker. */
-    bool is_worker, ending;
+    bool is_worker, is_attached, ending;
     uint64_t *page;
+    uint64_t cancels; /* how often the supervisor has said that a task is not wanted any more */
     char *worker;
     uint64_t number, generation;
     struct wh_task *first, *last, *current;
-    uint64_t cancelled_id;
     bool some_ended_well;
     uint64_t ended_well;
     const wh_method *methods;
@@ -658,13 +723,14 @@ struct wh_link {
     wh_writer result;
 };
 
-const char *wh_error(const wh_link *link) { return link->error; }
+const char *wh_error(const wh_link *link) { return link ? link->error : "there is no link: it is NULL"; }
 
 #ifdef __GNUC__
 __attribute__((format(printf, 2, 3)))
 #endif
 static int wh_wrong(wh_link *link, const char *format, ...) {
     va_list args;
+    if (!link) return -1;
     va_start(args, format);
     vsnprintf(link->error, sizeof link->error, format, args);
     va_end(args);
@@ -672,6 +738,13 @@ static int wh_wrong(wh_link *link, const char *format, ...) {
 }
 
 static int wh_no_memory(wh_link *link) { return wh_wrong(link, "there is no memory for it"); }
+
+/* What is the error now has broken the link. Later errors do not hide why. */
+static int wh_breaks(wh_link *link) {
+    if (!link->broken) snprintf(link->why_broken, sizeof link->why_broken, "%.399s", link->error);
+    link->broken = true;
+    return -1;
+}
 
 #ifdef __GNUC__
 __attribute__((format(printf, 2, 3)))
@@ -682,17 +755,53 @@ static int wh_break(wh_link *link, const char *format, ...) {
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    link->broken = true;
-    return wh_wrong(link, "the supervisor speaks another protocol: %s", text);
+    wh_wrong(link, "the supervisor speaks another protocol: %s", text);
+    return wh_breaks(link);
 }
 
+/* Of what was sent whole, and is not answered. */
 static int wh_gone(wh_link *link) {
     return wh_wrong(link, "the supervisor is gone; what was asked last may or may not have happened");
 }
 
+static int wh_read_once(wh_link *link, bool waits);
+static int wh_take_one(wh_link *link);
+
+/* Of what was not sent, or not whole. */
+static int wh_gone_before(wh_link *link) {
+    if (!link->heard && !link->broken) { /* it may have said why, and gone without reading */
+        link->ended = false;
+        while (wh_read_once(link, false) > 0) continue;
+        link->ended = true;
+        if (wh_take_one(link) < 0) return -1;
+    }
+    return wh_wrong(link, "the supervisor is gone; this was not sent, and has not happened");
+}
+
+/* The name of an address that was made of a null pointer, so that it is not taken for a number. */
+static const char wh_no_name[] = "";
+
 wh_address wh_name(const char *name) {
-    wh_address address = {name ? name : "", 0};
+    wh_address address = {name ? name : wh_no_name, 0};
     return address;
+}
+
+static int wh_must_be_text(wh_link *link, const char *what, const char *text) {
+    char fault[200];
+    return wh_text_fault(what, text, fault, sizeof fault) ? wh_wrong(link, "%s", fault) : 0;
+}
+
+static int wh_must_be_address(wh_link *link, wh_address worker) {
+    if (worker.name == wh_no_name) return wh_wrong(link, "the name of the worker is NULL");
+    return worker.name ? wh_must_be_text(link, "the name of the worker", worker.name) : 0;
+}
+
+static int wh_must_be_signal(wh_link *link, const wh_signal *signal) {
+    for (int at = 0; at < 32; at++)
+        if (!signal->id[at] || !strchr("0123456789abcdef", signal->id[at])) goto wrong;
+    if (!signal->id[32]) return 0;
+wrong:
+    return wh_wrong(link, "this is no signal: wh_signal_new() makes one, wh_arg_signal() and wh_signal_of() read one");
 }
 
 wh_address wh_number(uint64_t number) {
@@ -736,7 +845,7 @@ static void wh_say_ended_well(wh_link *link) {
     link->some_ended_well = false;
     size_t start = wh_open(&link->out, WH_K_DONE_ALL);
     wh_w_uint(&link->out, link->ended_well);
-    if (wh_shut(link, start)) link->broken = true;
+    if (wh_shut(link, start)) wh_breaks(link);
 }
 
 /* Writes what was collected. That the other side is gone is no error: it is noted. */
@@ -748,8 +857,8 @@ static int wh_flush(wh_link *link) {
         if (count >= 0) sent += (size_t)count;
         else if (errno == EPIPE || errno == ECONNRESET) link->ended = true;
         else if (errno != EINTR) {
-            link->broken = true;
-            return wh_wrong(link, "the connection to the supervisor failed: %s", strerror(errno));
+            wh_wrong(link, "the connection to the supervisor failed: %s", strerror(errno));
+            return wh_breaks(link);
         }
     }
     link->out.length = 0;
@@ -803,8 +912,7 @@ static int wh_take_task(wh_link *link, wh_reader body) {
     task->args.bytes = at;
     task->args.length = args.length;
     if (args.length) memcpy(at, args.bytes, args.length);
-    for (const wh_method *known = link->methods; known && known->name; known++)
-        if (strlen(known->name) == method.length && memcmp(known->name, method.bytes, method.length) == 0) task->method = known;
+    task->name_length = method.length;
     if (link->last) link->last->next = task;
     else link->first = task;
     link->last = task;
@@ -843,8 +951,8 @@ static int wh_take_error(wh_link *link, wh_reader body) {
         link->awaited = 0;
         return wh_wrong(link, "the supervisor did not understand: %.*s", length, (const char *)detail.bytes);
     }
-    link->broken = true;
-    return wh_wrong(link, "the supervisor did not understand: %.*s", length, (const char *)detail.bytes);
+    wh_wrong(link, "the supervisor did not understand: %.*s", length, (const char *)detail.bytes);
+    return wh_breaks(link);
 }
 
 static int wh_take_in(wh_link *link, unsigned kind, wh_reader body) {
@@ -866,6 +974,7 @@ static int wh_take_in(wh_link *link, unsigned kind, wh_reader body) {
         return 0;
     case WH_K_CANCELLED:
         if (!wh_f_uint(&body, 64, &id)) return wh_break(link, "a cancelled that is not whole");
+        link->cancels++;
         if (link->current && link->current->id == id) link->current->cancelled = true;
         /* One that was sent ahead waits here. */
         for (struct wh_task *task = link->first; task; task = task->next)
@@ -882,11 +991,25 @@ static int wh_take_in(wh_link *link, unsigned kind, wh_reader body) {
     }
 }
 
+/* One that has no place for a connection says so in a JSON line, whatever the other side speaks. */
+static int wh_take_farewell(wh_link *link, const unsigned char *line, size_t length) {
+    static const char key[] = "\"detail\":\"";
+    const unsigned char *end = memchr(line, '\n', length), *detail = end ? memmem(line, (size_t)(end - line), key, sizeof key - 1) : NULL;
+    if (!end && length < 4096 && !link->ended) return 0;
+    if (!detail) return wh_break(link, "it speaks JSON lines where binary frames are due");
+    detail += sizeof key - 1;
+    while (end > detail && *end != '"') end--;
+    int shown = end - detail > 400 ? 400 : (int)(end - detail);
+    wh_wrong(link, "the supervisor has no place for this connection, and has read nothing: %.*s", shown, (const char *)detail);
+    return wh_breaks(link);
+}
+
 /* Takes in one message that was read whole: 1, or 0 if there is none, or -1. */
 static int wh_take_one(wh_link *link) {
     size_t waiting = link->in.length - link->in_from;
     if (waiting < WH_HEADER) return 0;
     const unsigned char *frame = link->in.bytes + link->in_from;
+    if (!link->heard && frame[0] == '{') return wh_take_farewell(link, frame, waiting);
     size_t length = (size_t)frame[4] | (size_t)frame[5] << 8 | (size_t)frame[6] << 16 | (size_t)frame[7] << 24;
     if (frame[0] != WH_VERSION || frame[2] || frame[3])
         return wh_break(link, "%02x %02x %02x %02x is no header of a frame", frame[0], frame[1], frame[2], frame[3]);
@@ -894,6 +1017,7 @@ static int wh_take_one(wh_link *link) {
     if (waiting < WH_HEADER + length) return 0;
     wh_reader body = {frame + WH_HEADER, frame + WH_HEADER + length};
     link->in_from += WH_HEADER + length;
+    link->heard = true;
     return wh_take_in(link, frame[1], body) ? -1 : 1;
 }
 
@@ -908,8 +1032,8 @@ static int wh_read_once(wh_link *link, bool waits) {
         if (link->in.length == 0 && link->in.room > 4 * WH_READ_BYTES) wh_free(&link->in);
     }
     if (!wh_room(&link->in, WH_READ_BYTES)) {
-        link->broken = true;
-        return wh_no_memory(link);
+        wh_no_memory(link);
+        return wh_breaks(link);
     }
     for (;;) {
         ssize_t count = recv(link->fd, link->in.bytes + link->in.length, link->in.room - link->in.length, waits ? 0 : MSG_DONTWAIT);
@@ -920,8 +1044,8 @@ static int wh_read_once(wh_link *link, bool waits) {
         if (count < 0 && errno == EINTR) continue;
         if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return 0;
         if (count < 0 && errno != ECONNRESET) {
-            link->broken = true;
-            return wh_wrong(link, "the connection to the supervisor failed: %s", strerror(errno));
+            wh_wrong(link, "the connection to the supervisor failed: %s", strerror(errno));
+            return wh_breaks(link);
         }
         link->ended = true;
         return 0;
@@ -934,7 +1058,7 @@ static void wh_look(wh_link *link) {
     while (took > 0) {
         while ((took = wh_take_one(link)) > 0) continue;
         if (took < 0) {
-            link->broken = true; /* found when the method has returned */
+            wh_breaks(link); /* found when the method has returned */
             return;
         }
         took = wh_read_once(link, false);
@@ -969,11 +1093,14 @@ static size_t wh_ask(wh_link *link, unsigned kind, uint64_t *ref) {
 static int wh_send(wh_link *link, size_t start, uint64_t ref) {
     if (link->broken) {
         link->out.length = start;
-        return -1;
+        return wh_wrong(link, "this was not sent, because the link is broken: %s", link->why_broken);
     }
     if (wh_shut(link, start)) return -1;
     link->awaited = ref;
     link->receipt.failed = link->outcome.failed = false;
+    if (wh_flush(link)) return -1;
+    /* It is last in what was to be written: where that failed, this is not whole. */
+    if (link->ended) return wh_gone_before(link);
     return wh_await(link, &link->has_receipt);
 }
 
@@ -1091,17 +1218,17 @@ static int wh_post(wh_link *link, wh_address worker, const char *method, const w
     wh_value list = {none, 1};
     wh_reader reader;
     wh_item head;
+    if (!link) return -1;
+    if (wh_must_be_text(link, "the name of the method", method) || wh_must_be_address(link, worker)) return -1;
+    if (!worker.name && !worker.number) return wh_wrong(link, "a call is for a name or a number, wh_self() is for a kill");
     if (args) {
+        if (args->failed) return wh_no_memory(link);
+        if (args->mistake) return wh_wrong(link, "the arguments for `%.100s` cannot be sent: %s", method, args->mistake);
         list = wh_written(args);
         reader = wh_read(list);
-        if (args->failed) return wh_no_memory(link);
         if (!wh_is_value(list) || !wh_next(&reader, &head) || head.type != WH_LIST)
             return wh_wrong(link, "the arguments for `%.100s` are not one whole list: begin with wh_list(&args, COUNT)", method);
     }
-    if (!worker.name && !worker.number) return wh_wrong(link, "a call is for a name or a number, wh_self() is for a kill");
-    if (!wh_utf8((const unsigned char *)method, strlen(method)) ||
-        (worker.name && !wh_utf8((const unsigned char *)worker.name, strlen(worker.name))))
-        return wh_wrong(link, "the name of a worker or a method is no UTF-8");
     uint64_t ref;
     size_t start = wh_ask(link, WH_K_CALL, &ref);
     wh_writer *out = &link->out;
@@ -1136,6 +1263,7 @@ int wh_call_and_wait(wh_link *link, wh_address worker, const char *method, const
     wh_conditions none = {false, false, 0, 0};
     wh_receipt own;
     if (!receipt) receipt = &own;
+    if (!outcome) return wh_wrong(link, "there is no place for the outcome: it is NULL; wh_call() waits for none");
     if (wh_post(link, worker, method, args, true, none, receipt)) return -1;
     memset(outcome, 0, sizeof *outcome);
     outcome->kind = WH_OTHER;
@@ -1146,8 +1274,7 @@ int wh_call_and_wait(wh_link *link, wh_address worker, const char *method, const
 
 int wh_kill(wh_link *link, wh_address worker, wh_receipt *receipt) {
     uint64_t ref;
-    if (worker.name && !wh_utf8((const unsigned char *)worker.name, strlen(worker.name)))
-        return wh_wrong(link, "the name of the worker is no UTF-8");
+    if (!link || wh_must_be_address(link, worker)) return -1;
     size_t start = wh_ask(link, WH_K_KILL, &ref);
     bool self = !worker.name && !worker.number;
     wh_byte(&link->out, !self);
@@ -1175,7 +1302,10 @@ static int wh_must(wh_link *link, const wh_receipt *receipt, const char *what) {
 int wh_signal_new(wh_link *link, const char *description, uint64_t keep_ms, wh_signal *signal) {
     uint64_t ref;
     wh_receipt receipt;
+    if (!link) return -1;
+    if (!signal) return wh_wrong(link, "there is no place for the new signal: it is NULL");
     memset(signal, 0, sizeof *signal);
+    if (description && wh_must_be_text(link, "the description of the signal", description)) return -1;
     size_t start = wh_ask(link, WH_K_SIGNAL_NEW, &ref);
     wh_w_ref(&link->out, ref);
     wh_byte(&link->out, description != NULL);
@@ -1187,6 +1317,10 @@ int wh_signal_new(wh_link *link, const char *description, uint64_t keep_ms, wh_s
 }
 
 void wh_signal_put(wh_writer *out, wh_signal signal) {
+    if (!memchr(signal.id, 0, sizeof signal.id)) {
+        wh_mistake(out, "a signal is none");
+        return;
+    }
     wh_map(out, 1);
     wh_text(out, "$signal");
     wh_text(out, signal.id);
@@ -1195,6 +1329,8 @@ void wh_signal_put(wh_writer *out, wh_signal signal) {
 bool wh_signal_of(wh_value value, wh_signal *signal) {
     wh_reader reader = wh_read(value);
     wh_item map, key, id;
+    wh_signal unused;
+    if (!signal) signal = &unused;
     if (!wh_next(&reader, &map) || map.type != WH_MAP || map.count != 1) return false;
     if (!wh_next(&reader, &key) || key.type != WH_TEXT || key.length != 7 || memcmp(key.data, "$signal", 7)) return false;
     if (!wh_next(&reader, &id) || id.type != WH_TEXT || id.length != 32) return false;
@@ -1206,6 +1342,7 @@ bool wh_signal_of(wh_value value, wh_signal *signal) {
 int wh_signal_set(wh_link *link, wh_signal signal, const char *key, wh_value value) {
     uint64_t ref;
     wh_receipt receipt;
+    if (!link || wh_must_be_signal(link, &signal) || wh_must_be_text(link, "the key of the signal's value", key)) return -1;
     if (!wh_is_value(value)) return wh_wrong(link, "what is to be written under `%.100s` is not one value", key);
     size_t start = wh_ask(link, WH_K_SIGNAL_SET, &ref);
     wh_byte(&link->out, 1);
@@ -1220,6 +1357,7 @@ int wh_signal_set(wh_link *link, wh_signal signal, const char *key, wh_value val
 int wh_signal_trigger(wh_link *link, wh_signal signal, bool *first) {
     uint64_t ref;
     wh_receipt receipt;
+    if (!link || wh_must_be_signal(link, &signal)) return -1;
     size_t start = wh_ask(link, WH_K_SIGNAL_TRIGGER, &ref);
     wh_byte(&link->out, 1);
     wh_w_ref(&link->out, ref);
@@ -1231,6 +1369,8 @@ int wh_signal_trigger(wh_link *link, wh_signal signal, bool *first) {
 int wh_signal_wait(wh_link *link, wh_signal signal, double seconds, wh_outcome *outcome) {
     uint64_t ref, ms = 0;
     wh_receipt receipt;
+    if (!link || wh_must_be_signal(link, &signal)) return -1;
+    if (!outcome) return wh_wrong(link, "there is no place for the outcome: it is NULL");
     if (seconds != seconds) return wh_wrong(link, "the seconds to wait are no number");
     bool for_ever = seconds < 0;
     /* Rounded up: what is not zero does not become a mere look. */
@@ -1268,6 +1408,7 @@ wh_link *wh_connect(const char *path, char *error, size_t room) {
     struct sockaddr_un address;
     char default_path[sizeof address.sun_path + 64];
     const char *set = getenv("WORKHALL_SOCKET"), *runtime = getenv("XDG_RUNTIME_DIR");
+    if (!error) room = 0;
     if (!path && set && *set) path = set;
     if (!path && runtime && *runtime) {
         snprintf(default_path, sizeof default_path, "%s/workhall/workhall.sock", runtime);
@@ -1295,24 +1436,25 @@ wh_link *wh_connect(const char *path, char *error, size_t room) {
 
 /* ---- the worker ----------------------------------------------------------------------------------------------------- */
 
-wh_link *wh_link_of(wh_task *task) { return task->link; }
-const char *wh_worker_name(const wh_task *task) { return task->link->worker ? task->link->worker : ""; }
-uint64_t wh_worker_number(const wh_task *task) { return task->link->number; }
-uint64_t wh_generation(const wh_task *task) { return task->link->generation; }
-uint64_t wh_message(const wh_task *task) { return task->id; }
-const char *wh_method_of(const wh_task *task) { return task->name; }
-wh_writer *wh_result(wh_task *task) { return &task->link->result; }
-uint32_t wh_arg_count(const wh_task *task) { return task->arg_count; }
+wh_link *wh_link_of(wh_task *task) { return task ? task->link : NULL; }
+const char *wh_worker_name(const wh_task *task) { return task && task->link->worker ? task->link->worker : ""; }
+uint64_t wh_worker_number(const wh_task *task) { return task ? task->link->number : 0; }
+uint64_t wh_generation(const wh_task *task) { return task ? task->link->generation : 0; }
+uint64_t wh_message(const wh_task *task) { return task ? task->id : 0; }
+const char *wh_method_of(const wh_task *task) { return task ? task->name : ""; }
+wh_writer *wh_result(wh_task *task) { return task ? &task->link->result : NULL; }
+uint32_t wh_arg_count(const wh_task *task) { return task ? task->arg_count : 0; }
 
 const char *wh_sender(const wh_task *task, uint64_t *number) {
-    if (number) *number = task->sender_number;
-    return task->has_sender ? task->sender : NULL;
+    if (number) *number = task ? task->sender_number : 0;
+    return task && task->has_sender ? task->sender : NULL;
 }
 
 static uint64_t wh_load(const uint64_t *word) { return le64toh(__atomic_load_n(word, __ATOMIC_SEQ_CST)); }
 static void wh_store(uint64_t *word, uint64_t value) { __atomic_store_n(word, htole64(value), __ATOMIC_SEQ_CST); }
 
 bool wh_end_requested(wh_task *task) {
+    if (!task) return false;
     wh_link *link = task->link;
     if (link->page && wh_load(link->page + WH_STOP)) return true;
     wh_look(link);
@@ -1320,22 +1462,26 @@ bool wh_end_requested(wh_task *task) {
 }
 
 bool wh_is_cancelled(wh_task *task) {
+    if (!task) return false;
     wh_look(task->link);
     return task->cancelled;
 }
 
 int wh_reply(wh_task *task, const char *method, const wh_writer *args, wh_receipt *receipt) {
+    if (!task) return -1;
     if (!task->has_sender) return wh_wrong(task->link, "the message was sent by a client, which cannot be called back");
     return wh_call(task->link, wh_number(task->sender_number), method, args, receipt);
 }
 
 int wh_fail(wh_task *task, const char *format, ...) {
+    if (!task) return -1;
     wh_link *link = task->link;
     va_list args, again;
     va_start(args, format);
     va_copy(again, args);
-    int length = vsnprintf(link->fail_text, sizeof link->fail_text, format, args);
+    int length = format ? vsnprintf(link->fail_text, sizeof link->fail_text, format, args) : -1;
     va_end(args);
+    if (length < 0) snprintf(link->fail_text, sizeof link->fail_text, "`%.255s` failed, and what it said of it is no text", task->name);
     free(link->long_fail);
     link->long_fail = NULL;
     if (length >= (int)sizeof link->fail_text && (link->long_fail = malloc((size_t)length + 1)) != NULL)
@@ -1351,7 +1497,14 @@ static const char *wh_type_name(wh_type type) {
     return names[type];
 }
 
+/* The method has given no place for an argument. */
+static int wh_no_place(wh_task *task, uint32_t index) {
+    wh_fail(task, "`%s` has no place for argument %u: the pointer is NULL", wh_method_of(task), index + 1);
+    return -1;
+}
+
 int wh_arg(wh_task *task, uint32_t index, wh_value *value) {
+    if (!task || !value) return wh_no_place(task, index);
     wh_reader reader = wh_read(task->args);
     wh_item head;
     if (index >= task->arg_count || !wh_next(&reader, &head))
@@ -1375,6 +1528,7 @@ static int wh_arg_item(wh_task *task, uint32_t index, wh_item *item) {
 
 int wh_arg_bool(wh_task *task, uint32_t index, bool *value) {
     wh_item item;
+    if (!task || !value) return wh_no_place(task, index);
     if (wh_arg_item(task, index, &item)) return -1;
     *value = item.boolean;
     return item.type == WH_BOOL ? 0 : wh_unfit(task, index, item.type, "true or false");
@@ -1382,6 +1536,7 @@ int wh_arg_bool(wh_task *task, uint32_t index, bool *value) {
 
 int wh_arg_int(wh_task *task, uint32_t index, int64_t *value) {
     wh_item item;
+    if (!task || !value) return wh_no_place(task, index);
     if (wh_arg_item(task, index, &item)) return -1;
     *value = item.type == WH_INT ? item.integer : (int64_t)(item.whole & INT64_MAX);
     bool fits = item.type == WH_INT || (item.type == WH_UINT && item.whole <= INT64_MAX);
@@ -1390,6 +1545,7 @@ int wh_arg_int(wh_task *task, uint32_t index, int64_t *value) {
 
 int wh_arg_uint(wh_task *task, uint32_t index, uint64_t *value) {
     wh_item item;
+    if (!task || !value) return wh_no_place(task, index);
     if (wh_arg_item(task, index, &item)) return -1;
     *value = item.whole;
     return item.type == WH_UINT ? 0 : wh_unfit(task, index, item.type, "a whole number from 0");
@@ -1397,6 +1553,7 @@ int wh_arg_uint(wh_task *task, uint32_t index, uint64_t *value) {
 
 int wh_arg_double(wh_task *task, uint32_t index, double *value) {
     wh_item item;
+    if (!task || !value) return wh_no_place(task, index);
     if (wh_arg_item(task, index, &item)) return -1;
     *value = item.type == WH_INT ? (double)item.integer : item.type == WH_UINT ? (double)item.whole : item.real;
     bool fits = item.type == WH_INT || item.type == WH_UINT || item.type == WH_DOUBLE;
@@ -1405,6 +1562,7 @@ int wh_arg_double(wh_task *task, uint32_t index, double *value) {
 
 int wh_arg_text(wh_task *task, uint32_t index, const char **text, size_t *length) {
     wh_item item;
+    if (!task || !text) return wh_no_place(task, index);
     *text = "";
     if (wh_arg_item(task, index, &item)) return -1;
     if (item.type != WH_TEXT) return wh_unfit(task, index, item.type, "a text");
@@ -1422,6 +1580,7 @@ int wh_arg_text(wh_task *task, uint32_t index, const char **text, size_t *length
 
 int wh_arg_bytes(wh_task *task, uint32_t index, const unsigned char **bytes, size_t *length) {
     wh_item item;
+    if (!task || !bytes || !length) return wh_no_place(task, index);
     if (wh_arg_item(task, index, &item)) return -1;
     *bytes = item.data;
     *length = item.length;
@@ -1431,6 +1590,7 @@ int wh_arg_bytes(wh_task *task, uint32_t index, const unsigned char **bytes, siz
 int wh_arg_address(wh_task *task, uint32_t index, wh_address *worker) {
     wh_item item;
     const char *name = "";
+    if (!task || !worker) return wh_no_place(task, index);
     if (wh_arg_item(task, index, &item)) return -1;
     *worker = wh_number(item.whole);
     if (item.type == WH_UINT) return 0;
@@ -1443,6 +1603,7 @@ int wh_arg_address(wh_task *task, uint32_t index, wh_address *worker) {
 int wh_arg_signal(wh_task *task, uint32_t index, wh_signal *signal) {
     wh_value value;
     wh_item item;
+    if (!task || !signal) return wh_no_place(task, index);
     if (wh_arg(task, index, &value) || wh_arg_item(task, index, &item)) return -1;
     return wh_signal_of(value, signal) ? 0 : wh_unfit(task, index, item.type, "a signal");
 }
@@ -1456,7 +1617,7 @@ static uint32_t wh_parameters(const char *parameters) {
 static int wh_unknown(wh_task *task) {
     char known[1024] = "";
     size_t length = 0;
-    for (const wh_method *method = task->link->methods; method->name && length < sizeof known - 1; method++) {
+    for (const wh_method *method = task->link->methods; method && method->name && length < sizeof known - 1; method++) {
         int more = snprintf(known + length, sizeof known - length, "%s`%s`", length ? ", " : "", method->name);
         length += more > 0 ? (size_t)more : 0;
     }
@@ -1466,6 +1627,8 @@ static int wh_unknown(wh_task *task) {
 static int wh_execute(wh_task *task, void *state) {
     wh_reader reader = wh_read(task->args);
     wh_item head;
+    for (const wh_method *known = task->link->methods; known && known->name; known++)
+        if (strlen(known->name) == task->name_length && !memcmp(known->name, task->name, task->name_length)) task->method = known;
     if (!task->method) return wh_unknown(task);
     if (!wh_is_value(task->args) || !wh_next(&reader, &head) || head.type != WH_LIST)
         return wh_fail(task, "the arguments of `%s` do not fit: they are not one whole list in MessagePack", task->name);
@@ -1479,6 +1642,7 @@ static int wh_execute(wh_task *task, void *state) {
     }
     wh_writer *result = &task->link->result;
     if (result->failed) return wh_fail(task, "there is no memory for the result of `%s`", task->name);
+    if (result->mistake) return wh_fail(task, "the result of `%s` cannot be sent: %s", task->name, result->mistake);
     if (result->length == 0) wh_nil(result);
     if (!wh_is_value(wh_written(result)))
         return wh_fail(task, "the result of `%s` cannot be sent: it is not one value of at most 64 levels", task->name);
@@ -1540,6 +1704,17 @@ static bool wh_begin(uint64_t *page, uint64_t id) {
     return false;
 }
 
+/* A task that nobody has begun, and nobody will. At once: a mark behind it would say that it was. */
+static int wh_drop(wh_link *link, wh_task *task) {
+    wh_say_ended_well(link);
+    size_t start = wh_open(&link->out, WH_K_DROPPED);
+    wh_w_uint(&link->out, task->id);
+    link->first = task->next;
+    if (!link->first) link->last = NULL;
+    wh_free_task(task);
+    return wh_shut(link, start) || wh_flush(link) ? -1 : 0;
+}
+
 static int wh_work(wh_link *link, void *state, uint32_t window) {
     pid_t parent = getppid();
     uint32_t unsent = 0;
@@ -1560,19 +1735,33 @@ static int wh_work(wh_link *link, void *state, uint32_t window) {
             continue;
         }
         /* What was sent ahead is not begun any more when the supervisor has died. */
-        if (getppid() != parent) break;
+        if (!link->is_attached && getppid() != parent) break;
         if (unsent && (!task->next || wh_now() - sent >= WH_SAY_WITHIN)) {
             /* What has ended must not wait until a task that may take long has ended too. */
             if (wh_flush(link)) return -1;
             unsent = 0;
             sent = wh_now();
         }
-        if (link->ended || !wh_begin(link->page, task->id)) break;
+        if (link->page && wh_load(link->page + WH_CANCELS) != link->cancels) {
+            /* It may be this one. What is not there yet is looked for before the next; a kill takes them all. */
+            wh_look(link);
+            if (link->broken) return -1;
+            if (link->first != task) continue;
+        }
+        if (link->ended) break;
+        if (task->cancelled) {
+            if (wh_drop(link, task)) return -1;
+            unsent = 0;
+            sent = wh_now();
+            continue;
+        }
+        if (!wh_begin(link->page, task->id)) break;
         link->first = task->next;
         if (!link->first) link->last = NULL;
         link->current = task;
         link->result.length = 0;
         link->result.failed = false;
+        link->result.mistake = NULL;
         int at_once = wh_settle(link, task, wh_execute(task, state));
         link->current = NULL;
         if (link->result.room > WH_READ_BYTES) wh_free(&link->result);
@@ -1589,10 +1778,22 @@ static int wh_work(wh_link *link, void *state, uint32_t window) {
         if (link->page) wh_store(link->page + WH_FINISHED, id);
         if (link->broken) {
             wh_flush(link);
+            wh_wrong(link, "%s", link->why_broken);
             return -1;
         }
     }
     return wh_flush(link);
+}
+
+static int wh_must_be_methods(wh_link *link, const wh_method *methods) {
+    char what[64];
+    if (!methods) return wh_wrong(link, "the table of methods is NULL");
+    for (size_t at = 0; methods[at].name; at++) {
+        snprintf(what, sizeof what, "the name of method %zu in the table", at + 1);
+        if (wh_must_be_text(link, what, methods[at].name)) return -1;
+        if (!methods[at].function) return wh_wrong(link, "the method `%.255s` has no function: it is NULL", methods[at].name);
+    }
+    return 0;
 }
 
 /* The descriptor that a variable names, which our children do not inherit; -1 if there is none, -2 if it is wrong. */
@@ -1630,6 +1831,11 @@ int wh_run(const wh_method *methods, void *state, uint32_t window) {
     link->fd = fd;
     link->is_worker = true;
     link->methods = methods;
+    if (wh_must_be_methods(link, methods)) {
+        fprintf(stderr, "workhall: %s\n", link->error);
+        wh_close(link);
+        return 1;
+    }
     if (page_fd >= 0 && !(link->page = wh_attach_page(page_fd))) {
         fprintf(stderr, "workhall: the mark page cannot be mapped: %s\n", strerror(errno));
         wh_close(link);
@@ -1645,6 +1851,73 @@ int wh_run(const wh_method *methods, void *state, uint32_t window) {
     if (failed) fprintf(stderr, "workhall: %s\n", link->error);
     wh_close(link);
     return failed ? 1 : 0;
+}
+
+/* ---- an attached worker --------------------------------------------------------------------------------------------- */
+
+/* Asks for the name, and waits for the answer. */
+static int wh_take_name(wh_link *link, const char *name) {
+    uint64_t ref;
+    wh_receipt receipt;
+    size_t start = wh_ask(link, WH_K_ATTACH, &ref);
+    wh_w_uint(&link->out, 1);
+    wh_w_text(&link->out, name);
+    wh_byte(&link->out, 1);
+    wh_w_ref(&link->out, ref);
+    if (wh_shut(link, start)) return -1;
+    link->awaited = ref;
+    if (wh_flush(link)) return -1;
+    if (link->ended) return wh_gone_before(link);
+    while (!link->worker && !link->has_receipt) {
+        int took = wh_take_one(link);
+        if (took < 0) return -1;
+        if (took > 0) continue;
+        if (link->ended) return wh_wrong(link, "the supervisor is gone");
+        if (wh_read_once(link, true) < 0) return -1;
+    }
+    if (link->worker) return 0;
+    if (wh_receipt_of(link, &receipt, NULL, NULL)) return -1;
+    if (receipt.kind != WH_REFUSED) return wh_break(link, "an answer to `attach` that is none");
+    return wh_wrong(link, "%s: %.400s", receipt.reason, receipt.detail);
+}
+
+wh_link *wh_attach(const char *path, const char *name, char *error, size_t room) {
+    char fault[200];
+    if (!error) room = 0;
+    if (wh_text_fault("the name of the worker", name, fault, sizeof fault)) {
+        snprintf(error, room, "cannot attach: %s", fault);
+        return NULL;
+    }
+    wh_link *link = wh_connect(path, error, room);
+    if (!link) return NULL;
+    link->is_worker = link->is_attached = true;
+    if (wh_take_name(link, name) == 0) return link;
+    snprintf(error, room, "cannot attach as `%.255s`: %s", name, link->error);
+    wh_close(link);
+    return NULL;
+}
+
+int wh_serve(wh_link *link, const wh_method *methods, void *state) {
+    if (!link) return -1;
+    if (!link->is_attached) return wh_wrong(link, "this link has no name to serve: wh_attach() makes one that has");
+    if (link->current) return wh_wrong(link, "a method cannot serve: this link serves already");
+    if (wh_must_be_methods(link, methods)) return -1;
+    if (link->broken) return wh_wrong(link, "the link is broken: %s", link->why_broken);
+    link->methods = methods;
+    if (wh_work(link, state, 1)) return -1;
+    return link->ending ? 0 : wh_wrong(link, "the supervisor is gone");
+}
+
+int wh_leave(wh_link *link, bool drain) {
+    if (!link) return -1;
+    if (!link->is_attached)
+        return wh_wrong(link, "only who has attached leaves; a worker of the supervisor's ends by wh_kill(link, wh_self(), NULL)");
+    if (link->broken) return wh_wrong(link, "this was not sent, because the link is broken: %s", link->why_broken);
+    wh_say_ended_well(link);
+    size_t start = wh_open(&link->out, WH_K_LEAVE);
+    wh_byte(&link->out, drain);
+    if (wh_shut(link, start) || wh_flush(link)) return -1;
+    return link->ended ? wh_gone_before(link) : 0;
 }
 
 #endif /* WORKHALL_IMPLEMENTED */

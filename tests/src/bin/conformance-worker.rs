@@ -1,4 +1,5 @@
-//! The agreed methods of the conformance suite (`conformance --help`) in Rust: `conformance-worker [WINDOW]`.
+//! The agreed methods of the conformance suite (`conformance --help`) in Rust: `conformance-worker [WINDOW]`. With
+//! CONFORMANCE_ATTACH it takes that name by itself.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use worker_host::{Context, MethodResult, Receipt, Signal, Worker};
 
 fn main() -> worker_host::Result {
     let window = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(worker_host::WINDOW_DEFAULT);
-    Worker::new(())
+    let worker = Worker::new(())
         .window(window)
         .method("echo", |_, _, (x,): (Anything,)| Ok(x))
         .method("fail", |_, _, (text,): (String,)| -> MethodResult<()> { Err(text.into()) })
@@ -49,7 +50,11 @@ fn main() -> worker_host::Result {
                 false => Some(Anything::Nil),
             })
         })
-        .run()
+        .method("leave", |_, ctx, (drain,): (bool,)| Ok(ctx.leave(drain)?));
+    match std::env::var("CONFORMANCE_ATTACH") {
+        Ok(name) => worker.attach(&name),
+        Err(_) => worker.run(),
+    }
 }
 
 /// A text is a name, a number is a number (rule W4).

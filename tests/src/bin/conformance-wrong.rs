@@ -1,5 +1,5 @@
 //! A worker in JSON lines that does one thing wrong, which its argument says: `conformance-wrong MISTAKE [WINDOW]`.
-//! `none` makes none. With it the conformance suite shows that it can fail, and at the right check.
+//! `none` makes none. With CONFORMANCE_ATTACH it takes that name by itself. With it the conformance suite shows that it can fail, and at the right check.
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -24,6 +24,10 @@ struct Worker {
     welcome: Value,
     receipt: Option<Value>,
     refs: u64,
+    attaches: bool,
+    /// Tasks that are not wanted any more, and how often that was said.
+    unwanted: Vec<u64>,
+    cancels: u64,
     ending: bool,
     gone: bool,
 }
@@ -42,6 +46,9 @@ fn inherited(variable: &str) -> OwnedFd {
 fn main() {
     let mistake = std::env::args().nth(1).unwrap_or_else(|| "none".into());
     let window: u32 = std::env::args().nth(2).and_then(|window| window.parse().ok()).unwrap_or(64);
+    if let Ok(name) = std::env::var("CONFORMANCE_ATTACH") {
+        attach(mistake, &name);
+    }
     let fd = inherited("WORKHALL_FD");
     let page_fd = inherited("WORKHALL_MARK_FD");
     if mistake == "closes-all" {
@@ -53,19 +60,7 @@ fn main() {
         }
     }
     let page = MarkPage::attach(page_fd.as_fd()).expect("it is a mark page");
-    let mut worker = Worker {
-        mistake,
-        stream: UnixStream::from(fd),
-        page,
-        buffer: Vec::new(),
-        queue: VecDeque::new(),
-        out: Vec::new(),
-        welcome: Value::Null,
-        receipt: None,
-        refs: 0,
-        ending: false,
-        gone: false,
-    };
+    let mut worker = Worker::new(mistake, UnixStream::from(fd), page);
     if worker.is("speaks-first") {
         worker.say(json!({"call": {"worker": "w", "method": "m"}}));
     }
@@ -79,7 +74,49 @@ fn main() {
     exit(i32::from(std::env::args().nth(1).as_deref() == Some("status-1")));
 }
 
+/// Takes a name by itself, and ends with its connection.
+fn attach(mistake: String, name: &str) -> ! {
+    let socket = std::env::var("WORKHALL_SOCKET").unwrap_or_default();
+    let stream = UnixStream::connect(&socket).unwrap_or_else(|error| {
+        eprintln!("nobody answers at {socket}: {error}");
+        exit(1)
+    });
+    let (page, _) = MarkPage::create().expect("a page of its own");
+    let mut worker = Worker::new(mistake, stream, page);
+    worker.attaches = true;
+    let protocol = if worker.is("protocol-2") { 2 } else { 1 };
+    worker.say(json!({"attach": {"protocol": protocol, "worker": name, "ref": "a"}}));
+    if worker.is("ready-after-attach") {
+        worker.say(json!({"ready": {"protocol": 1, "window": 1}}));
+    }
+    worker.flush();
+    worker.run();
+    if worker.welcome.is_null() {
+        eprintln!("the connection has ended without an answer");
+    }
+    exit(i32::from(worker.welcome.is_null() || worker.is("status-1")));
+}
+
 impl Worker {
+    fn new(mistake: String, stream: UnixStream, page: MarkPage) -> Worker {
+        Worker {
+            mistake,
+            stream,
+            page,
+            buffer: Vec::new(),
+            queue: VecDeque::new(),
+            out: Vec::new(),
+            welcome: Value::Null,
+            receipt: None,
+            refs: 0,
+            attaches: false,
+            unwanted: Vec::new(),
+            cancels: 0,
+            ending: false,
+            gone: false,
+        }
+    }
+
     fn is(&self, mistake: &str) -> bool {
         self.mistake == mistake
     }
@@ -106,6 +143,16 @@ impl Worker {
                 break;
             }
             let id = MessageId(task["id"].as_u64().expect("an id"));
+            self.look_for_cancels();
+            if self.unwanted.contains(&id.0) && !self.is("begins-cancelled") {
+                if !self.is("forgets-dropped") {
+                    self.say(json!({"dropped": {"id": id.0}}));
+                }
+                if !self.is("collects-dropped") {
+                    self.flush();
+                }
+                continue;
+            }
             if !self.page.begin(id) && !self.is("ignores-stop") {
                 break;
             }
@@ -121,6 +168,20 @@ impl Worker {
             }
         }
         self.flush();
+    }
+
+    /// What is not there yet is looked for before the next task.
+    fn look_for_cancels(&mut self) {
+        while self.page.cancels() > self.cancels && !self.gone && !self.is("reads-no-cancels") {
+            let mut ahead = [0; 1];
+            let now = nix::sys::socket::MsgFlags::MSG_PEEK | nix::sys::socket::MsgFlags::MSG_DONTWAIT;
+            if nix::sys::socket::recv(self.stream.as_raw_fd(), &mut ahead, now).is_err()
+                && !self.is("waits-for-cancels")
+            {
+                return;
+            }
+            self.hear();
+        }
     }
 
     fn settle(&mut self, task: &Value, outcome: Result<Value, String>) {
@@ -163,13 +224,19 @@ impl Worker {
             }
             ("kill", [Value::Null]) => self.ask("kill", json!({})),
             ("kill", [worker]) => self.ask("kill", json!({ "worker": worker })),
+            ("leave", [drain]) => {
+                let drain = if self.is("drains-never") { &Value::Bool(false) } else { drain };
+                self.say(json!({"leave": {"drain": drain}}));
+                self.ending |= self.is("leaves-early");
+                Ok(Value::Null)
+            }
             ("echo" | "sleep", _) if self.is("dies-of-arguments") => panic!("as it should not"),
-            (method @ ("echo" | "fail" | "sleep" | "crash" | "who" | "sender" | "call" | "kill"), _) => {
+            (method @ ("echo" | "fail" | "sleep" | "crash" | "who" | "sender" | "call" | "kill" | "leave"), _) => {
                 Err(format!("the arguments of `{method}` do not fit"))
             }
             _ if self.is("lists-nothing") => Err("unknown method".into()),
             (method, _) => Err(format!(
-                "there is no method `{method}`: there are `echo`, `fail`, `sleep`, `crash`, `who`, `sender`, `call`, `kill`"
+                "there is no method `{method}`: there are `echo`, `fail`, `sleep`, `crash`, `who`, `sender`, `call`, `kill`, `leave`"
             )),
         }
     }
@@ -296,7 +363,20 @@ impl Worker {
             }
             "kill" if self.is("ignores-kill") => {}
             "kill" => self.ending = true,
-            "receipt" | "error" => self.receipt = Some(fields.clone()),
+            "cancelled" => {
+                self.cancels += 1;
+                self.unwanted.extend(fields["id"].as_u64());
+            }
+            "receipt" | "error" if self.attaches && self.welcome.is_null() && !self.is("ignores-refusal") => {
+                if !self.is("mute") {
+                    eprintln!("the name is refused: {fields}");
+                }
+                exit(1)
+            }
+            "receipt" | "error" => {
+                self.ending |= self.is("own-kill-ends") && fields["killed"].is_object();
+                self.receipt = Some(fields.clone());
+            }
             _ if self.is("dies-of-unknown") => wrong("it is unknown"),
             _ => {}
         }

@@ -12,13 +12,17 @@ Plays supervisor against a worker of your own and checks every message of protoc
 says, happy and hostile. The program is started for each check as the supervisor starts it; its first byte decides
 the encoding. One line per check; of one that failed follow the reason, the conversation, and what the program wrote.
 
+For the checks of attached workers it is started without WORKHALL_FD and with CONFORMANCE_ATTACH, a name: as this it is to
+attach at WORKHALL_SOCKET, and to end with its connection. Who does not connect does not offer it; they are skipped.
+
   --only PART       only checks whose name holds PART
   --skip PART       no checks whose name holds PART: a limit of your library that you know; said in the output
   --patience S      how long an answer or an end may take, in seconds (20)
   --json            one JSON object per check, then one about the worker
 
 Exit status: 0 all checks passed; 1 one failed; 2 wrong usage; 3 all that could be checked passed, but some were
-skipped because the worker lacks a method (those that its encoding or its window rule out do not count).
+skipped because the worker lacks a method (those that its encoding or its window rule out, or that it does not attach, do
+not count).
 
 The worker needs these methods, under these names. What it lacks, it leaves unchecked:
 ";
@@ -71,13 +75,14 @@ fn main() -> ExitCode {
         say(&serde_json::json!({ "worker": profile, "passed": counts.passed, "failed": counts.failed, "skipped": counts.skipped }).to_string());
     } else {
         say(&format!(
-            "{} passed, {} failed, {} skipped; {}, window {}, {}",
+            "{} passed, {} failed, {} skipped; {}, window {}, {}, {}",
             counts.passed,
             counts.failed,
             counts.skipped,
             profile.encoding,
             profile.window,
             if profile.marks { "keeps the mark page" } else { "keeps no marks" },
+            if profile.attaches { "attaches" } else { "does not offer attaching" },
         ));
     }
     match counts {

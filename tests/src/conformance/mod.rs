@@ -72,6 +72,8 @@ pub struct Profile {
     pub window: u64,
     /// Whether it keeps the mark page.
     pub marks: bool,
+    /// Whether it attaches when it is started with `CONFORMANCE_ATTACH`.
+    pub attaches: bool,
     /// Which of the agreed methods it has.
     pub methods: BTreeSet<&'static str>,
 }
@@ -99,6 +101,7 @@ pub const METHODS: &[(&str, &str)] = &[
         "wait_for(signal, ms)",
         "returns the signal's values when it was triggered, nil when the time is up, else an error",
     ),
+    ("leave(drain)", "of an attached worker: gives its name back, after what waits if `drain` is true"),
 ];
 
 /// A method's bare name.
@@ -112,6 +115,8 @@ pub(crate) enum Needs {
     Nothing,
     /// A window above 1 and the mark page, so that tasks are sent ahead.
     TasksAhead,
+    /// A program that takes a name by itself.
+    Attaching,
     Json,
     Binary,
 }
@@ -173,6 +178,21 @@ impl Stage {
         Ok(actor)
     }
 
+    /// A program that was told to attach, and has connected. Nothing was heard of it yet.
+    pub fn attaching(&self) -> Result<Actor<'_>, String> {
+        let mut actor = self.start(&Under::Attaching)?;
+        actor.connected()?;
+        Ok(actor)
+    }
+
+    /// The same, that was welcomed.
+    pub fn attached(&self) -> Result<Actor<'_>, String> {
+        let mut actor = self.attaching()?;
+        actor.heard_kind("attach")?;
+        actor.say(&attached_welcome())?;
+        Ok(actor)
+    }
+
     /// How many tasks may be handed over at once, at most `wanted`.
     pub fn ahead(&self, wanted: u64) -> u64 {
         if self.sends_ahead() { self.profile.window.min(wanted) } else { 1 }
@@ -186,6 +206,11 @@ impl Stage {
 /// The supervisor's `welcome`.
 pub(crate) fn welcome() -> Value {
     json!({"welcome": {"protocol": 1, "worker": WORKER, "number": NUMBER, "generation": GENERATION}})
+}
+
+/// The supervisor's `welcome` of one that has attached: its first life, and its only one.
+pub(crate) fn attached_welcome() -> Value {
+    json!({"welcome": {"protocol": 1, "worker": WORKER, "number": NUMBER, "generation": 1}})
 }
 
 impl Peer {
@@ -285,6 +310,7 @@ fn skipped(check: &Check, profile: &Profile, options: &Options) -> Option<Verdic
     let because = match check.needs {
         Needs::TasksAhead if profile.window <= 1 => "its window is 1: no task is ever sent ahead to it",
         Needs::TasksAhead if !profile.marks => "it keeps no marks: no task is ever sent ahead to it",
+        Needs::Attaching if !profile.attaches => "it does not offer attaching",
         Needs::Json if profile.encoding != JSON => "it speaks binary frames",
         Needs::Binary if profile.encoding != BINARY => "it speaks JSON lines",
         _ => "",
@@ -307,12 +333,14 @@ const BINARY: &str = "binary frames";
 /// Starts the worker once, and finds out what it is.
 fn profile(plan: &Plan) -> Result<Profile, String> {
     let mut peer = Peer::start(plan, &Under::Us)?;
-    let profile = learn(&mut peer);
-    profile.map_err(|error| {
+    let profile = learn(&mut peer).map_err(|error| {
         let output = peer.output();
         let wrote = if output.is_empty() { String::new() } else { format!("\nit wrote: {output}") };
         format!("the worker cannot be checked: {error}{wrote}")
-    })
+    })?;
+    drop(peer);
+    let attaches = Peer::start(plan, &Under::Attaching)?.connected().is_ok();
+    Ok(Profile { attaches, ..profile })
 }
 
 fn learn(peer: &mut Peer) -> Result<Profile, String> {
@@ -333,6 +361,7 @@ fn learn(peer: &mut Peer) -> Result<Profile, String> {
         encoding: if peer.encoding() == Some(Encoding::Json) { JSON } else { BINARY },
         window: ready.field("window").as_u64().unwrap_or(1).clamp(1, WINDOW_MAX.into()),
         marks,
+        attaches: false,
         methods,
     })
 }

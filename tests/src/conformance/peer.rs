@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -28,6 +28,9 @@ pub const WORKER: &str = "conformance/é";
 /// Their number and generation.
 pub const NUMBER: u64 = 300;
 pub const GENERATION: u64 = 2;
+
+/// Says to a program, by its value, as whom it is to attach.
+pub const ATTACH: &str = "CONFORMANCE_ATTACH";
 
 /// So much of what a worker wrote on stdout and stderr is kept, in bytes.
 const OUTPUT_BYTES_MAX: usize = 64 << 10;
@@ -89,6 +92,8 @@ pub struct Peer {
     /// What was said, both ways, for people.
     pub transcript: Vec<String>,
     dir: TempDir,
+    /// Where who attaches connects to.
+    listener: Option<UnixListener>,
     link_inode: u64,
     _lock: Flock<File>,
 }
@@ -101,6 +106,10 @@ pub enum Under {
     Another,
     /// This process, and nothing of what a supervisor hands over.
     Nobody,
+    /// This process, which waits at its socket for it to take a name ([`Peer::connected`]).
+    Attaching,
+    /// The same, and nobody is at the socket.
+    NobodyThere,
 }
 
 impl Peer {
@@ -120,7 +129,7 @@ impl Peer {
         let (err, err_end) = pipe()?;
         let pid_file = dir.path().join("pid");
         let mut command = match under {
-            Under::Us | Under::Nobody => Command::new(&plan.command[0]),
+            Under::Us | Under::Nobody | Under::Attaching | Under::NobodyThere => Command::new(&plan.command[0]),
             Under::Another => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.arg("--as-parent").arg(&pid_file).arg(&plan.command[0]);
@@ -131,7 +140,13 @@ impl Peer {
         for name in ["FD", "WORKER", "NUMBER", "GENERATION", "SOCKET", "MARK_FD"] {
             command.env_remove(format!("WORKHALL_{name}"));
         }
-        if !matches!(under, Under::Nobody) {
+        let socket = dir.path().join("socket");
+        let attaches = matches!(under, Under::Attaching | Under::NobodyThere);
+        let listener = matches!(under, Under::Attaching).then(|| UnixListener::bind(&socket)).transpose()?;
+        command.env_remove(ATTACH);
+        if attaches {
+            command.env(ATTACH, WORKER).env("WORKHALL_SOCKET", &socket);
+        } else if !matches!(under, Under::Nobody) {
             for fd in [theirs.as_fd(), page_fd.as_fd(), lock.as_fd()] {
                 fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
             }
@@ -141,24 +156,25 @@ impl Peer {
                 .env("WORKHALL_WORKER", WORKER)
                 .env("WORKHALL_NUMBER", NUMBER.to_string())
                 .env("WORKHALL_GENERATION", GENERATION.to_string())
-                .env("WORKHALL_SOCKET", dir.path().join("socket"));
+                .env("WORKHALL_SOCKET", &socket);
         }
         let child = Pid::from_raw(command.spawn()?.id().cast_signed());
         let mut peer = Peer {
             pid: child,
             end: None,
-            link: Some(ours),
+            link: (!attaches).then_some(ours),
             decoder: Decoder::default(),
             at_end: false,
             page,
             pipes: vec![out, err],
             output: Vec::new(),
-            referee: Referee::default(),
+            referee: if attaches { Referee::of_attached() } else { Referee::default() },
             next_id: 0,
             patience: plan.patience,
             parent: matches!(under, Under::Another).then_some(child),
             transcript: Vec::new(),
             dir,
+            listener,
             link_inode: nix::sys::stat::fstat(&theirs)?.st_ino,
             _lock: lock,
         };
@@ -166,6 +182,34 @@ impl Peer {
             peer.pid = peer.wait_for_pid(&pid_file)?;
         }
         Ok(peer)
+    }
+
+    /// Waits until the program has connected, to attach.
+    pub fn connected(&mut self) -> Result<(), String> {
+        let until = Instant::now() + self.patience;
+        let listener = self.listener.take().expect("it was started to attach");
+        listener.set_nonblocking(true).map_err(|error| format!("the socket: {error}"))?;
+        loop {
+            // Looked at first: it may connect and end between the two.
+            let end = self.look();
+            match listener.accept() {
+                Ok((link, _)) => {
+                    link.set_read_timeout(Some(TICK)).map_err(|error| format!("the connection: {error}"))?;
+                    self.link = Some(link);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(format!("the socket: {error}")),
+            }
+            if let Some(end) = end {
+                return Err(format!("it was to attach, and it ended without connecting: {end:?}"));
+            }
+            if Instant::now() > until {
+                return Err(format!("it was to attach, and did not connect within {} s", self.patience.as_secs_f64()));
+            }
+            self.empty_pipes();
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn wait_for_pid(&self, file: &PathBuf) -> io::Result<Pid> {
@@ -200,6 +244,11 @@ impl Peer {
     /// Where the file with the lock on its name is.
     pub fn lock_file(&self) -> PathBuf {
         self.dir.path().join("name-lock")
+    }
+
+    /// Where the supervisor's socket is for it.
+    pub fn socket_path(&self) -> PathBuf {
+        self.dir.path().join("socket")
     }
 
     /// Which encoding it has chosen; none before its first byte.
@@ -244,6 +293,9 @@ impl Peer {
         self.note("to the worker:  ", &message.to_string());
         if let Some(task) = message.get("task") {
             self.referee.handed_over(task);
+        }
+        if let Some(id) = message["cancelled"]["id"].as_u64() {
+            self.referee.cancelled(id);
         }
     }
 
@@ -454,7 +506,7 @@ impl Peer {
     /// Waits until it has ended, and returns all that it said until then.
     pub fn ended(&mut self) -> Result<(End, Vec<Said>), String> {
         let end = self.ended_soon();
-        while end.is_some() && !self.at_end {
+        while end.is_some() && !self.at_end && self.link.is_some() {
             self.read_some()?;
         }
         let mut last = Vec::new();

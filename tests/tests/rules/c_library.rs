@@ -3,12 +3,12 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
-use workhall_protocol::messages::Call;
-use workhall_tests::harness::{Output, Supervisor, output, payload, workspace};
+use workhall_protocol::messages::{Call, ReceiptBody};
+use workhall_tests::harness::{Output, Running, Supervisor, output, payload, text, workspace};
 
 use crate::conformance::passes;
 
@@ -80,8 +80,8 @@ fn the_c_library_reads_nothing_that_is_not_there() {
 fn the_c_library_passes() {
     let dir = tempfile::tempdir().unwrap();
     let worker = compiled("conformance", dir.path(), sanitizers());
-    passes(&[worker.to_str().unwrap()], 80, &[]);
-    passes(&[worker.to_str().unwrap(), "1"], 70, &[]);
+    passes(&[worker.to_str().unwrap()], 104, true);
+    passes(&[worker.to_str().unwrap(), "1"], 89, true);
 }
 
 /// A supervisor whose class `counter` is the example.
@@ -179,6 +179,192 @@ fn s05_a_method_in_c_sees_that_it_is_cancelled() {
     client.write_all(format!("{{\"cancel\":{{\"ref\":1,\"message\":{message}}}}}\n").as_bytes()).unwrap();
     assert_eq!(waits.end().ok().json(), true);
     assert_eq!(supervisor.call(&["c", "cancelled", "0"]), false, "the next one is wanted");
+}
+
+/// A signal that a worker in C has made, as an argument, and a task that holds a worker until it is triggered.
+fn held(supervisor: &mut Supervisor, worker: &str) -> (String, Running) {
+    let signal = supervisor.call(&["c/maker", "new_signal", "let go"]).to_string();
+    let holds = supervisor.start_cli(&["call", worker, "wait_for", &signal, "600000", "--wait"]);
+    supervisor.until("it is executed", |this| this.ps(worker)["running"].is_object());
+    (signal, holds)
+}
+
+#[test]
+fn s05_a_task_that_was_sent_ahead_to_a_worker_in_c_and_is_cancelled_is_not_begun() {
+    let mut supervisor = with_the_methods();
+    let (signal, holds) = held(&mut supervisor, "c");
+    let waits = supervisor.start_cli(&["call", "c", "crash", "--wait"]);
+    supervisor.until("it waits", |this| this.ps("c")["pending"] == 1);
+    let number = supervisor.ledger("accepted").to_string();
+    let told = supervisor.cli(&["cancel", &number, "--json"]).ok().json();
+    assert_eq!(told, json!({"cancelled": {"running": true}}), "its process has it");
+    let next = supervisor.start_cli(&["call", "c", "echo", "5", "--wait"]);
+    supervisor.until("it waits", |this| this.ps("c")["pending"] == 2);
+    supervisor.call(&["c/other", "trigger", &signal, "key", "1"]);
+    holds.end().ok();
+    waits.end().fails(6, &["discarded", "has not run"]);
+    assert_eq!(next.end().ok().json(), 5);
+    assert_eq!(supervisor.ps("c")["generation"], 1, "it was not executed");
+    assert_eq!(supervisor.cli(&["info", "c", "--json"]).ok().json()["violations"], json!(0));
+}
+
+/// A program in C that has attached, which ends with the test.
+struct Attached(Child);
+
+impl Attached {
+    fn start(supervisor: &mut Supervisor, name: &str) -> Attached {
+        let child = Attached::command(supervisor, name).stderr(Stdio::piped()).spawn().unwrap();
+        supervisor.until("it has its name", |this| this.cli(&["info", name]).code == 0);
+        Attached(child)
+    }
+
+    fn command(supervisor: &Supervisor, name: &str) -> Command {
+        let mut command = Command::new(supervisor.path("conformance"));
+        command.env("CONFORMANCE_ATTACH", name).env("WORKHALL_SOCKET", supervisor.socket()).stdin(Stdio::null());
+        command
+    }
+
+    /// It ends by itself: its exit status, and what it wrote on stderr.
+    fn ended(mut self) -> (i32, String) {
+        let mut written = String::new();
+        std::io::Read::read_to_string(&mut self.0.stderr.take().unwrap(), &mut written).unwrap();
+        (self.0.wait().unwrap().code().unwrap_or(-1), written)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// The same, with a class whose names are for who attaches.
+fn with_names_to_take() -> Supervisor {
+    let supervisor = Supervisor::with_config(
+        "[class.c]\nexec = ['{dir}/conformance']\n[class.dev]\nattach = {}\nexit_grace = '30s'\n\
+         [class.a]\nexec = ['{bin}/test-worker']\n",
+    );
+    compiled("conformance", supervisor.path("").as_path(), sanitizers());
+    supervisor
+}
+
+#[test]
+fn p02_a_program_in_c_takes_a_name_and_executes_in_order_and_calls_as_itself() {
+    let mut supervisor = with_names_to_take();
+    let attached = Attached::start(&mut supervisor, "dev/1");
+    let row = supervisor.ps("dev/1");
+    assert_eq!((&row["type"], &row["pid"]), (&json!("attached"), &json!(attached.0.id())));
+    let number = row["number"].clone();
+    assert_eq!(supervisor.call(&["dev/1", "who"]), json!(["dev/1", number, 1]));
+    let file = supervisor.path("lines");
+    let lines: Vec<String> = (0..50).map(|at| at.to_string()).collect();
+    for line in &lines {
+        supervisor.cli(&["call", "dev/1", "call", "\"a\"", "log", &json!([file, line]).to_string()]).ok();
+    }
+    supervisor.until_lines("lines", lines.len());
+    assert_eq!(supervisor.lines("lines"), lines);
+    let sender = supervisor.path("sender");
+    supervisor.call(&["dev/1", "call", "\"a\"", "sender_to", &json!([sender]).to_string()]);
+    supervisor.until_lines("sender", 1);
+    assert_eq!(supervisor.lines("sender"), [format!("dev/1 %{number}")]);
+    supervisor.cli(&["call", "dev/1", "fail", "no", "--wait"]).fails(1, &["no"]);
+    supervisor.cli(&["call", "dev/1", "nothing", "--wait"]).fails(1, &["there is no method `nothing`"]);
+}
+
+#[test]
+fn k10_a_kill_of_a_program_in_c_that_has_attached_only_empties_its_mailbox() {
+    let mut supervisor = with_names_to_take();
+    let _attached = Attached::start(&mut supervisor, "dev");
+    let (signal, holds) = held(&mut supervisor, "dev");
+    supervisor.cli(&["call", "dev", "crash"]).ok();
+    let killed = supervisor.kill(&["dev", "--now"]);
+    assert_eq!((&killed["discarded"], &killed["ended_by"]), (&json!(1), &json!("only_emptied")));
+    supervisor.call(&["c/other", "trigger", &signal, "key", "1"]);
+    holds.end().ok();
+    assert_eq!(supervisor.call(&["dev", "kill", "null"]), "killed 0", "it asks for it itself");
+    assert_eq!(supervisor.call(&["dev", "echo", "5"]), 5);
+}
+
+#[test]
+fn p02_a_name_that_is_taken_is_said_to_a_program_in_c() {
+    let mut supervisor = with_names_to_take();
+    let attached = Attached::start(&mut supervisor, "dev");
+    for (name, parts) in [
+        ("dev", &["cannot attach as `dev`: name_taken: ", "attached"][..]),
+        ("a/b\n", &["cannot attach as `a/b\n`: bad_name: "]),
+    ] {
+        let refused = output(&mut Attached::command(&supervisor, name));
+        assert!(refused.code == 1 && parts.iter().all(|part| refused.err.contains(part)), "{name}: {refused:?}");
+    }
+    let nowhere = supervisor.path("nowhere.sock");
+    let nobody = output(Attached::command(&supervisor, "dev").env("WORKHALL_SOCKET", &nowhere));
+    let part = format!("no supervisor answers at {}", text(&nowhere));
+    assert!(nobody.code == 1 && nobody.err.contains(&part), "{nobody:?}");
+    assert_eq!(supervisor.call(&["dev", "echo", "5"]), 5);
+    drop(attached);
+    supervisor.until("it is gone", |this| this.cli(&["info", "dev"]).code == 1);
+    Attached::start(&mut supervisor, "dev");
+}
+
+#[test]
+fn a_program_in_c_for_whom_there_is_no_place_is_told_why() {
+    let config = "supervisor.max_connections = 16\n[class.c]\nexec = ['{dir}/conformance']\n[class.dev]\nattach = {}\n";
+    let mut supervisor = Supervisor::with_config(config);
+    compiled("conformance", supervisor.path("").as_path(), sanitizers());
+    compiled("example", supervisor.path("").as_path(), sanitizers());
+    let mut mine: Vec<_> = (0..16).map(|_| supervisor.client()).collect();
+    mine.iter_mut().for_each(|client| drop(client.status().unwrap()));
+    // Four processes that have none come in beyond the limit.
+    let _others: Vec<Attached> =
+        (0..4).map(|at| Attached(Attached::command(&supervisor, &format!("dev/{at}")).spawn().unwrap())).collect();
+    supervisor.until("they have connected", |_| {
+        let ReceiptBody::Report(report) = mine[0].status().unwrap() else { panic!() };
+        report.to_json().unwrap()["counts"]["clients"] == 20
+    });
+    let why = "has no place for this connection, and has read nothing: there are 20 connections, and 16 are";
+    let attach = output(&mut Attached::command(&supervisor, "dev"));
+    let parts = ["cannot attach as `dev`: ", why];
+    assert!(attach.code == 1 && parts.iter().all(|part| attach.err.contains(part)), "{attach:?}");
+    let mut caller = Command::new(supervisor.path("example"));
+    let call = output(caller.arg(supervisor.socket()).args(["c", "echo", "5"]));
+    assert!(call.code == 1 && call.err.contains(why), "{call:?}");
+}
+
+#[test]
+fn p02_a_program_in_c_leaves_with_and_without_a_drain() {
+    let mut supervisor = with_names_to_take();
+    for (drain, executed) in [("true", 3), ("false", 0)] {
+        let attached = Attached::start(&mut supervisor, "dev");
+        let (signal, holds) = held(&mut supervisor, "dev");
+        supervisor.cli(&["call", "dev", "leave", drain]).ok();
+        let file = format!("lines of {drain}");
+        for line in 0..3 {
+            let args = json!([supervisor.path(&file), line.to_string()]).to_string();
+            supervisor.cli(&["call", "dev", "call", "\"a\"", "log", &args]).ok();
+        }
+        supervisor.call(&["c/other", "trigger", &signal, "key", "1"]);
+        holds.end().ok();
+        assert_eq!(attached.ended(), (0, String::new()), "drain {drain}");
+        supervisor.until("it is gone", |this| this.cli(&["info", "dev"]).code == 1);
+        if executed > 0 {
+            supervisor.until_lines(&file, executed);
+        }
+        assert_eq!(supervisor.ledger("dead"), 3 - executed as u64, "drain {drain}");
+    }
+}
+
+#[test]
+fn p02_the_end_of_the_supervisor_ends_a_program_in_c_after_its_task() {
+    use nix::sys::signal::Signal;
+    // A stop is told, and all is well; a death is not.
+    for (signal, ends) in [(Signal::SIGTERM, (0, "")), (Signal::SIGKILL, (1, "the supervisor is gone\n"))] {
+        let mut supervisor = with_names_to_take();
+        let attached = Attached::start(&mut supervisor, "dev");
+        supervisor.signal(signal);
+        supervisor.ended();
+        assert_eq!(attached.ended(), (ends.0, ends.1.to_string()), "{signal}");
+    }
 }
 
 #[test]

@@ -29,16 +29,16 @@ fn failed(lines: &[Value]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// All that the worker's encoding and window leave to check is checked, and passes; but what needs a method that its
-/// library has not got yet.
+/// All that the worker's encoding and window leave to check is checked, and passes; `attaches` says whether its library
+/// offers that.
 #[track_caller]
-pub(crate) fn passes(program: &[&str], at_least: u64, lacking: &[&str]) {
-    passes_without(&[], program, at_least, lacking);
+pub(crate) fn passes(program: &[&str], at_least: u64, attaches: bool) {
+    passes_without(&[], program, at_least, attaches);
 }
 
 /// The same, without the checks of what the language cannot do.
 #[track_caller]
-fn passes_without(cannot: &[&str], program: &[&str], at_least: u64, lacking: &[&str]) {
+fn passes_without(cannot: &[&str], program: &[&str], at_least: u64, attaches: bool) {
     let mut options = vec!["--patience", "60"];
     cannot.iter().for_each(|check| options.extend(["--skip", check]));
     let (lines, output) = suite(&options, program);
@@ -50,20 +50,24 @@ fn passes_without(cannot: &[&str], program: &[&str], at_least: u64, lacking: &[&
         .map(|(method, _)| method.split('(').next().unwrap())
         .filter(|name| !methods.contains(name))
         .collect();
-    assert_eq!(missing, lacking, "{program:?}");
-    assert_eq!(output.code, if lacking.is_empty() { 0 } else { 3 }, "{program:?}: {}{}", output.out, output.err);
+    assert_eq!(worker["attaches"], attaches, "{program:?}");
+    assert_eq!(missing, if attaches { &[][..] } else { &["leave"] }, "{program:?}");
+    assert_eq!(output.code, 0, "{program:?}: {}{}", output.out, output.err);
+    let skipped = lines.iter().filter(|line| line["check"].as_str().is_some_and(|name| name.starts_with("attached")));
+    let mut skipped = skipped.map(|line| &line["skipped"]["reason"]);
+    assert!(skipped.all(|reason| *reason == if attaches { Value::Null } else { "it does not offer attaching".into() }));
     let count = lines.last().and_then(|line| line["passed"].as_u64());
     assert!(count.is_some_and(|count| count >= at_least), "{program:?}: only {count:?} checks passed");
 }
 
 #[test]
 fn the_rust_library_passes() {
-    passes(&[&own("conformance-worker")], 81, &[]);
+    passes(&[&own("conformance-worker")], 104, true);
 }
 
 #[test]
 fn the_rust_library_passes_with_one_task_at_a_time() {
-    passes(&[&own("conformance-worker"), "1"], 71, &[]);
+    passes(&[&own("conformance-worker"), "1"], 89, true);
 }
 
 /// A file of the libraries of other languages.
@@ -74,8 +78,8 @@ fn library(file: &str) -> String {
 #[test]
 fn the_python_library_passes() {
     let worker = library("python/tests/conformance_worker.py");
-    passes(&[harness::python(), &worker], 81, &[]);
-    passes(&[harness::python(), &worker, "1"], 71, &[]);
+    passes(&[harness::python(), &worker], 104, true);
+    passes(&[harness::python(), &worker, "1"], 89, true);
 }
 
 /// Node.js sets close-on-exec on all that it has inherited, and has no means to take it back.
@@ -85,13 +89,13 @@ fn the_node_library_passes() {
         return;
     }
     let worker = library("node/test/workers/conformance.js");
-    passes_without(&["its children inherit the lock"], &["node", &worker], 69, &[]);
+    passes_without(&["its children inherit the lock"], &["node", &worker], 88, true);
 }
 
 #[test]
 fn the_bash_library_passes() {
     let worker = library("bash/test/conformance");
-    passes(&["bash", &worker], 70, &[]);
+    passes(&["bash", &worker], 71, false);
 }
 
 /// A mistake, the check that is to find it, and a part of the reason that it gives.
@@ -129,6 +133,25 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("one-read-one-line", "stream: byte by byte", "closed its connection"),
     ("deaf", "hostile: a line that is no JSON", "it did not end"),
     ("endless", "hostile: a line without end", "it did not end"),
+    ("begins-cancelled", "cancelled: a task that was sent ahead", "closed its connection"),
+    ("forgets-dropped", "cancelled: dropped in its turn", "`dropped` was due"),
+    ("collects-dropped", "cancelled: dropped is written", "`dropped` is to be written before"),
+    ("reads-no-cancels", "cancelled: the mark page tells", "closed its connection"),
+    ("waits-for-cancels", "cancelled: a word of the mark page", "was due"),
+    ("protocol-2", "attached: takes the name", "its protocol: expected 1, and it is 2"),
+    ("forgets-name", "attached: takes the name", "who it is"),
+    ("ready-after-attach", "attached: takes the name", "`attach` is said once, and it said `ready` after it"),
+    ("forgets", "attached: executes in order", "was due"),
+    ("own-kill-ends", "attached: its own kill", "closed its connection"),
+    ("leaves-early", "attached: leaves by a drain", "closed its connection"),
+    ("drains-never", "attached: leaves by a drain", "expected true, and it is false"),
+    ("ignores-kill", "attached: a kill when idle", "it did not end"),
+    ("status-1", "attached: a kill during a task", "status 0"),
+    ("dies-of-unknown", "attached: messages of a later", "closed its connection"),
+    ("ignores-refusal", "attached, hostile: a name that is refused", "it did not end"),
+    ("mute", "attached, hostile: a name that is refused", "wrote nothing about it"),
+    ("outlives", "attached, hostile: the supervisor goes when it is idle", "it did not end"),
+    ("deaf", "attached, hostile: rubbish later", "it did not end"),
 ];
 
 #[test]

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The agreed methods of the conformance suite (`conformance --help`) in Python: `conformance_worker.py [WINDOW]`."""
+"""The agreed methods of the conformance suite (`conformance --help`) in Python: `conformance_worker.py [WINDOW]`. With
+CONFORMANCE_ATTACH it takes that name by itself."""
 
 import os
 import sys
@@ -9,8 +10,11 @@ from typing import Any, Callable, Optional, Tuple, Union
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from workhall import Killed, MethodError, Receipt, Refused, Signal, worker  # noqa: E402
+from workhall import AttachedWorker, Killed, MethodError, Receipt, Refused, Signal, Worker, attach  # noqa: E402
+from workhall import worker as started  # noqa: E402
 from workhall._worker import WINDOW_DEFAULT  # noqa: E402
+
+worker: Worker = attach(os.environ["CONFORMANCE_ATTACH"]) if "CONFORMANCE_ATTACH" in os.environ else started
 
 Asked = Union[Receipt, Killed]
 
@@ -113,6 +117,12 @@ def trigger(signal: Signal, key: str, value: Any) -> bool:
 @worker.method
 def wait_for(signal: Signal, ms: int) -> Any:
     return signal.values if signal.wait(ms / 1000) else None
+
+
+@worker.method
+def leave(drain: bool) -> None:
+    assert isinstance(worker, AttachedWorker)
+    worker.leave(drain=drain)
 
 
 if __name__ == "__main__":

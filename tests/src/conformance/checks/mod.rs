@@ -1,5 +1,7 @@
 //! The checks, in the order of the page.
 
+mod attached;
+mod cancelled;
 mod death;
 mod frames;
 mod greeting;
@@ -23,9 +25,11 @@ pub(crate) fn all() -> impl Iterator<Item = Check> {
         kill::CHECKS,
         death::CHECKS,
         signals::CHECKS,
+        cancelled::CHECKS,
         later::CHECKS,
         frames::CHECKS,
         hostile::CHECKS,
+        attached::CHECKS,
     ];
     groups.into_iter().flatten().map(|check| Check { ..*check })
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
-// The agreed methods of the conformance suite (`conformance --help`).
+// The agreed methods of the conformance suite (`conformance --help`). With CONFORMANCE_ATTACH it takes that name by itself.
 import process from 'node:process';
-import { Refused, worker } from '../../src/index.js';
+import { Refused, Worker, worker } from '../../src/index.js';
 
 /** A receipt as the suite wants it: its word, and the reason or the number. */
 async function told(asked) {
@@ -22,7 +22,8 @@ async function within(ms, isSo) {
   return true;
 }
 
-await worker({
+let attached = null;
+const given = {
   methods: {
     echo: (_context, value) => value,
     fail: (_context, text) => {
@@ -51,5 +52,16 @@ await worker({
       return signal.trigger();
     },
     wait_for: async (_context, signal, ms) => ((await signal.wait(ms / 1000)) ? signal.values : null),
+    // A task may come before `attach` has resolved. What `leave` returns resolves when all has ended, this task too.
+    leave: async (_context, drain) => void (await attached).leave({ drain }),
   },
-});
+};
+
+if (process.env.CONFORMANCE_ATTACH) {
+  const attaching = new Worker();
+  for (const [name, method] of Object.entries(given.methods)) attaching.method(name, method);
+  attached = attaching.attach(process.env.CONFORMANCE_ATTACH);
+  await (await attached).ended;
+} else {
+  await worker(given);
+}

@@ -289,32 +289,34 @@ workhall_list() { local -; set +e; __wh_list workhall_list "$@"; }
 
 # ---- the connection -----------------------------------------------------------------------------------------------
 
-# Takes the connection so that no child of this process inherits it. Bash has no word for that, but keeps what it sets aside
-# during a redirection close-on-exec, and a copy of such a descriptor is so too: $1 is a copy of the connection that is not,
-# and this is called with the connection itself set aside.
+# __wh_aside VARIABLE DESCRIPTOR: a copy of a descriptor that no program inherits which is started here, in the variable. Bash has no
+# word for that, but keeps what it sets aside during a redirection close-on-exec, and a copy of such a descriptor is so too.
+__wh_aside() {
+  { __wh_take "$@" 0<&-; } 0<&"$2"
+}
+
+# With a copy of the descriptor set aside.
 __wh_take() {
-  local entry number
+  local entry number flags
   for entry in /proc/"$BASHPID"/fd/*; do
     number=${entry##*/}
-    if ((number >= 10 && number != $1)) && [[ $entry -ef /proc/$BASHPID/fd/$1 ]]; then
-      exec {__wh_conn}<&"$number"
-      return
-    fi
+    ((number >= 10 && number != $2)) && [[ $entry -ef /proc/$BASHPID/fd/$2 ]] || continue
+    { read -r _ _ && read -r _ flags; } <"/proc/$BASHPID/fdinfo/$number"
+    ((flags & 02000000)) || continue
+    eval "exec {$1}<&$number"
+    return
   done
-  exec {__wh_conn}<&"$1"
+  eval "exec {$1}<&$2"
 }
 
 __wh_connect() {
-  local copy=''
   [[ ${WORKHALL_FD-} =~ ^[0-9]{1,9}$ && ${WORKHALL_FD-0} -gt 2 && -S /proc/$BASHPID/fd/${WORKHALL_FD-} ]] || {
     echo "${0##*/} is a Workhall worker: a supervisor starts it at the first message to its name (WORKHALL_FD is" \
       "\`${WORKHALL_FD-}\`). Try \`workhall serve --workers DIR\` with the directory of this program, then" \
       "\`workhall call NAME METHOD\`" >&2
     return 2
   }
-  exec {copy}<&"$WORKHALL_FD"
-  eval "__wh_take $copy $WORKHALL_FD<&-"
-  exec {copy}<&-
+  __wh_aside __wh_conn "$WORKHALL_FD"
   eval "exec $WORKHALL_FD<&-"
   [[ ${WORKHALL_MARK_FD-} =~ ^[0-9]{1,9}$ ]] && eval "exec $WORKHALL_MARK_FD<&-"
   # A supervisor that is gone is an error of what is said to it, not the end of the task. Children have the usual signal.
@@ -685,7 +687,12 @@ workhall_run() {
   done
   __wh_connect || return
   __wh_pid=$BASHPID
-  exec {__wh_tails}<> <(:) {__wh_stderr}>&2
+  # What a program is started with has all three.
+  for word in 0 1 2; do [[ -e /proc/$BASHPID/fd/$word ]] || eval "exec $word<>/dev/null"; done
+  __wh_aside __wh_stderr 2
+  exec {word}<> <(:)
+  __wh_aside __wh_tails "$word"
+  exec {word}<&-
   __wh_say '{"ready":{"protocol":1,"window":1}}'
   while [[ ! $__wh_ending ]]; do
     if ((${#__wh_queue[@]})); then
@@ -764,9 +771,17 @@ __wh_methods() {
 # Executes a function in this shell. What it writes on stderr goes on to the worker's own, and the last of it comes back here when
 # all who hold it have closed it, at the latest a second after the function has ended: what it has left behind may hold it longer.
 __wh_execute() {
-  local piece text='' mark=$'\1'$WORKHALL_MESSAGE
-  "$@" 2> >(exec tee >({ tail -c "$__wh_error_bytes"; printf '\1%s\0' "$WORKHALL_MESSAGE"; } >&"$__wh_tails") \
-    >&"$__wh_stderr" 2>&"$__wh_stderr") || __wh_status=$?
+  local piece text='' mark=$'\1'$WORKHALL_MESSAGE pipe=''
+  # Nobody's children are who read it, for a `wait` in the function waits for all children of this shell; and the function's stderr is the
+  # one descriptor by which it is held.
+  exec {pipe}> >(
+    tee >({ tail -c "$__wh_error_bytes"; printf '\1%s\0' "$WORKHALL_MESSAGE"; } >&"$__wh_tails") \
+      <&0 >&"$__wh_stderr" 2>&"$__wh_stderr" &
+  )
+  wait "$!"
+  exec 2>&"$pipe" {pipe}>&-
+  "$@" || __wh_status=$?
+  exec 2>&"$__wh_stderr"
   while IFS= read -r -d '' -t 1 -u "$__wh_tails" piece; do
     # A NUL that was written ends a piece too; and what ends for an earlier message comes late.
     text+=$piece

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -253,6 +254,27 @@ fn d03_a_function_that_fails_says_why_and_the_worker_lives_on() {
     let child = call(&supervisor, "leaves_a_child", &json!([])).as_i64().unwrap() as i32;
     assert!(failure(&supervisor, &["says", "again"]).ends_with("failed: again\n"));
     assert!(lives(child));
+    supervisor.cli(&["kill", "probe", "--wait"]).ok();
+    supervisor.until("its child has ended with it", |_| !lives(child));
+}
+
+/// What a function does with the children of its shell is not mixed up with what the library has started.
+#[test]
+fn a_bare_wait_in_bash_waits_for_the_functions_own_children_and_a_quiet_child_holds_up_nobody() {
+    let Some(mut supervisor) = with_probe() else { return };
+    assert_eq!(call(&supervisor, "waits", &json!([])), 0);
+    assert_eq!(call(&supervisor, "waits_for_any", &json!([])), 7);
+    // Of the library's pipes a copy of its shell has the one by which the end of stderr comes back, and none that ends stderr.
+    let child = call(&supervisor, "leaves_a_quiet_child", &json!([])).as_i64().unwrap() as i32;
+    let pid = supervisor.ps("probe")["pid"].as_i64().unwrap();
+    let links = |pid: i64, all: bool| -> Vec<PathBuf> {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| entry.unwrap());
+        let chosen = entries.filter(|entry| all || ["1", "2"].contains(&entry.file_name().to_str().unwrap()));
+        chosen.map(|entry| fs::read_link(entry.path()).unwrap()).collect()
+    };
+    let (mut pipes, logs) = (links(child.into(), true), links(pid, false));
+    pipes.retain(|link| link.to_str().unwrap().starts_with("pipe:") && !logs.contains(link));
+    assert!(pipes.len() <= 1, "{pipes:?}");
     supervisor.cli(&["kill", "probe", "--wait"]).ok();
     supervisor.until("its child has ended with it", |_| !lives(child));
 }

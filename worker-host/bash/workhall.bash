@@ -9,6 +9,8 @@
 __wh_conn='' __wh_ref=0 __wh_ending='' __wh_cancelled='' __wh_gone='' __wh_current='' __wh_partial='' __wh_pid=''
 __wh_queue=() __wh_t=() __wh_e=()
 readonly __wh_line_max=16777216 __wh_error_bytes=4096
+# Levels that a value may nest: a result, an argument in its list, the value of a signal.
+readonly __wh_result_levels=64 __wh_levels=63 __wh_signal_levels=62
 readonly __wh_number='^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$'
 
 # ---- JSON: reading ------------------------------------------------------------------------------------------------
@@ -245,28 +247,103 @@ __wh_repair() {
   text="${out[*]}"
 }
 
+# Whether a number is one that a double can be near to: the supervisor takes no other.
+__wh_in_range() {
+  local LC_ALL=C whole fraction='' digits exponent=0
+  [[ $1 = *[eE]* || ${#1} -gt 300 ]] || return 0
+  [[ $1 =~ ^-?([0-9]+)(\.([0-9]+))?([eE]([+-]?)0*([0-9]*))?$ ]] || return 1
+  whole=${BASH_REMATCH[1]} fraction=${BASH_REMATCH[3]} exponent=${BASH_REMATCH[6]:-0}
+  digits=$whole$fraction digits=${digits#"${digits%%[!0]*}"}
+  [[ $digits ]] || return 0
+  # So large is only the exponent of what is no number any more, or is as good as zero.
+  if ((${#exponent} > 9)); then [[ ${BASH_REMATCH[5]} = - ]]; return; fi
+  exponent=$((${#digits} - ${#fraction} + ${BASH_REMATCH[5]}$exponent))
+  digits=${digits}00000000000000000000
+  ((exponent < 309)) || { ((exponent == 309)) && [[ ${digits:0:20} < 17976931348623158079 ]]; }
+}
+
+# Whether what stands in __wh_t can be sent, at most $1 levels deep; else why not, in REPLY.
+__wh_sendable() {
+  local LC_ALL=C token rest sequence depth=0 at=-1
+  for token in "${__wh_t[@]}"; do
+    ((++at))
+    case $token in
+      '"'*)
+        [[ $token != *[$'\x01'-$'\x1f']* ]] || { REPLY='a text in it holds a control character as it is'; return 1; }
+        rest=$token
+        if [[ $token = *\\* ]]; then
+          rest=${rest//\\[\"\\\/bfnrt]/x}
+          rest=${rest//\\u[dD][89abAB][0-9a-fA-F][0-9a-fA-F]\\u[dD][c-fC-F][0-9a-fA-F][0-9a-fA-F]/x}
+          [[ $rest != *\\u[dD][89a-fA-F]* ]] || { REPLY='a text in it holds half a surrogate pair'; return 1; }
+          rest=${rest//\\u[0-9a-fA-F][0-9a-fA-F][0-9a-fA-F][0-9a-fA-F]/x}
+          [[ $rest != *\\* ]] || { REPLY="an escape in it is none of JSON's"; return 1; }
+        fi
+        if [[ $rest = *$__wh_high* ]]; then
+          for sequence in "${__wh_sequences[@]}"; do rest=${rest//$sequence/x}; done
+          [[ $rest != *$__wh_high* ]] || { REPLY='a text in it is no UTF-8'; return 1; }
+        fi ;;
+      ['{['])
+        ((++depth <= $1)) || { REPLY="it nests more than $1 levels deep"; return 1; }
+        # The one key of an object: what stands for bytes must be bytes.
+        if [[ $token = '{' && ${__wh_e[at]} -eq $((at + 5)) && ${__wh_t[at + 3]} = '"'* ]] && workhall_text "${__wh_t[at + 1]}" &&
+          [[ $REPLY = '$bytes' ]]; then
+          __wh_base64 "${__wh_t[at + 3]}" || { REPLY="\$bytes in it is no base64: ${__wh_t[at + 3]:0:80}"; return 1; }
+        fi ;;
+      [']}']) depth=$((depth - 1)) ;;
+      [-0-9]*) __wh_in_range "$token" || { REPLY="${token:0:80} is too large a number"; return 1; } ;;
+    esac
+  done
+}
+
+# Whether a JSON text is base64, with its padding and without a bit too much.
+__wh_base64() {
+  local text body
+  workhall_text "$1" || return
+  text=$REPLY body=${REPLY%=} body=${body%=}
+  ((${#text} % 4 == 0)) && [[ $body != *[!A-Za-z0-9+/]* ]] || return 1
+  case $((${#text} - ${#body})) in
+    1) [[ $body = *[AEIMQUYcgkosw048] ]] ;;
+    2) [[ $body = *[AQgw] ]] ;;
+  esac
+}
+
+# Wrong use of a command: says so, and has it in __wh_wrong.
+__wh_misused() {
+  __wh_wrong=$1
+  echo "$1" >&2
+  return 2
+}
+
 # One value of a command's words, as JSON in REPLY and the number of words that it has taken in __wh_took: TEXT, -s TEXT,
-# -n NUMBER, -j JSON, -S SIGNAL. $1 is the command.
+# -n NUMBER, -j JSON, -S SIGNAL. $1 is the command, $2 how many levels it may nest.
 __wh_value() {
+  local command=$1 levels=$2 shown=${4-}
+  shift 2
+  # One line.
+  shown=${shown:0:80} shown=${shown//[[:cntrl:]]/ }
   __wh_took=2
-  case ${2-} in
-    -[snjS]) (($# >= 3)) || { echo "$1: $2 wants a value behind it" >&2; return 2; } ;;&
-    -s) workhall_json "$3" ;;
+  case ${1-} in
+    -[snjS]) (($# >= 2)) || { __wh_misused "$command: $1 wants a value behind it"; return; } ;;&
+    -s) workhall_json "$2" ;;
     -n)
-      [[ $3 =~ $__wh_number ]] || { workhall_json "$3"; echo "$1: $REPLY is no number" >&2; return 2; }
-      REPLY=$3 ;;
+      [[ $2 =~ $__wh_number ]] || { __wh_misused "$command: \"$shown\" is no number"; return; }
+      __wh_in_range "$2" || { __wh_misused "$command: $shown is too large a number: they go to 1.79e308"; return; }
+      REPLY=$2 ;;
     -j)
-      # What came as an argument was read already.
+      # What came as an argument was read already, and may stand where it stood.
       local argument
-      for argument in ${WORKHALL_ARGS[@]+"${WORKHALL_ARGS[@]}"}; do
-        if [[ $3 = "$argument" ]]; then REPLY=$3; return 0; fi
-      done
-      __wh_parse "$3" || { echo "$1: this is no JSON: ${3:0:80}" >&2; return 2; }
+      if ((levels > 62)); then
+        for argument in ${WORKHALL_ARGS[@]+"${WORKHALL_ARGS[@]}"}; do
+          if [[ $2 = "$argument" ]]; then REPLY=$2; return 0; fi
+        done
+      fi
+      __wh_parse "$2" || { __wh_misused "$command: this is no JSON: $shown"; return; }
+      __wh_sendable "$levels" || { __wh_misused "$command: this cannot be sent: $REPLY: $shown"; return; }
       __wh_raw 0 ;;
     -S)
-      [[ $3 =~ ^[0-9a-f]{32}$ ]] || { echo "$1: this is no signal: ${3:0:80}" >&2; return 2; }
-      REPLY="{\"\$signal\":\"$3\"}" ;;
-    *) __wh_took=1; workhall_json "${2-}" ;;
+      [[ $2 =~ ^[0-9a-f]{32}$ ]] || { __wh_misused "$command: this is no signal: $shown"; return; }
+      REPLY="{\"\$signal\":\"$2\"}" ;;
+    *) __wh_took=1; workhall_json "${1-}" ;;
   esac
 }
 
@@ -276,7 +353,7 @@ __wh_list() {
   shift
   while (($#)); do
     if [[ $1 = -- && ! $texts ]]; then texts=1; shift; continue; fi
-    if [[ $texts ]]; then workhall_json "$1"; __wh_took=1; else __wh_value "$command" "$@" || return 2; fi
+    if [[ $texts ]]; then workhall_json "$1"; __wh_took=1; else __wh_value "$command" "$__wh_levels" "$@" || return 2; fi
     list+=("$REPLY")
     shift "$__wh_took"
   done
@@ -614,7 +691,7 @@ workhall_signal_set() {
   (($# >= 3)) || { echo 'workhall_signal_set: ID KEY VALUE' >&2; return 2; }
   fields=$REPLY
   workhall_json "$2"; fields+=",\"key\":$REPLY"
-  __wh_value workhall_signal_set "${@:3}" || return
+  __wh_value workhall_signal_set "$__wh_signal_levels" "${@:3}" || return
   __wh_ask signal_set "$fields,\"value\":$REPLY" && __wh_receipt || return
   case $WORKHALL_RECEIPT in *no_signal) __wh_no_signal "$1" ;; ignored*) return 1 ;; esac
 }
@@ -651,12 +728,16 @@ workhall_signal_wait() {
 
 # ---- a worker -----------------------------------------------------------------------------------------------------
 
-# workhall_result VALUE: what the method returns: a text, or -n NUMBER, -j JSON, -S SIGNAL. Without it the method returns nothing.
+# workhall_result VALUE: what the method returns: a text, or -n NUMBER, -j JSON, -S SIGNAL. Without it the method returns nothing. A value
+# that cannot be sent fails the message, whatever the method does then, unless it gives another.
 workhall_result() {
   local -; set +e
-  __wh_value workhall_result "$@" || return
-  ((__wh_took == $#)) || { echo "workhall_result: one value" >&2; return 2; }
-  __wh_result=$REPLY
+  if ! __wh_value workhall_result "$__wh_result_levels" "$@"; then
+    __wh_unsent=$__wh_wrong
+    return 2
+  fi
+  ((__wh_took == $#)) || { __wh_misused "workhall_result: one value, not $# words"; __wh_unsent=$__wh_wrong; return 2; }
+  __wh_unsent='' __wh_result=$REPLY
 }
 
 # workhall_fail TEXT: the method has failed, for this reason. Returns 1, so that it may be the last word of the method.
@@ -708,7 +789,7 @@ workhall_run() {
 # One task, from its line.
 __wh_task() {
   local at args=() WORKHALL_ARGS=() WORKHALL_METHOD WORKHALL_MESSAGE WORKHALL_SENDER='' WORKHALL_SENDER_NUMBER=''
-  local __wh_result='' __wh_error='' __wh_status=0 why=''
+  local __wh_result='' __wh_error='' __wh_unsent='' __wh_wrong='' __wh_status=0 why=''
   __wh_parse "$1"
   __wh_member 3 id && __wh_current=$REPLY WORKHALL_MESSAGE=$REPLY __wh_cancelled=''
   __wh_find 3 method && [[ ${__wh_t[REPLY]} = '"'* ]] && __wh_plain "$REPLY" || REPLY=''
@@ -750,12 +831,23 @@ __wh_task() {
     __wh_execute "${__wh_functions[$WORKHALL_METHOD]}" ${args[@]+"${args[@]}"}
   fi
   __wh_current=''
-  if ((__wh_status)) || [[ $__wh_error ]]; then
-    workhall_json "$__wh_error"
-    __wh_say "{\"failed\":{\"id\":$WORKHALL_MESSAGE,\"error\":$REPLY}}" || true
-  else
-    __wh_say "{\"done\":{\"id\":$WORKHALL_MESSAGE${__wh_result:+,\"result\":$__wh_result}}}" || true
+  [[ ! $__wh_unsent || $__wh_error ]] || __wh_error=$__wh_unsent __wh_status=1
+  if ((!__wh_status)) && [[ ! $__wh_error ]]; then
+    __wh_line "{\"done\":{\"id\":$WORKHALL_MESSAGE${__wh_result:+,\"result\":$__wh_result}}}" 'the result' || __wh_error=$__wh_wrong
   fi
+  if ((__wh_status)) || [[ $__wh_error ]]; then
+    ((${#__wh_error} < __wh_line_max / 16)) || __wh_error=${__wh_error:0:__wh_error_bytes}…
+    workhall_json "$__wh_error"
+    __wh_line "{\"failed\":{\"id\":$WORKHALL_MESSAGE,\"error\":$REPLY}}"
+  fi
+  __wh_say "$__wh_line" || true
+}
+
+# A line to be said, in __wh_line, unless it is longer than the protocol allows. $2 is what it is, for people.
+__wh_line() {
+  local LC_ALL=C
+  ((${#1} <= __wh_line_max)) || { __wh_misused "$2 has ${#1} bytes as a message, and $__wh_line_max are the most"; return; }
+  __wh_line=$1
 }
 
 # The methods there are, for people.

@@ -258,6 +258,52 @@ fn d03_a_function_that_fails_says_why_and_the_worker_lives_on() {
     supervisor.until("its child has ended with it", |_| !lives(child));
 }
 
+#[test]
+fn d03_a_result_that_cannot_be_sent_fails_its_message_and_no_other() {
+    let Some(supervisor) = with_probe() else { return };
+    let result = |kind: &str, value: &str| {
+        supervisor.cli(&["call", "probe", "result", "--wait", "--args", &json!([kind, value]).to_string()])
+    };
+    for (kind, value, why) in [
+        ("-n", "1e999", "1e999 is too large a number"),
+        ("-n", "-1.8e308", "-1.8e308 is too large a number"),
+        ("-n", "0.01e311", "0.01e311 is too large a number"),
+        ("-n", "1e99999999999999999999", "is too large a number"),
+        ("-n", "1,5", "\"1,5\" is no number"),
+        ("-n", "", "\"\" is no number"),
+        ("-j", "{\"a\":}", "this is no JSON: {\"a\":}"),
+        ("-j", "[1e999]", "1e999 is too large a number"),
+        ("-j", "NaN", "this is no JSON: NaN"),
+        ("-j", "[\"a\nb\"]", "a text in it holds a control character"),
+        ("-j", "\"\\q\"", "an escape in it is none of JSON's"),
+        ("-j", "\"\\u00\\n41\"", "an escape in it is none of JSON's"),
+        ("-j", "\"\\ud800\"", "half a surrogate pair"),
+        ("-j", "{\"$bytes\":\"!!\"}", "$bytes in it is no base64: \"!!\""),
+        ("-j", "[{\"a\":{\"\\u0024bytes\":\"AB==\"}}]", "$bytes in it is no base64"),
+        ("-j", "{\"$bytes\":\"AAA\"}", "$bytes in it is no base64"),
+        ("-S", "x", "this is no signal: x"),
+    ] {
+        result(kind, value).fails(1, &["workhall_result: ", why]);
+    }
+    for (kind, value) in [
+        ("-n", "1.7976931348623157e308"),
+        ("-n", "0.000001e314"),
+        ("-n", "1e-999"),
+        ("-n", "0e999"),
+        ("-j", "[\"\\ud83d\\ude00\\\\\\n\\u0041\",{\"$bytes\":\"AB==\",\"b\":1},{\"$bytes\":5},1E+2]"),
+        ("-j", "[{\"$bytes\":\"AA==\"},{\"$bytes\":\"\"},{\"$bytes\":\"AAE=\"}]"),
+    ] {
+        let sent: Value = serde_json::from_str(value).unwrap();
+        assert_eq!(result(kind, value).ok().json(), sent, "{value}");
+    }
+    assert_eq!(call(&supervisor, "result_again", &json!(["1e999"])), "1e999");
+    supervisor.cli(&["call", "probe", "deep", "64", "--wait"]).ok();
+    assert!(failure(&supervisor, &["deep", "65"]).contains("it nests more than 64 levels deep"));
+    assert!(failure(&supervisor, &["large", "17000000"]).contains("the result has 170000"));
+    assert_eq!(call(&supervisor, "plain", &json!([])), Value::Null);
+    assert_eq!(supervisor.ps("probe")["generation"], 1, "it is the same process");
+}
+
 /// What a function does with the children of its shell is not mixed up with what the library has started.
 #[test]
 fn a_bare_wait_in_bash_waits_for_the_functions_own_children_and_a_quiet_child_holds_up_nobody() {

@@ -455,13 +455,15 @@ __wh_take_in() {
   esac
 }
 
-# __wh_ask KIND FIELDS [SECONDS]: asks, and waits for the receipt. __wh_body is the word of the answer, __wh_at its token.
+# __wh_ask KIND WHAT FIELDS [SECONDS]: asks, and waits for the receipt. WHAT is this for people. __wh_body is the word of the answer,
+# __wh_at its token.
 __wh_ask() {
-  local __wh_awaited=$((++__wh_ref)) __wh_answer=''
+  local __wh_awaited=$((++__wh_ref)) __wh_answer='' __wh_line='' __wh_wrong=''
   [[ $__wh_conn ]] || { echo "$1: this is no worker, or workhall_run was not called yet" >&2; return 2; }
   __wh_no_copy "$1" || return
-  __wh_say "{\"$1\":{\"ref\":$__wh_awaited${2:+,$2}}}" || return 4
-  __wh_await "${3-}"
+  __wh_line "{\"$1\":{\"ref\":$__wh_awaited${3:+,$3}}}" "$2" || return
+  __wh_say "$__wh_line" || { echo "the supervisor has gone: $2 was not sent, and nothing has happened" >&2; return 4; }
+  __wh_await "$2 was not answered, and may or may not have been executed" "${4-}"
 }
 
 # The time in microseconds, in `now`: of bash before 5.0 in whole seconds.
@@ -470,10 +472,11 @@ __wh_now() {
   now=${now/[.,]/}
 }
 
-# Waits for the answer to what was asked last; with `local __wh_awaited` set. 1: it was not understood. 3: refused.
+# Waits for the answer to what was asked last, at most $2 microseconds; with `local __wh_awaited` set. 1: it was not understood. 4: the
+# supervisor has gone, and $1 is what that means.
 __wh_await() {
   local until='' now status=0
-  [[ $1 ]] && __wh_now && until=$((now + $1))
+  [[ ${2-} ]] && __wh_now && until=$((now + $2))
   __wh_answer=''
   while [[ ! $__wh_answer ]]; do
     if [[ $until ]]; then
@@ -482,7 +485,12 @@ __wh_await() {
       ((now > 0)) || return 5
       printf -v now '%d.%06d' $((now / 1000000)) $((now % 1000000))
     fi
-    __wh_hear ${until:+"$now"} || { status=$?; ((status == 5)) && continue; return "$status"; }
+    __wh_hear ${until:+"$now"} || {
+      status=$?
+      ((status == 5)) && continue
+      echo "the supervisor has gone: $1" >&2
+      return "$status"
+    }
   done
   if [[ $__wh_answer = error ]]; then
     __wh_member 3 detail
@@ -552,7 +560,7 @@ __wh_outcome() {
 # and REPLY: the message's id, or with --wait the result as JSON. In a worker on its own connection, else by the command `workhall`.
 workhall_call() {
   local -; set +e
-  local worker method args wait='' timeout='' fields='' cli=() name='' status=0
+  local worker method args what wait='' timeout='' fields='' cli=() name='' status=0
   while (($#)); do
     case $1 in
       --existing) fields+=',"existing":true' cli+=(--existing) ;;
@@ -587,12 +595,13 @@ workhall_call() {
   workhall_json "$method"
   fields+=",\"method\":$REPLY,\"args\":$args${wait:+,\"wait\":true}"
   local __wh_awaited __wh_body __wh_at __wh_answer
-  __wh_ask call "$fields" "$timeout" || return
+  what="\`$method\` of $worker"
+  __wh_ask call "$what" "$fields" "$timeout" || return
   __wh_awaited=$__wh_ref
   __wh_receipt || return
   if [[ $wait && $WORKHALL_RECEIPT = accepted ]]; then
-    __wh_await "$timeout" || return
-    __wh_outcome "\`$method\` of $worker" || status=$?
+    __wh_await "$what is in the mailbox as message $REPLY, and may or may not have been executed" "$timeout" || return
+    __wh_outcome "$what" || status=$?
   fi
   return "$status"
 }
@@ -630,7 +639,7 @@ workhall_kill() {
     return
   fi
   if (($#)); then __wh_address "$1" "$name"; fields="\"worker\":$REPLY"; fi
-  __wh_ask kill "$fields" && __wh_receipt
+  __wh_ask kill "the kill of ${1-this worker}" "$fields" && __wh_receipt
 }
 
 # workhall_ending: whether this worker was killed, or the supervisor is gone. A long method may look here.
@@ -680,7 +689,7 @@ workhall_signal_new() {
   local fields='' __wh_body __wh_at
   if [[ ${1-} ]]; then workhall_json "$1"; fields="\"description\":$REPLY"; fi
   if [[ ${2-} ]]; then __wh_millis workhall_signal_new "$2" || return; fields+="${fields:+,}\"keep_ms\":$REPLY"; fi
-  __wh_ask signal_new "$fields" && __wh_receipt && __wh_member "$__wh_at" id
+  __wh_ask signal_new 'a new signal' "$fields" && __wh_receipt && __wh_member "$__wh_at" id
 }
 
 # workhall_signal_set ID KEY VALUE: writes a value, to be read after the trigger. 1: it was triggered already.
@@ -692,7 +701,7 @@ workhall_signal_set() {
   fields=$REPLY
   workhall_json "$2"; fields+=",\"key\":$REPLY"
   __wh_value workhall_signal_set "$__wh_signal_levels" "${@:3}" || return
-  __wh_ask signal_set "$fields,\"value\":$REPLY" && __wh_receipt || return
+  __wh_ask signal_set "a value of signal $1" "$fields,\"value\":$REPLY" && __wh_receipt || return
   case $WORKHALL_RECEIPT in *no_signal) __wh_no_signal "$1" ;; ignored*) return 1 ;; esac
 }
 
@@ -701,7 +710,7 @@ workhall_signal_trigger() {
   local -; set +e
   local __wh_body __wh_at
   __wh_signal_field workhall_signal_trigger "${1-}" || return
-  __wh_ask signal_trigger "$REPLY" && __wh_receipt || return
+  __wh_ask signal_trigger "the trigger of signal $1" "$REPLY" && __wh_receipt || return
   [[ $WORKHALL_RECEIPT != ignored* ]] || { __wh_no_signal "$1"; return; }
   __wh_member "$__wh_at" first && [[ $REPLY = true ]]
 }
@@ -714,10 +723,10 @@ workhall_signal_wait() {
   __wh_signal_field workhall_signal_wait "${1-}" || return
   fields=$REPLY
   if [[ ${2-} ]]; then __wh_millis workhall_signal_wait "$2" || return; fields+=",\"timeout_ms\":$REPLY"; fi
-  __wh_ask signal_wait "$fields" && __wh_receipt || return
+  __wh_ask signal_wait "the wait for signal $1" "$fields" && __wh_receipt || return
   [[ $WORKHALL_RECEIPT != ignored* ]] || { __wh_no_signal "$1"; return; }
   __wh_awaited=$__wh_ref
-  __wh_await '' || return
+  __wh_await "whether signal $1 was triggered is not known" || return
   case $__wh_body in
     triggered) __wh_find "$__wh_at" values && __wh_raw "$REPLY" ;;
     timed_out) REPLY=''; return 5 ;;

@@ -235,7 +235,7 @@ fn d03_a_function_that_fails_says_why_and_the_worker_lives_on() {
     for method in ["what", "wh\"at", "wh\\at", "wh\nat", "$(exit 1)", "*", "@", "ls", "echo_all", "exit", ""] {
         let why = supervisor.cli(&["call", "probe", method, "--wait"]);
         assert!(method.is_empty() || why.err.contains("there is no method"), "{method}: {why:?}");
-        assert!(method.is_empty() || why.err.contains("this worker has `add`, `any`, `crash`"), "{method}: {why:?}");
+        assert!(method.is_empty() || why.err.contains("this worker has `add`, `any`, `ask_and_wait`"), "{method}: {why:?}");
     }
     for (args, why) in [
         (&["add"][..], "it takes 1, and 0 came"),
@@ -380,7 +380,7 @@ fn k01_a_worker_in_bash_hears_a_kill_in_a_task_and_obeys_the_end_of_its_supervis
     let Some(mut supervisor) = with_probe() else { return };
     assert_eq!(call(&supervisor, "kill_self", &json!([])), json!(["killed 0", "ending"]));
     supervisor.cli(&["wait", "probe", "--gone", "--timeout", "30s"]).ok();
-    let paths = ["begun", "go", "log"].map(|name| supervisor.path(name).to_str().unwrap().to_string());
+    let paths = ["begun", "go", "asked"].map(|name| supervisor.path(name).to_str().unwrap().to_string());
     let holding = supervisor.start_cli(&["call", "probe", "hold", &paths[0], &paths[1], "--wait"]);
     supervisor.until("the task has begun", |this| this.path("begun").exists());
     let killing = supervisor.start_cli(&["kill", "probe", "--wait", "--json"]);
@@ -396,7 +396,7 @@ fn k01_a_worker_in_bash_hears_a_kill_in_a_task_and_obeys_the_end_of_its_supervis
     for path in &paths[..2] {
         fs::remove_file(path).unwrap();
     }
-    supervisor.cli(&["call", "probe", "hold_and_call", &paths[0], &paths[1], &paths[2]]).ok();
+    supervisor.cli(&["call", "probe", "hold_and_ask", &paths[0], &paths[1], &paths[2]]).ok();
     supervisor.until("the task has begun", |this| {
         fs::read_to_string(this.path("begun")).is_ok_and(|text| text.ends_with('\n'))
     });
@@ -405,8 +405,41 @@ fn k01_a_worker_in_bash_hears_a_kill_in_a_task_and_obeys_the_end_of_its_supervis
     supervisor.ended();
     fs::write(&paths[1], "").unwrap();
     supervisor.until("the worker has ended", |_| !lives(pid));
-    assert_eq!(fs::read_to_string(&paths[2]).unwrap(), "4\n", "the call in vain was no end of the task");
+    let (log, id) = (fs::read_to_string(&paths[2]).unwrap(), "0123456789abcdef0123456789abcdef");
+    let mut lines = log.lines();
+    for (ask, what) in [
+        ("workhall_call other add -n 1", "`add` of other".to_string()),
+        ("workhall_call --wait other add -n 1", "`add` of other".into()),
+        ("workhall_kill other", "the kill of other".into()),
+        ("workhall_kill", "the kill of this worker".into()),
+        ("workhall_signal_new", "a new signal".into()),
+        (&format!("workhall_signal_set {id} key value"), format!("a value of signal {id}")),
+        (&format!("workhall_signal_trigger {id}"), format!("the trigger of signal {id}")),
+        (&format!("workhall_signal_wait {id} 1"), format!("the wait for signal {id}")),
+    ] {
+        let why = format!("the supervisor has gone: {what} was not sent, and nothing has happened");
+        assert_eq!((lines.next(), lines.next()), (Some(&*why), Some(&*format!("{ask}: 4"))), "{log}");
+    }
+    assert_eq!(lines.collect::<Vec<_>>(), ["workhall_ending: 0", "end"], "none of these ends the task");
     supervisor.until("all others have", |this| this.processes().is_empty());
+}
+
+#[test]
+fn l02_a_call_of_a_worker_in_bash_that_is_not_answered_any_more_says_what_is_known() {
+    let Some(mut supervisor) = with_probe() else { return };
+    let paths = ["pid", "begun", "go", "asked"].map(|name| supervisor.path(name).to_str().unwrap().to_string());
+    supervisor.cli(&[&["call", "probe", "ask_and_wait"][..], &paths.each_ref().map(String::as_str)].concat()).ok();
+    supervisor.until("the one it waits for is executed", |this| this.path("begun").exists());
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.ended();
+    supervisor.until("it has been told", |this| {
+        fs::read_to_string(this.path("asked")).is_ok_and(|text| text.ends_with("4\n"))
+    });
+    let log = fs::read_to_string(&paths[3]).unwrap();
+    let known = "the supervisor has gone: `hold` of other is in the mailbox as message 2, and may or may not have been executed\n4\n";
+    assert_eq!(log, known);
+    fs::write(&paths[2], "").unwrap();
+    supervisor.until("all have ended", |this| this.processes().is_empty());
 }
 
 #[test]

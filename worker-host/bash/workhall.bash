@@ -161,12 +161,13 @@ workhall_text() {
   REPLY="${out[*]}"
 }
 
-# workhall_items [--json] JSON: the items of a list, or the values of an object, into the array WORKHALL_ITEMS as a method gets its
+# workhall_items [--json] [--] JSON: the items of a list, or the values of an object, into the array WORKHALL_ITEMS as a method gets its
 # arguments, with --json as they are; the keys of an object into WORKHALL_KEYS.
 workhall_items() {
   local -; set +e
   local raw=''
   [[ ${1-} = --json ]] && { raw=1; shift; }
+  [[ ${1-} != -- ]] || shift
   WORKHALL_ITEMS=() WORKHALL_KEYS=()
   __wh_parse "$1" || { echo "workhall_items: this is no JSON: ${1:0:80}" >&2; return 2; }
   [[ ${__wh_t[0]} = ['{['] ]] || { echo "workhall_items: this is no list and no object: ${1:0:80}" >&2; return 2; }
@@ -315,7 +316,7 @@ __wh_misused() {
 }
 
 # One value of a command's words, as JSON in REPLY and the number of words that it has taken in __wh_took: TEXT, -s TEXT,
-# -n NUMBER, -j JSON, -S SIGNAL. $1 is the command, $2 how many levels it may nest.
+# -n NUMBER, -j JSON, -S SIGNAL, and behind -- a TEXT. $1 is the command, $2 how many levels it may nest.
 __wh_value() {
   local command=$1 levels=$2 shown=${4-}
   shift 2
@@ -323,8 +324,8 @@ __wh_value() {
   shown=${shown:0:80} shown=${shown//[[:cntrl:]]/ }
   __wh_took=2
   case ${1-} in
-    -[snjS]) (($# >= 2)) || { __wh_misused "$command: $1 wants a value behind it"; return; } ;;&
-    -s) workhall_json "$2" ;;
+    -[snjS] | --) (($# >= 2)) || { __wh_misused "$command: $1 wants a value behind it"; return; } ;;&
+    -s | --) workhall_json "$2" ;;
     -n)
       [[ $2 =~ $__wh_number ]] || { __wh_misused "$command: \"$shown\" is no number"; return; }
       __wh_in_range "$2" || { __wh_misused "$command: $shown is too large a number: they go to 1.79e308"; return; }
@@ -555,8 +556,9 @@ __wh_outcome() {
 
 # ---- what a worker, or any script, may ask ------------------------------------------------------------------------
 
-# workhall_call [--existing] [--expires SECONDS] [--in SECONDS] [--wait [--timeout SECONDS]] [--name] WORKER [METHOD [VALUE…]]:
-# posts a message. `%7` is the worker with number 7; with --name it is a name. A VALUE is a text; -n NUMBER, -j JSON, -S SIGNAL and -s TEXT say otherwise, behind -- all are texts. Sets WORKHALL_RECEIPT,
+# workhall_call [--existing] [--expires SECONDS] [--in SECONDS] [--wait [--timeout SECONDS]] [--name] [--] WORKER [METHOD [VALUE…]]:
+# posts a message. `%7` is the worker with number 7; with --name it is a name, and behind -- no option. A VALUE is a text; -n NUMBER, -j JSON,
+# -S SIGNAL and -s TEXT say otherwise, behind -- all are texts: write that before what somebody else has sent. Sets WORKHALL_RECEIPT,
 # and REPLY: the message's id, or with --wait the result as JSON. In a worker on its own connection, else by the command `workhall`.
 workhall_call() {
   local -; set +e
@@ -576,6 +578,7 @@ workhall_call() {
           --timeout) timeout=$((REPLY * 1000)) ;;
         esac
         shift ;;
+      --) shift; break ;;
       -*) echo "workhall_call: there is no option $1" >&2; return 2 ;;
       *) break ;;
     esac
@@ -628,11 +631,15 @@ workhall_reply() {
   workhall_call "%$WORKHALL_SENDER_NUMBER" "$@"
 }
 
-# workhall_kill [[--name] WORKER]: kills a worker; without one, in a method, this worker itself: the rest of the method still runs.
+# workhall_kill [[--name] [--] WORKER]: kills a worker; without one, in a method, this worker itself: the rest of the method still runs.
 workhall_kill() {
   local -; set +e
   local fields='' name='' __wh_body __wh_at
   [[ ${1-} = --name ]] && { name=1; shift; }
+  case ${1-} in
+    --) shift; [[ ${1-} ]] || { echo 'workhall_kill: which worker?' >&2; return 2; } ;;
+    -*) [[ $name ]] || { echo "workhall_kill: there is no option $1: behind \`--\` is a worker" >&2; return 2; } ;;
+  esac
   if [[ ! $__wh_conn ]]; then
     [[ ${1-} ]] || { echo 'workhall_kill: which worker? Only a worker kills itself' >&2; return 2; }
     command workhall kill -- "$1"
@@ -692,7 +699,7 @@ workhall_signal_new() {
   __wh_ask signal_new 'a new signal' "$fields" && __wh_receipt && __wh_member "$__wh_at" id
 }
 
-# workhall_signal_set ID KEY VALUE: writes a value, to be read after the trigger. 1: it was triggered already.
+# workhall_signal_set ID KEY VALUE: writes a value, to be read after the trigger; one word is a text. 1: it was triggered already.
 workhall_signal_set() {
   local -; set +e
   local fields __wh_body __wh_at
@@ -700,7 +707,9 @@ workhall_signal_set() {
   (($# >= 3)) || { echo 'workhall_signal_set: ID KEY VALUE' >&2; return 2; }
   fields=$REPLY
   workhall_json "$2"; fields+=",\"key\":$REPLY"
+  (($# != 3)) || set -- "$1" "$2" -- "$3"
   __wh_value workhall_signal_set "$__wh_signal_levels" "${@:3}" || return
+  ((__wh_took == $# - 2)) || { __wh_misused "workhall_signal_set: ID, KEY and one VALUE, not $# words"; return; }
   __wh_ask signal_set "a value of signal $1" "$fields,\"value\":$REPLY" && __wh_receipt || return
   case $WORKHALL_RECEIPT in *no_signal) __wh_no_signal "$1" ;; ignored*) return 1 ;; esac
 }
@@ -737,10 +746,12 @@ workhall_signal_wait() {
 
 # ---- a worker -----------------------------------------------------------------------------------------------------
 
-# workhall_result VALUE: what the method returns: a text, or -n NUMBER, -j JSON, -S SIGNAL. Without it the method returns nothing. A value
+# workhall_result VALUE: what the method returns: one word, which is a text, or -n NUMBER, -j JSON, -S SIGNAL. Without it the method returns nothing. A value
 # that cannot be sent fails the message, whatever the method does then, unless it gives another.
 workhall_result() {
   local -; set +e
+  # One word is a text, whatever it is.
+  (($# != 1)) || set -- -- "$1"
   if ! __wh_value workhall_result "$__wh_result_levels" "$@"; then
     __wh_unsent=$__wh_wrong
     return 2

@@ -235,7 +235,10 @@ fn d03_a_function_that_fails_says_why_and_the_worker_lives_on() {
     for method in ["what", "wh\"at", "wh\\at", "wh\nat", "$(exit 1)", "*", "@", "ls", "echo_all", "exit", ""] {
         let why = supervisor.cli(&["call", "probe", method, "--wait"]);
         assert!(method.is_empty() || why.err.contains("there is no method"), "{method}: {why:?}");
-        assert!(method.is_empty() || why.err.contains("this worker has `add`, `any`, `ask_and_wait`"), "{method}: {why:?}");
+        assert!(
+            method.is_empty() || why.err.contains("this worker has `add`, `any`, `ask_and_wait`"),
+            "{method}: {why:?}"
+        );
     }
     for (args, why) in [
         (&["add"][..], "it takes 1, and 0 came"),
@@ -302,6 +305,33 @@ fn d03_a_result_that_cannot_be_sent_fails_its_message_and_no_other() {
     assert!(failure(&supervisor, &["large", "17000000"]).contains("the result has 170000"));
     assert_eq!(call(&supervisor, "plain", &json!([])), Value::Null);
     assert_eq!(supervisor.ps("probe")["generation"], 1, "it is the same process");
+}
+
+#[test]
+fn what_somebody_else_has_sent_is_never_an_option_in_bash() {
+    let Some(supervisor) = with_probe() else { return };
+    for text in ["-n", "-j", "-s", "-S", "--", "-", "-x", "--wait", "--json", "--name", "-e", "%7", ""] {
+        assert_eq!(call(&supervisor, "returns", &json!([text])), text);
+        assert_eq!(call(&supervisor, "returns", &json!(["--", text])), text);
+        assert_eq!(call(&supervisor, "lists", &json!([text, text, "{}"])), json!(["1", 2, text, text, "{}"]));
+        assert_eq!(call(&supervisor, "sends", &json!(["other", "texts", text, "{}", text])), json!([text, "{}", text]));
+        if !text.is_empty() {
+            // A method that is called so, and a worker.
+            let why = failure(&supervisor, &["sends", "--args", &json!(["other", text]).to_string()]);
+            assert!(why.contains(&format!("there is no method `{text}`")), "{why}");
+            let why = failure(&supervisor, &["says_why", "--args", &json!([text]).to_string()]);
+            assert!(why.ends_with(&format!("failed: {text}\n")), "{why}");
+            assert_eq!(call(&supervisor, "kills", &json!([text])), "ignored no_worker");
+            if text != "%7" {
+                let why = failure(&supervisor, &["sends", "--args", &json!([text, "x"]).to_string()]);
+                assert!(why.contains(&format!("no class matches `{text}`")), "{why}");
+            }
+        }
+        assert_eq!(call(&supervisor, "sets", &json!([text])), json!({text: text, format!("x{text}"): text}));
+        let why = failure(&supervisor, &["takes_apart", "--args", &json!([text]).to_string()]);
+        assert!(why.contains("workhall_items: this is no JSON"), "{why}");
+    }
+    assert_eq!(call(&supervisor, "takes_apart", &json!(["[1,2]"])), "2");
 }
 
 /// What a function does with the children of its shell is not mixed up with what the library has started.
@@ -514,7 +544,12 @@ fn wrong_use_of_the_library_for_bash_is_named() {
         ("workhall_kill", "Only a worker kills itself"),
         ("workhall_signal_new", "this is no worker"),
         ("workhall_signal_wait x", "this is no signal: `x`"),
-        ("workhall_result a b", "one value"),
+        ("workhall_result a b", "one value, not 2 words"),
+        ("workhall_result -n 1 2", "one value, not 3 words"),
+        ("workhall_signal_set 0123456789abcdef0123456789abcdef k a b", "ID, KEY and one VALUE, not 4 words"),
+        ("workhall_call -- ", "which worker?"),
+        ("workhall_kill -x", "there is no option -x"),
+        ("workhall_kill --", "which worker?"),
     ] {
         script(text, &[]).fails_with(2, part);
     }

@@ -164,7 +164,7 @@ workhall_text() {
 # workhall_items [--json] [--] JSON: the items of a list, or the values of an object, into the array WORKHALL_ITEMS as a method gets its
 # arguments, with --json as they are; the keys of an object into WORKHALL_KEYS.
 workhall_items() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local raw=''
   [[ ${1-} = --json ]] && { raw=1; shift; }
   [[ ${1-} != -- ]] || shift
@@ -363,19 +363,19 @@ __wh_list() {
 }
 
 # workhall_list WORD…: the JSON list of these values, in REPLY.
-workhall_list() { local -; set +e; __wh_list workhall_list "$@"; }
+workhall_list() { local - IFS=$' \t\n'; set +eu; __wh_list workhall_list "$@"; }
 
 # ---- the connection -----------------------------------------------------------------------------------------------
 
 # __wh_aside VARIABLE DESCRIPTOR: a copy of a descriptor that no program inherits which is started here, in the variable. Bash has no
-# word for that, but keeps what it sets aside during a redirection close-on-exec, and a copy of such a descriptor is so too.
+# word for that, but keeps what it sets aside during a redirection close-on-exec, and a copy of such a descriptor is so too. Not of 0.
 __wh_aside() {
   { __wh_take "$@" 0<&-; } 0<&"$2"
 }
 
 # With a copy of the descriptor set aside.
 __wh_take() {
-  local entry number flags
+  local - entry number flags; set +f
   for entry in /proc/"$BASHPID"/fd/*; do
     number=${entry##*/}
     ((number >= 10 && number != $2)) && [[ $entry -ef /proc/$BASHPID/fd/$2 ]] || continue
@@ -561,7 +561,7 @@ __wh_outcome() {
 # -S SIGNAL and -s TEXT say otherwise, behind -- all are texts: write that before what somebody else has sent. Sets WORKHALL_RECEIPT,
 # and REPLY: the message's id, or with --wait the result as JSON. In a worker on its own connection, else by the command `workhall`.
 workhall_call() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local worker method args what wait='' timeout='' fields='' cli=() name='' status=0
   while (($#)); do
     case $1 in
@@ -626,14 +626,14 @@ __wh_by_command() {
 
 # workhall_reply METHOD [VALUE…]: calls back the worker that has sent the message, by its number.
 workhall_reply() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   [[ ${WORKHALL_SENDER_NUMBER-} ]] || { echo 'the message was sent by a client, which cannot be called back' >&2; return 1; }
   workhall_call "%$WORKHALL_SENDER_NUMBER" "$@"
 }
 
 # workhall_kill [[--name] [--] WORKER]: kills a worker; without one, in a method, this worker itself: the rest of the method still runs.
 workhall_kill() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local fields='' name='' __wh_body __wh_at
   [[ ${1-} = --name ]] && { name=1; shift; }
   case ${1-} in
@@ -651,14 +651,14 @@ workhall_kill() {
 
 # workhall_ending: whether this worker was killed, or the supervisor is gone. A long method may look here.
 workhall_ending() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   __wh_look workhall_ending || return
   [[ $__wh_ending ]]
 }
 
 # workhall_cancelled: whether the message that is executed is not wanted any more.
 workhall_cancelled() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   __wh_look workhall_cancelled || return
   [[ $__wh_cancelled ]]
 }
@@ -692,7 +692,7 @@ __wh_no_signal() {
 
 # workhall_signal_new [DESCRIPTION [KEEP_SECONDS]]: makes a signal; its id in REPLY. Pass it in arguments as -S ID.
 workhall_signal_new() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local fields='' __wh_body __wh_at
   if [[ ${1-} ]]; then workhall_json "$1"; fields="\"description\":$REPLY"; fi
   if [[ ${2-} ]]; then __wh_millis workhall_signal_new "$2" || return; fields+="${fields:+,}\"keep_ms\":$REPLY"; fi
@@ -701,7 +701,7 @@ workhall_signal_new() {
 
 # workhall_signal_set ID KEY VALUE: writes a value, to be read after the trigger; one word is a text. 1: it was triggered already.
 workhall_signal_set() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local fields __wh_body __wh_at
   __wh_signal_field workhall_signal_set "${1-}" || return
   (($# >= 3)) || { echo 'workhall_signal_set: ID KEY VALUE' >&2; return 2; }
@@ -716,7 +716,7 @@ workhall_signal_set() {
 
 # workhall_signal_trigger ID: 0 if this was the first trigger, 1 if not.
 workhall_signal_trigger() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local __wh_body __wh_at
   __wh_signal_field workhall_signal_trigger "${1-}" || return
   __wh_ask signal_trigger "the trigger of signal $1" "$REPLY" && __wh_receipt || return
@@ -727,7 +727,7 @@ workhall_signal_trigger() {
 # workhall_signal_wait ID [SECONDS]: waits until it is triggered; its values as JSON in REPLY. 5: the time is up (0 polls). 1: the
 # message that carried it has failed; 6: it will not be triggered.
 workhall_signal_wait() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local fields __wh_awaited __wh_body __wh_at __wh_answer
   __wh_signal_field workhall_signal_wait "${1-}" || return
   fields=$REPLY
@@ -749,7 +749,7 @@ workhall_signal_wait() {
 # workhall_result VALUE: what the method returns: one word, which is a text, or -n NUMBER, -j JSON, -S SIGNAL. Without it the method returns nothing. A value
 # that cannot be sent fails the message, whatever the method does then, unless it gives another.
 workhall_result() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   # One word is a text, whatever it is.
   (($# != 1)) || set -- -- "$1"
   if ! __wh_value workhall_result "$__wh_result_levels" "$@"; then
@@ -762,6 +762,7 @@ workhall_result() {
 
 # workhall_fail TEXT: the method has failed, for this reason. Returns 1, so that it may be the last word of the method.
 workhall_fail() {
+  local IFS=' '
   __wh_error=$*
   return 1
 }
@@ -769,13 +770,36 @@ workhall_fail() {
 # workhall_run [--json] METHOD…: executes tasks until the supervisor asks for the end or is gone. Each METHOD is a function of
 # this name, or NAME=FUNCTION; behind it may stand how many arguments it takes: `disk/0-1`, `add/1`. A method gets its
 # arguments as $1, $2 …: texts as they are, a signal as its id, null as nothing, all else as JSON; with --json all as JSON. They stand
-# as JSON in WORKHALL_ARGS too. Methods run in this shell, without its `set -e`, so that its variables are the worker's state. A status that is not 0
-# settles the message as failed, with what the method wrote last on stderr.
+# as JSON in WORKHALL_ARGS too. Methods run in this shell, so that its variables, functions and directory are the worker's state. Each begins with
+# the options (but for -e, -E and -T), the IFS and the stdin, stdout and stderr that there were at workhall_run, and without a trap on ERR, DEBUG and
+# RETURN, whatever the one before it has left: the loop stands on these. A status that is not 0 settles the message as failed, with what
+# the method wrote last on stderr.
 workhall_run() {
-  local -; set +e
-  local word name raw='' __wh_awaited='' __wh_answer=''
+  # A method sees the variables of who calls it: from here on all of them are called __wh_ or WORKHALL_.
+  local __wh_ifs=${IFS-$' \t\n'}
+  local - IFS=$' \t\n'; set +eET
+  local __wh_json='' __wh_awaited='' __wh_answer='' __wh_line='' __wh_stdin='' __wh_stdout='' __wh_options __wh_restore __wh_on_pipe __wh_tee __wh_tail
   local -A __wh_functions=() __wh_least=() __wh_most=()
-  [[ ${1-} = --json ]] && { raw=1; shift; }
+  __wh_declare "$@" && __wh_connect || return
+  __wh_pid=$BASHPID
+  __wh_prepare
+  __wh_say '{"ready":{"protocol":1,"window":1}}'
+  while [[ ! $__wh_ending ]]; do
+    if ((${#__wh_queue[@]})); then
+      __wh_line=${__wh_queue[0]}
+      __wh_queue=("${__wh_queue[@]:1}")
+      __wh_task "$__wh_line"
+    else
+      __wh_hear || true
+    fi
+  done
+}
+
+# Which methods there are.
+__wh_declare() {
+  local word name
+  [[ ${1-} = --json ]] && { __wh_json=1; shift; }
+  [[ ${1-} != -- ]] || shift
   for word; do
     name=${word%%=*}
     if [[ $word =~ ^(.*)/([0-9]+)(-([0-9]*))?$ ]]; then
@@ -786,81 +810,86 @@ workhall_run() {
     declare -F -- "${word#*=}" >/dev/null || { echo "workhall_run: there is no function \`${word#*=}\`" >&2; return 2; }
     __wh_functions[$name]=${word#*=}
   done
-  __wh_connect || return
-  __wh_pid=$BASHPID
+}
+
+# What the loop stands on, whatever methods do: descriptors, programs, options, traps.
+__wh_prepare() {
+  local descriptor
   # What a program is started with has all three.
-  for word in 0 1 2; do [[ -e /proc/$BASHPID/fd/$word ]] || eval "exec $word<>/dev/null"; done
+  for descriptor in 0 1 2; do [[ -e /proc/$BASHPID/fd/$descriptor ]] || eval "exec $descriptor<>/dev/null"; done
+  exec {descriptor}<&0
+  __wh_aside __wh_stdin "$descriptor"
+  exec {descriptor}<&-
+  __wh_aside __wh_stdout 1
   __wh_aside __wh_stderr 2
-  exec {word}<> <(:)
-  __wh_aside __wh_tails "$word"
-  exec {word}<&-
-  __wh_say '{"ready":{"protocol":1,"window":1}}'
-  while [[ ! $__wh_ending ]]; do
-    if ((${#__wh_queue[@]})); then
-      word=${__wh_queue[0]}
-      __wh_queue=("${__wh_queue[@]:1}")
-      __wh_task "$word"
-    else
-      __wh_hear || true
-    fi
-  done
+  exec {descriptor}<> <(:)
+  __wh_aside __wh_tails "$descriptor"
+  exec {descriptor}<&-
+  __wh_tee=$(type -P tee) && __wh_tail=$(type -P tail) || __wh_strange 'there is no tee, or no tail, in PATH'
+  __wh_options=$SHELLOPTS:$BASHOPTS
+  __wh_restore=$(set +o; shopt -p)
+  __wh_on_pipe=$(trap -p PIPE)
 }
 
 # One task, from its line.
 __wh_task() {
-  local at args=() WORKHALL_ARGS=() WORKHALL_METHOD WORKHALL_MESSAGE WORKHALL_SENDER='' WORKHALL_SENDER_NUMBER=''
-  local __wh_result='' __wh_error='' __wh_unsent='' __wh_wrong='' __wh_status=0 why=''
+  local WORKHALL_ARGS=() WORKHALL_METHOD='' WORKHALL_MESSAGE='' WORKHALL_SENDER='' WORKHALL_SENDER_NUMBER=''
+  local __wh_args=() __wh_result='' __wh_error='' __wh_unsent='' __wh_wrong='' __wh_status=0
   __wh_parse "$1"
   __wh_member 3 id && __wh_current=$REPLY WORKHALL_MESSAGE=$REPLY __wh_cancelled=''
+  if __wh_read_task; then
+    __wh_execute "${__wh_functions[$WORKHALL_METHOD]}" ${__wh_args[@]+"${__wh_args[@]}"}
+  else
+    __wh_status=1
+  fi
+  [[ ! $__wh_unsent || $__wh_error ]] || __wh_error=$__wh_unsent __wh_status=1
+  if ((!__wh_status)) && [[ ! $__wh_error ]]; then
+    __wh_line "{\"done\":{\"id\":$__wh_current${__wh_result:+,\"result\":$__wh_result}}}" 'the result' || __wh_error=$__wh_wrong
+  fi
+  if ((__wh_status)) || [[ $__wh_error ]]; then
+    ((${#__wh_error} < __wh_line_max / 16)) || __wh_error=${__wh_error:0:__wh_error_bytes}…
+    workhall_json "$__wh_error"
+    __wh_line "{\"failed\":{\"id\":$__wh_current,\"error\":$REPLY}}"
+  fi
+  __wh_current=''
+  __wh_say "$__wh_line" || true
+}
+
+# What is to be executed, from __wh_t. Fails if it cannot be, with the reason in __wh_error.
+__wh_read_task() {
+  local at name count
   __wh_find 3 method && [[ ${__wh_t[REPLY]} = '"'* ]] && __wh_plain "$REPLY" || REPLY=''
-  WORKHALL_METHOD=$REPLY
+  WORKHALL_METHOD=$REPLY name=$REPLY
   if __wh_find 3 from && [[ ${__wh_t[REPLY]} = '{' ]]; then
     at=$REPLY
     __wh_member "$at" worker && WORKHALL_SENDER=$REPLY
     __wh_member "$at" number && WORKHALL_SENDER_NUMBER=$REPLY
   fi
-  if ! __wh_find 3 args || [[ ${__wh_t[REPLY]} != '[' ]]; then
-    why="the arguments of \`$WORKHALL_METHOD\` are no list"
-  else
-    at=$((REPLY + 1))
-    while [[ ${__wh_t[at]} != ']' ]]; do
-      __wh_raw "$at"
-      WORKHALL_ARGS+=("$REPLY")
-      if [[ ! $raw ]]; then
-        __wh_plain "$at" || why="argument $((${#args[@]} + 1)) of \`$WORKHALL_METHOD\` holds a NUL, which bash cannot hold"
-      fi
-      args+=("$REPLY")
-      at=${__wh_e[at]}
-      [[ ${__wh_t[at]} != , ]] || at=$((at + 1))
-    done
-  fi
-  if [[ $WORKHALL_METHOD = ['@*'] || ! $WORKHALL_METHOD || ! ${__wh_functions[$WORKHALL_METHOD]+x} ]]; then
+  if [[ $name = ['@*'] || ! $name || ! ${__wh_functions[$name]+x} ]]; then
     __wh_methods
-    why="there is no method \`$WORKHALL_METHOD\`: this worker has $REPLY"
-  elif [[ ! $why ]]; then
-    name=$WORKHALL_METHOD
-    if ((${#args[@]} < ${__wh_least[$name]-0} || ${#args[@]} > ${__wh_most[$name]:-${#args[@]}})); then
-      why="the arguments of \`$name\` do not fit: it takes ${__wh_least[$name]}"
-      [[ ${__wh_most[$name]} = "${__wh_least[$name]}" ]] || why+=" to ${__wh_most[$name]:-any}"
-      why+=", and ${#args[@]} came"
+    __wh_error="there is no method \`$name\`: this worker has $REPLY"
+    return 1
+  fi
+  __wh_find 3 args && [[ ${__wh_t[REPLY]} = '[' ]] || { __wh_error="the arguments of \`$name\` are no list"; return 1; }
+  at=$((REPLY + 1))
+  while [[ ${__wh_t[at]} != ']' ]]; do
+    __wh_raw "$at"
+    WORKHALL_ARGS+=("$REPLY")
+    if [[ ! $__wh_json ]] && ! __wh_plain "$at"; then
+      __wh_error="argument ${#WORKHALL_ARGS[@]} of \`$name\` holds a NUL, which bash cannot hold"
+      return 1
     fi
+    __wh_args+=("$REPLY")
+    at=${__wh_e[at]}
+    [[ ${__wh_t[at]} != , ]] || at=$((at + 1))
+  done
+  count=${#__wh_args[@]}
+  if ((count < ${__wh_least[$name]-0} || count > ${__wh_most[$name]:-count})); then
+    __wh_error="the arguments of \`$name\` do not fit: it takes ${__wh_least[$name]}"
+    [[ ${__wh_most[$name]} = "${__wh_least[$name]}" ]] || __wh_error+=" to ${__wh_most[$name]:-any}"
+    __wh_error+=", and $count came"
+    return 1
   fi
-  if [[ $why ]]; then
-    __wh_error=$why __wh_status=1
-  else
-    __wh_execute "${__wh_functions[$WORKHALL_METHOD]}" ${args[@]+"${args[@]}"}
-  fi
-  __wh_current=''
-  [[ ! $__wh_unsent || $__wh_error ]] || __wh_error=$__wh_unsent __wh_status=1
-  if ((!__wh_status)) && [[ ! $__wh_error ]]; then
-    __wh_line "{\"done\":{\"id\":$WORKHALL_MESSAGE${__wh_result:+,\"result\":$__wh_result}}}" 'the result' || __wh_error=$__wh_wrong
-  fi
-  if ((__wh_status)) || [[ $__wh_error ]]; then
-    ((${#__wh_error} < __wh_line_max / 16)) || __wh_error=${__wh_error:0:__wh_error_bytes}…
-    workhall_json "$__wh_error"
-    __wh_line "{\"failed\":{\"id\":$WORKHALL_MESSAGE,\"error\":$REPLY}}"
-  fi
-  __wh_say "$__wh_line" || true
 }
 
 # A line to be said, in __wh_line, unless it is longer than the protocol allows. $2 is what it is, for people.
@@ -870,11 +899,16 @@ __wh_line() {
   __wh_line=$1
 }
 
-# The methods there are, for people.
+# The methods there are, for people, in order.
 __wh_methods() {
-  local known=() IFS=$'\n' name
-  # shellcheck disable=SC2207 # names of functions have no newline
-  known=($(printf '%s\n' "${!__wh_functions[@]}" | LC_ALL=C sort))
+  local LC_ALL=C known=() name at
+  for name in "${!__wh_functions[@]}"; do
+    for ((at = ${#known[@]}; at > 0; at--)); do
+      [[ ${known[at - 1]} > $name ]] || break
+      known[at]=${known[at - 1]}
+    done
+    known[at]=$name
+  done
   REPLY=''
   for name in ${known[@]+"${known[@]}"}; do REPLY+="${REPLY:+, }\`$name\`"; done
   REPLY=${REPLY:-none}
@@ -883,17 +917,29 @@ __wh_methods() {
 # Executes a function in this shell. What it writes on stderr goes on to the worker's own, and the last of it comes back here when
 # all who hold it have closed it, at the latest a second after the function has ended: what it has left behind may hold it longer.
 __wh_execute() {
-  local piece text='' mark=$'\1'$WORKHALL_MESSAGE pipe=''
+  local __wh_pipe=''
   # Nobody's children are who read it, for a `wait` in the function waits for all children of this shell; and the function's stderr is the
   # one descriptor by which it is held.
-  exec {pipe}> >(
-    tee >({ tail -c "$__wh_error_bytes"; printf '\1%s\0' "$WORKHALL_MESSAGE"; } >&"$__wh_tails") \
+  exec {__wh_pipe}> >(
+    "$__wh_tee" >({ "$__wh_tail" -c "$__wh_error_bytes"; printf '\1%s\0' "$__wh_current"; } >&"$__wh_tails") \
       <&0 >&"$__wh_stderr" 2>&"$__wh_stderr" &
   )
   wait "$!"
-  exec 2>&"$pipe" {pipe}>&-
+  exec 2>&"$__wh_pipe" {__wh_pipe}>&-
+  IFS=$__wh_ifs
   "$@" || __wh_status=$?
-  exec 2>&"$__wh_stderr"
+  # First what would hinder the rest.
+  trap - DEBUG ERR RETURN
+  IFS=$' \t\n'
+  [[ $SHELLOPTS:$BASHOPTS = "$__wh_options" ]] || eval "$__wh_restore" 2>/dev/null || true
+  exec <&"$__wh_stdin" >&"$__wh_stdout" 2>&"$__wh_stderr"
+  eval "$__wh_on_pipe"
+  __wh_last_words
+}
+
+# Waits for the end of what was written on stderr, and takes the reason of a failure from it if the function has not said one.
+__wh_last_words() {
+  local LC_ALL=C piece text='' mark=$'\1'$__wh_current
   while IFS= read -r -d '' -t 1 -u "$__wh_tails" piece; do
     # A NUL that was written ends a piece too; and what ends for an earlier message comes late.
     text+=$piece
@@ -901,7 +947,6 @@ __wh_execute() {
     [[ $text != *$'\1'+([0-9]) ]] || text=''
   done
   ((__wh_status)) && [[ ! $__wh_error ]] || return 0
-  local LC_ALL=C
   text=${text%"$mark"}
   # Of the first line only a part may be there.
   [[ ${#text} -lt $__wh_error_bytes || $text != *$'\n'*$'\n'* ]] || text=${text#*$'\n'}

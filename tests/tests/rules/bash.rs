@@ -334,6 +334,98 @@ fn what_somebody_else_has_sent_is_never_an_option_in_bash() {
     assert_eq!(call(&supervisor, "takes_apart", &json!(["[1,2]"])), "2");
 }
 
+#[test]
+fn whatever_a_function_does_to_the_shell_the_next_one_begins_as_the_first() {
+    let Some(supervisor) = with_probe() else { return };
+    let first = call(&supervisor, "shell_is", &json!([]));
+    for done in [
+        "set -e",
+        "set -euo pipefail",
+        "set +u",
+        "set -f -C -a -b -x -v",
+        "set -E -T",
+        "set -o posix",
+        "set -t",
+        "shopt -s nocasematch nullglob failglob dotglob lastpipe",
+        "shopt -u sourcepath interactive_comments; shopt -s inherit_errexit localvar_unset",
+        "IFS=",
+        "IFS=0123456789",
+        "unset IFS",
+        "trap 'REPLY=junk IFS=' ERR",
+        "trap 'REPLY=junk IFS=' RETURN",
+        "set -T; trap 'REPLY=junk IFS=' DEBUG",
+        "trap - PIPE",
+        "trap '' PIPE",
+        "trap 'exit 7' PIPE",
+        "exec 1>&-",
+        "exec 2>&-",
+        "exec 0<&- 1>&- 2>&-",
+        "exec 2>/dev/null",
+        "exec >/dev/full 2>&1",
+        "PATH=",
+        "unset PATH",
+        "LC_ALL=C.UTF-8 LANG=x",
+        "WORKHALL_MESSAGE=4711 WORKHALL_METHOD= WORKHALL_ARGS=x",
+        "unset WORKHALL_MESSAGE WORKHALL_METHOD WORKHALL_ARGS",
+        "REPLY=x; unset REPLY",
+        "set -- a b; shift 2",
+        "break",
+        "continue",
+        "return 0",
+        "set -e; false; true",
+        "umask 777",
+        "mkdir gone; cd gone; rmdir ../gone",
+        "TMOUT=1; POSIXLY_CORRECT=1",
+        "printf x; exec 3>&1",
+    ] {
+        supervisor
+            .cli(&[
+                "call",
+                "probe",
+                "does",
+                "--wait",
+                "--timeout",
+                "60s",
+                "--args",
+                &json!([format!("cd {}; PATH=/usr/bin:/bin; {done}", supervisor.path("").display())]).to_string(),
+            ])
+            .ok();
+        assert_eq!(call(&supervisor, "shell_is", &json!([])), first, "{done}");
+        // Its own settings as a method: what it asks and what it says of a failure.
+        let why = failure(&supervisor, &["what", "--args", "[\"é\",12]"]);
+        assert!(why.contains("there is no method `what`: this worker has `add`, `any`"), "{done}: {why}");
+        assert_eq!(call(&supervisor, "texts", &json!(["a b", 12, "x"])), json!(["a b", "12", "x"]), "{done}");
+        assert!(failure(&supervisor, &["says", "no", "such row"]).ends_with("failed: no such row\n"), "{done}");
+    }
+    assert_eq!(supervisor.ps("probe")["generation"], 1, "it is the same process");
+    // Under these the functions of the library do what they do.
+    for set in [
+        "set -e",
+        "set -u",
+        "IFS=",
+        "IFS=0123456789-,",
+        "set -f",
+        "set -o posix",
+        "set -E; trap 'exit 7' ERR",
+        "shopt -s nocasematch failglob",
+    ] {
+        let ask = format!(
+            "{set}; workhall_call --wait --timeout 20 other texts 'a b' -n 12; seen=$REPLY; workhall_signal_new; id=$REPLY
+            workhall_signal_set \"$id\" k -n 1; workhall_signal_trigger \"$id\"; workhall_signal_wait \"$id\" 1.5; seen+=$REPLY
+            workhall_ending || workhall_items '[1,[2,3]]'; workhall_list \"$seen\" \"${{WORKHALL_ITEMS[@]}}\"; workhall_result -j \"$REPLY\""
+        );
+        assert_eq!(
+            call(&supervisor, "does", &json!([ask])),
+            json!(["[\"a b\",\"12\"]{\"k\":1}", "1", "[2,3]"]),
+            "{set}"
+        );
+    }
+    // Variables of whatever name, and the directory, are the worker's state.
+    call(&supervisor, "does", &json!(["name=1 word=2 raw=3 at=4 args=5 why=6 text=7 piece=8 pipe=9; cd /usr"]));
+    assert_eq!(call(&supervisor, "add", &json!([1])), 1);
+    assert_eq!(call(&supervisor, "state", &json!([])), "1 2 3 4 5 6 7 8 9 /usr");
+}
+
 /// What a function does with the children of its shell is not mixed up with what the library has started.
 #[test]
 fn a_bare_wait_in_bash_waits_for_the_functions_own_children_and_a_quiet_child_holds_up_nobody() {

@@ -58,6 +58,31 @@ test('d03: what a method throws settles its message as failed, and the process l
   assert.equal(await client.callAndWait('probe', 'add', [1]), 2, 'the same process');
 });
 
+test('d03: whatever is thrown or returned, its message fails and no other', async (t) => {
+  const client = await (await Supervisor.start(t)).client();
+  const failure = async (...args) => {
+    const error = await client.callAndWait('probe', 'odd', args).then(() => assert.fail('it should fail'), (error) => error);
+    assert.ok(error instanceof Failed, `${args}: ${error.stack}`);
+    return error.error;
+  };
+  for (const [kind, thrown] of [
+    ['null', /^null$/], ['undefined', /^undefined$/], ['symbol', /^Symbol\(a sign\)$/], ['bare', /code: 7/], ['stack', /what it says/],
+    ['message', /./], ['name', /what it says/], ['all', /./], ['proxy', /./], ['revoked', /./], ['getter', /Getter/], ['toJSON', /toJSON/], ['fn', /Function/],
+  ]) {
+    assert.match(await failure(kind, 'throw'), thrown, kind);
+  }
+  for (const kind of ['symbol', 'proxy', 'revoked', 'getter', 'toJSON', 'fn']) {
+    // A proxy fails when it is awaited already.
+    const why = /the result cannot be sent: .|a trap|revoked/;
+    assert.match(await failure(kind, 'return'), why, kind);
+    // Also where nobody waits for it: who waits for a signal is told.
+    const signal = await client.newSignal();
+    await client.call('probe', 'odd', [kind, 'return', signal]).catch((error) => error);
+    await assert.rejects(signal.wait(20), why, kind);
+  }
+  assert.equal((await client.info('probe')).generation, 1, 'the same process');
+});
+
 test('d02: a process that ends in a task is charged to that message, and the next life executes the others', async (t) => {
   const client = await (await Supervisor.start(t)).client();
   await client.callAndWait('probe', 'add', [1]);

@@ -64,6 +64,9 @@ await worker({
       if (how === 'return') return made;
       throw made;
     },
+    notANumber: (_context, _signal) => ({ list: [1, NaN] }),
+    likeBytes: (_context, text, _signal) => [{ $bytes: text }],
+    setOdd: (_context, signal, kind) => signal.trigger({ odd: kind === 'nan' ? NaN : { $bytes: '!!' } }),
     unsendable: () => ({ list: [1, () => {}] }),
     longError: () => {
       throw new Error('x'.repeat(100_000));

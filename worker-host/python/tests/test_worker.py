@@ -255,6 +255,7 @@ class Errors(TestCase):
                 return {
                     "nan": float("nan"), "set": {1}, "object": object(), "surrogate": "\\ud800", "large": 2 ** 64,
                     "huge": "x" * (17 << 20), "deep": deep, "key": {(1, 2): 3},
+                    "infinity": [{"a": float("inf")}], "bytes": [{"$bytes": "!!"}],
                 }[what]
 
             @worker.method
@@ -266,14 +267,16 @@ class Errors(TestCase):
         )
         client = supervisor.client()
         for what, said in [
-            ("nan", "Out of range float"),
-            ("set", "type set cannot be sent"),
-            ("object", "type object cannot be sent"),
+            ("nan", "^the result of `odd` cannot be sent: result is nan, which cannot be sent"),
+            ("infinity", r"result\[0\]\.a is inf"),
+            ("bytes", r'result\[0\] is \{"\$bytes": …\}, which stands for bytes, and holds no base64: send bytes'),
+            ("set", "type set, which cannot be sent"),
+            ("object", "type object, which cannot be sent"),
             ("surrogate", "no Unicode"),
             ("large", "whole numbers go from"),
             ("huge", "16777216 is the most"),
-            ("deep", ""),
-            ("key", "keys must be"),
+            ("deep", "nests more than 64 levels deep"),
+            ("key", "a key of result is of type tuple"),
         ]:
             with self.assertRaisesRegex(Failed, said):
                 client.call_and_wait("w", "odd", what)
@@ -283,7 +286,7 @@ class Errors(TestCase):
             client.call_and_wait("w", "fine"),
             [2**64 - 1, -(2**63), 0.5, b"\x00\xff", {"a": None}, "\U0001f600", [1, 2]],
         )
-        self.assertEqual((client.info("w")["generation"], client.status()["ledger"]["failed"]), (1, 16))
+        self.assertEqual((client.info("w")["generation"], client.status()["ledger"]["failed"]), (1, 20))
 
     def test_d02_an_exit_in_a_method_is_a_crash_of_that_message_alone(self) -> None:
         supervisor = self.with_worker(

@@ -335,9 +335,10 @@ class Processes(TestCase):
             import os, subprocess
 
             @worker.method
-            def open_in_child():
-                code = "import os; print([os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if n not in '012'])"
-                child = subprocess.run(["python3", "-c", code], close_fds=False, stdout=subprocess.PIPE, text=True)
+            def open_in_child(close_fds):
+                # One of them was the directory's.
+                code = "import os; print([os.path.realpath(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if n not in '012'])"
+                child = subprocess.run(["python3", "-c", code], close_fds=close_fds, stdout=subprocess.PIPE, text=True, check=True)
                 return child.stdout
 
             @worker.method
@@ -362,7 +363,11 @@ class Processes(TestCase):
             """
         )
         client = supervisor.client()
-        self.assertNotRegex(client.call_and_wait("w", "open_in_child"), "socket|memfd")
+        lock = "/s.names/"
+        self.assertIn(lock, client.call_and_wait("w", "open_in_child", False))
+        self.assertNotRegex(client.call_and_wait("w", "open_in_child", False), "socket:|memfd")
+        # What the README says of children and the name.
+        self.assertNotIn(lock, client.call_and_wait("w", "open_in_child", True))
         self.assertEqual(client.call_and_wait("w", "fork"), 0)
         self.assertEqual(client.call_and_wait("w", "fork"), 0)
 

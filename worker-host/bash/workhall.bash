@@ -927,7 +927,8 @@ __wh_execute() {
   wait "$!"
   exec 2>&"$__wh_pipe" {__wh_pipe}>&-
   IFS=$__wh_ifs
-  "$@" || __wh_status=$?
+  # Without this `eval` a mistake in `$(( ))` would end not the function but all that is executed, and with it the loop.
+  eval '"$@"' || __wh_status=$?
   # First what would hinder the rest.
   trap - DEBUG ERR RETURN
   IFS=$' \t\n'

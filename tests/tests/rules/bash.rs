@@ -426,6 +426,27 @@ fn whatever_a_function_does_to_the_shell_the_next_one_begins_as_the_first() {
     assert_eq!(call(&supervisor, "state", &json!([])), "1 2 3 4 5 6 7 8 9 /usr");
 }
 
+#[test]
+fn d03_a_mistake_in_arithmetic_is_a_failure_of_its_function() {
+    let Some(supervisor) = with_probe() else { return };
+    assert_eq!(call(&supervisor, "add", &json!([5])), 5);
+    for _ in 0..3 {
+        for (args, why) in [
+            (["add", "{\"a\":1}"], "syntax error"),
+            (["miscounts", "1 +"], "syntax error"),
+            (["miscounts", "08"], "value too great for base"),
+            (["miscounts_deep", "1/0"], "division by 0"),
+            (["divides", "0"], "division by 0"),
+        ] {
+            let failed = failure(&supervisor, &args);
+            assert!(failed.contains(why), "{args:?}: {failed}");
+        }
+        assert_eq!(call(&supervisor, "add", &json!([0])), 5, "what was local is gone, and the state is as it was");
+        assert_eq!(call(&supervisor, "texts", &json!(["a b", 1])), json!(["a b", "1"]));
+    }
+    assert_eq!(supervisor.ps("probe")["generation"], 1, "it is the same process");
+}
+
 /// What a function does with the children of its shell is not mixed up with what the library has started.
 #[test]
 fn a_bare_wait_in_bash_waits_for_the_functions_own_children_and_a_quiet_child_holds_up_nobody() {

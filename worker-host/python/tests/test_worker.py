@@ -288,6 +288,63 @@ class Errors(TestCase):
         )
         self.assertEqual((client.info("w")["generation"], client.status()["ledger"]["failed"]), (1, 20))
 
+    def test_d03_whatever_is_raised_fails_its_message_alone(self) -> None:
+        supervisor = self.with_worker(
+            """
+            import asyncio
+
+            class Odd(Exception):
+                def __str__(self):
+                    raise ValueError("no text")
+                __repr__ = __str__
+
+            class OddMethodError(workhall.MethodError):
+                __str__ = Odd.__str__
+
+            class Base(BaseException):
+                pass
+
+            class Unshowable:
+                def __repr__(self):
+                    raise Odd()
+
+            async def cancelled():
+                asyncio.current_task().cancel()
+                await asyncio.sleep(1)
+
+            @worker.method
+            def odd(what):
+                if what == "cause":
+                    raise ValueError("outer") from Odd()
+                if what == "context":
+                    try:
+                        raise Odd()
+                    except Odd:
+                        raise ValueError("outer")
+                if what == "cancelled":
+                    asyncio.run(cancelled())
+                if what == "result":
+                    return Unshowable()
+                raise {"text": Odd(), "method": OddMethodError(), "base": Base("b"), "generator": GeneratorExit()}[what]
+
+            worker.run()
+            """
+        )
+        client = supervisor.client()
+        for what, said in [
+            ("text", "Odd: <.*str.*failed>"),
+            ("method", "OddMethodError"),
+            ("base", "Base: b"),
+            ("generator", "GeneratorExit"),
+            ("cause", "ValueError: outer(.|\n)*raised while this was handled: Odd"),
+            ("context", "ValueError: outer(.|\n)*raised while this was handled: Odd"),
+            ("cancelled", "CancelledError"),
+            ("result", "Odd"),
+        ]:
+            with self.assertRaisesRegex(Failed, said):
+                client.call_and_wait("w", "odd", what)
+        self.assertEqual(client.info("w")["generation"], 1)
+
     def test_d02_an_exit_in_a_method_is_a_crash_of_that_message_alone(self) -> None:
         supervisor = self.with_worker(
             """

@@ -156,10 +156,12 @@ class Methods:
         self._hook = hook
         return hook
 
-    def _failure(self, error: Exception) -> str:
-        """What is told of an error, which the hook has heard of."""
+    def _failure(self, error: BaseException) -> str:
+        """What is told of an error, which the hook has heard of. SystemExit and KeyboardInterrupt are raised: they end the process."""
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            raise error
         text = told(error)
-        if self._hook is not None:
+        if self._hook is not None and isinstance(error, Exception):
             try:
                 self._hook(error)
             except Exception as second:
@@ -193,7 +195,7 @@ def unknown(name: str, known: List[str]) -> MethodError:
 def told(error: BaseException) -> str:
     """An error for who waits: what it is in the first line, and where it was raised below."""
     if isinstance(error, MethodError):
-        return _cut(str(error), _MESSAGE_CHARS_MAX)
+        return _cut(_shown(str, error), _MESSAGE_CHARS_MAX)
     try:
         what = "".join(traceback.format_exception_only(type(error), error)).strip()
     except Exception:
@@ -211,8 +213,16 @@ def told(error: BaseException) -> str:
         text += "\nTraceback (most recent call last):\n" + _cut_front("".join(lines).rstrip("\n"), _TRACE_CHARS_MAX)
     cause: Optional[BaseException] = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None:
-        text += f"\nraised while this was handled: {_cut(repr(cause), 500)}"
+        text += f"\nraised while this was handled: {_cut(_shown(repr, cause), 500)}"
     return text
+
+
+def _shown(how: Callable[[BaseException], str], error: BaseException) -> str:
+    """An error that may raise one itself when it is looked at."""
+    try:
+        return how(error)
+    except Exception:
+        return type(error).__name__
 
 
 def _cut(text: str, chars: int) -> str:

@@ -236,7 +236,8 @@ class Worker(Methods, Caller):
                 data = line("done", {"id": task.id, "result": result})
             except CannotSend as error:
                 raise MethodError(f"the result of `{task.method}` cannot be sent: {error}") from None
-        except Exception as error:
+        except BaseException as error:
+            # Also what is no Exception, like asyncio's CancelledError.
             link.write(line("failed", {"id": task.id, "error": self._failure(error)}), flush=False)
             return True
         if task.wait or len(data) > UNHEARD_BYTES_MAX:

@@ -9,6 +9,8 @@
 __wh_conn='' __wh_ref=0 __wh_ending='' __wh_cancelled='' __wh_gone='' __wh_current='' __wh_partial='' __wh_pid=''
 __wh_queue=() __wh_t=() __wh_e=()
 readonly __wh_line_max=16777216 __wh_error_bytes=4096
+# Levels that a value may nest: a result, an argument in its list, the value of a signal.
+readonly __wh_result_levels=64 __wh_levels=63 __wh_signal_levels=62
 readonly __wh_number='^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$'
 
 # ---- JSON: reading ------------------------------------------------------------------------------------------------
@@ -159,12 +161,13 @@ workhall_text() {
   REPLY="${out[*]}"
 }
 
-# workhall_items [--json] JSON: the items of a list, or the values of an object, into the array WORKHALL_ITEMS as a method gets its
+# workhall_items [--json] [--] JSON: the items of a list, or the values of an object, into the array WORKHALL_ITEMS as a method gets its
 # arguments, with --json as they are; the keys of an object into WORKHALL_KEYS.
 workhall_items() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local raw=''
   [[ ${1-} = --json ]] && { raw=1; shift; }
+  [[ ${1-} != -- ]] || shift
   WORKHALL_ITEMS=() WORKHALL_KEYS=()
   __wh_parse "$1" || { echo "workhall_items: this is no JSON: ${1:0:80}" >&2; return 2; }
   [[ ${__wh_t[0]} = ['{['] ]] || { echo "workhall_items: this is no list and no object: ${1:0:80}" >&2; return 2; }
@@ -245,28 +248,103 @@ __wh_repair() {
   text="${out[*]}"
 }
 
+# Whether a number is one that a double can be near to: the supervisor takes no other.
+__wh_in_range() {
+  local LC_ALL=C whole fraction='' digits exponent=0
+  [[ $1 = *[eE]* || ${#1} -gt 300 ]] || return 0
+  [[ $1 =~ ^-?([0-9]+)(\.([0-9]+))?([eE]([+-]?)0*([0-9]*))?$ ]] || return 1
+  whole=${BASH_REMATCH[1]} fraction=${BASH_REMATCH[3]} exponent=${BASH_REMATCH[6]:-0}
+  digits=$whole$fraction digits=${digits#"${digits%%[!0]*}"}
+  [[ $digits ]] || return 0
+  # So large is only the exponent of what is no number any more, or is as good as zero.
+  if ((${#exponent} > 9)); then [[ ${BASH_REMATCH[5]} = - ]]; return; fi
+  exponent=$((${#digits} - ${#fraction} + ${BASH_REMATCH[5]}$exponent))
+  digits=${digits}00000000000000000000
+  ((exponent < 309)) || { ((exponent == 309)) && [[ ${digits:0:20} < 17976931348623158079 ]]; }
+}
+
+# Whether what stands in __wh_t can be sent, at most $1 levels deep; else why not, in REPLY.
+__wh_sendable() {
+  local LC_ALL=C token rest sequence depth=0 at=-1
+  for token in "${__wh_t[@]}"; do
+    ((++at))
+    case $token in
+      '"'*)
+        [[ $token != *[$'\x01'-$'\x1f']* ]] || { REPLY='a text in it holds a control character as it is'; return 1; }
+        rest=$token
+        if [[ $token = *\\* ]]; then
+          rest=${rest//\\[\"\\\/bfnrt]/x}
+          rest=${rest//\\u[dD][89abAB][0-9a-fA-F][0-9a-fA-F]\\u[dD][c-fC-F][0-9a-fA-F][0-9a-fA-F]/x}
+          [[ $rest != *\\u[dD][89a-fA-F]* ]] || { REPLY='a text in it holds half a surrogate pair'; return 1; }
+          rest=${rest//\\u[0-9a-fA-F][0-9a-fA-F][0-9a-fA-F][0-9a-fA-F]/x}
+          [[ $rest != *\\* ]] || { REPLY="an escape in it is none of JSON's"; return 1; }
+        fi
+        if [[ $rest = *$__wh_high* ]]; then
+          for sequence in "${__wh_sequences[@]}"; do rest=${rest//$sequence/x}; done
+          [[ $rest != *$__wh_high* ]] || { REPLY='a text in it is no UTF-8'; return 1; }
+        fi ;;
+      ['{['])
+        ((++depth <= $1)) || { REPLY="it nests more than $1 levels deep"; return 1; }
+        # The one key of an object: what stands for bytes must be bytes.
+        if [[ $token = '{' && ${__wh_e[at]} -eq $((at + 5)) && ${__wh_t[at + 3]} = '"'* ]] && workhall_text "${__wh_t[at + 1]}" &&
+          [[ $REPLY = '$bytes' ]]; then
+          __wh_base64 "${__wh_t[at + 3]}" || { REPLY="\$bytes in it is no base64: ${__wh_t[at + 3]:0:80}"; return 1; }
+        fi ;;
+      [']}']) depth=$((depth - 1)) ;;
+      [-0-9]*) __wh_in_range "$token" || { REPLY="${token:0:80} is too large a number"; return 1; } ;;
+    esac
+  done
+}
+
+# Whether a JSON text is base64, with its padding and without a bit too much.
+__wh_base64() {
+  local text body
+  workhall_text "$1" || return
+  text=$REPLY body=${REPLY%=} body=${body%=}
+  ((${#text} % 4 == 0)) && [[ $body != *[!A-Za-z0-9+/]* ]] || return 1
+  case $((${#text} - ${#body})) in
+    1) [[ $body = *[AEIMQUYcgkosw048] ]] ;;
+    2) [[ $body = *[AQgw] ]] ;;
+  esac
+}
+
+# Wrong use of a command: says so, and has it in __wh_wrong.
+__wh_misused() {
+  __wh_wrong=$1
+  echo "$1" >&2
+  return 2
+}
+
 # One value of a command's words, as JSON in REPLY and the number of words that it has taken in __wh_took: TEXT, -s TEXT,
-# -n NUMBER, -j JSON, -S SIGNAL. $1 is the command.
+# -n NUMBER, -j JSON, -S SIGNAL, and behind -- a TEXT. $1 is the command, $2 how many levels it may nest.
 __wh_value() {
+  local command=$1 levels=$2 shown=${4-}
+  shift 2
+  # One line.
+  shown=${shown:0:80} shown=${shown//[[:cntrl:]]/ }
   __wh_took=2
-  case ${2-} in
-    -[snjS]) (($# >= 3)) || { echo "$1: $2 wants a value behind it" >&2; return 2; } ;;&
-    -s) workhall_json "$3" ;;
+  case ${1-} in
+    -[snjS] | --) (($# >= 2)) || { __wh_misused "$command: $1 wants a value behind it"; return; } ;;&
+    -s | --) workhall_json "$2" ;;
     -n)
-      [[ $3 =~ $__wh_number ]] || { workhall_json "$3"; echo "$1: $REPLY is no number" >&2; return 2; }
-      REPLY=$3 ;;
+      [[ $2 =~ $__wh_number ]] || { __wh_misused "$command: \"$shown\" is no number"; return; }
+      __wh_in_range "$2" || { __wh_misused "$command: $shown is too large a number: they go to 1.79e308"; return; }
+      REPLY=$2 ;;
     -j)
-      # What came as an argument was read already.
+      # What came as an argument was read already, and may stand where it stood.
       local argument
-      for argument in ${WORKHALL_ARGS[@]+"${WORKHALL_ARGS[@]}"}; do
-        if [[ $3 = "$argument" ]]; then REPLY=$3; return 0; fi
-      done
-      __wh_parse "$3" || { echo "$1: this is no JSON: ${3:0:80}" >&2; return 2; }
+      if ((levels > 62)); then
+        for argument in ${WORKHALL_ARGS[@]+"${WORKHALL_ARGS[@]}"}; do
+          if [[ $2 = "$argument" ]]; then REPLY=$2; return 0; fi
+        done
+      fi
+      __wh_parse "$2" || { __wh_misused "$command: this is no JSON: $shown"; return; }
+      __wh_sendable "$levels" || { __wh_misused "$command: this cannot be sent: $REPLY: $shown"; return; }
       __wh_raw 0 ;;
     -S)
-      [[ $3 =~ ^[0-9a-f]{32}$ ]] || { echo "$1: this is no signal: ${3:0:80}" >&2; return 2; }
-      REPLY="{\"\$signal\":\"$3\"}" ;;
-    *) __wh_took=1; workhall_json "${2-}" ;;
+      [[ $2 =~ ^[0-9a-f]{32}$ ]] || { __wh_misused "$command: this is no signal: $shown"; return; }
+      REPLY="{\"\$signal\":\"$2\"}" ;;
+    *) __wh_took=1; workhall_json "${1-}" ;;
   esac
 }
 
@@ -276,7 +354,7 @@ __wh_list() {
   shift
   while (($#)); do
     if [[ $1 = -- && ! $texts ]]; then texts=1; shift; continue; fi
-    if [[ $texts ]]; then workhall_json "$1"; __wh_took=1; else __wh_value "$command" "$@" || return 2; fi
+    if [[ $texts ]]; then workhall_json "$1"; __wh_took=1; else __wh_value "$command" "$__wh_levels" "$@" || return 2; fi
     list+=("$REPLY")
     shift "$__wh_took"
   done
@@ -285,36 +363,38 @@ __wh_list() {
 }
 
 # workhall_list WORD…: the JSON list of these values, in REPLY.
-workhall_list() { local -; set +e; __wh_list workhall_list "$@"; }
+workhall_list() { local - IFS=$' \t\n'; set +eu; __wh_list workhall_list "$@"; }
 
 # ---- the connection -----------------------------------------------------------------------------------------------
 
-# Takes the connection so that no child of this process inherits it. Bash has no word for that, but keeps what it sets aside
-# during a redirection close-on-exec, and a copy of such a descriptor is so too: $1 is a copy of the connection that is not,
-# and this is called with the connection itself set aside.
+# __wh_aside VARIABLE DESCRIPTOR: a copy of a descriptor that no program inherits which is started here, in the variable. Bash has no
+# word for that, but keeps what it sets aside during a redirection close-on-exec, and a copy of such a descriptor is so too. Not of 0.
+__wh_aside() {
+  { __wh_take "$@" 0<&-; } 0<&"$2"
+}
+
+# With a copy of the descriptor set aside.
 __wh_take() {
-  local entry number
+  local - entry number flags; set +f
   for entry in /proc/"$BASHPID"/fd/*; do
     number=${entry##*/}
-    if ((number >= 10 && number != $1)) && [[ $entry -ef /proc/$BASHPID/fd/$1 ]]; then
-      exec {__wh_conn}<&"$number"
-      return
-    fi
+    ((number >= 10 && number != $2)) && [[ $entry -ef /proc/$BASHPID/fd/$2 ]] || continue
+    { read -r _ _ && read -r _ flags; } <"/proc/$BASHPID/fdinfo/$number"
+    ((flags & 02000000)) || continue
+    eval "exec {$1}<&$number"
+    return
   done
-  exec {__wh_conn}<&"$1"
+  eval "exec {$1}<&$2"
 }
 
 __wh_connect() {
-  local copy=''
   [[ ${WORKHALL_FD-} =~ ^[0-9]{1,9}$ && ${WORKHALL_FD-0} -gt 2 && -S /proc/$BASHPID/fd/${WORKHALL_FD-} ]] || {
     echo "${0##*/} is a Workhall worker: a supervisor starts it at the first message to its name (WORKHALL_FD is" \
       "\`${WORKHALL_FD-}\`). Try \`workhall serve --workers DIR\` with the directory of this program, then" \
       "\`workhall call NAME METHOD\`" >&2
     return 2
   }
-  exec {copy}<&"$WORKHALL_FD"
-  eval "__wh_take $copy $WORKHALL_FD<&-"
-  exec {copy}<&-
+  __wh_aside __wh_conn "$WORKHALL_FD"
   eval "exec $WORKHALL_FD<&-"
   [[ ${WORKHALL_MARK_FD-} =~ ^[0-9]{1,9}$ ]] && eval "exec $WORKHALL_MARK_FD<&-"
   # A supervisor that is gone is an error of what is said to it, not the end of the task. Children have the usual signal.
@@ -376,13 +456,15 @@ __wh_take_in() {
   esac
 }
 
-# __wh_ask KIND FIELDS [SECONDS]: asks, and waits for the receipt. __wh_body is the word of the answer, __wh_at its token.
+# __wh_ask KIND WHAT FIELDS [SECONDS]: asks, and waits for the receipt. WHAT is this for people. __wh_body is the word of the answer,
+# __wh_at its token.
 __wh_ask() {
-  local __wh_awaited=$((++__wh_ref)) __wh_answer=''
+  local __wh_awaited=$((++__wh_ref)) __wh_answer='' __wh_line='' __wh_wrong=''
   [[ $__wh_conn ]] || { echo "$1: this is no worker, or workhall_run was not called yet" >&2; return 2; }
   __wh_no_copy "$1" || return
-  __wh_say "{\"$1\":{\"ref\":$__wh_awaited${2:+,$2}}}" || return 4
-  __wh_await "${3-}"
+  __wh_line "{\"$1\":{\"ref\":$__wh_awaited${3:+,$3}}}" "$2" || return
+  __wh_say "$__wh_line" || { echo "the supervisor has gone: $2 was not sent, and nothing has happened" >&2; return 4; }
+  __wh_await "$2 was not answered, and may or may not have been executed" "${4-}"
 }
 
 # The time in microseconds, in `now`: of bash before 5.0 in whole seconds.
@@ -391,10 +473,11 @@ __wh_now() {
   now=${now/[.,]/}
 }
 
-# Waits for the answer to what was asked last; with `local __wh_awaited` set. 1: it was not understood. 3: refused.
+# Waits for the answer to what was asked last, at most $2 microseconds; with `local __wh_awaited` set. 1: it was not understood. 4: the
+# supervisor has gone, and $1 is what that means.
 __wh_await() {
   local until='' now status=0
-  [[ $1 ]] && __wh_now && until=$((now + $1))
+  [[ ${2-} ]] && __wh_now && until=$((now + $2))
   __wh_answer=''
   while [[ ! $__wh_answer ]]; do
     if [[ $until ]]; then
@@ -403,7 +486,12 @@ __wh_await() {
       ((now > 0)) || return 5
       printf -v now '%d.%06d' $((now / 1000000)) $((now % 1000000))
     fi
-    __wh_hear ${until:+"$now"} || { status=$?; ((status == 5)) && continue; return "$status"; }
+    __wh_hear ${until:+"$now"} || {
+      status=$?
+      ((status == 5)) && continue
+      echo "the supervisor has gone: $1" >&2
+      return "$status"
+    }
   done
   if [[ $__wh_answer = error ]]; then
     __wh_member 3 detail
@@ -468,12 +556,13 @@ __wh_outcome() {
 
 # ---- what a worker, or any script, may ask ------------------------------------------------------------------------
 
-# workhall_call [--existing] [--expires SECONDS] [--in SECONDS] [--wait [--timeout SECONDS]] [--name] WORKER [METHOD [VALUE…]]:
-# posts a message. `%7` is the worker with number 7; with --name it is a name. A VALUE is a text; -n NUMBER, -j JSON, -S SIGNAL and -s TEXT say otherwise, behind -- all are texts. Sets WORKHALL_RECEIPT,
+# workhall_call [--existing] [--expires SECONDS] [--in SECONDS] [--wait [--timeout SECONDS]] [--name] [--] WORKER [METHOD [VALUE…]]:
+# posts a message. `%7` is the worker with number 7; with --name it is a name, and behind -- no option. A VALUE is a text; -n NUMBER, -j JSON,
+# -S SIGNAL and -s TEXT say otherwise, behind -- all are texts: write that before what somebody else has sent. Sets WORKHALL_RECEIPT,
 # and REPLY: the message's id, or with --wait the result as JSON. In a worker on its own connection, else by the command `workhall`.
 workhall_call() {
-  local -; set +e
-  local worker method args wait='' timeout='' fields='' cli=() name='' status=0
+  local - IFS=$' \t\n'; set +eu
+  local worker method args what wait='' timeout='' fields='' cli=() name='' status=0
   while (($#)); do
     case $1 in
       --existing) fields+=',"existing":true' cli+=(--existing) ;;
@@ -489,6 +578,7 @@ workhall_call() {
           --timeout) timeout=$((REPLY * 1000)) ;;
         esac
         shift ;;
+      --) shift; break ;;
       -*) echo "workhall_call: there is no option $1" >&2; return 2 ;;
       *) break ;;
     esac
@@ -508,12 +598,13 @@ workhall_call() {
   workhall_json "$method"
   fields+=",\"method\":$REPLY,\"args\":$args${wait:+,\"wait\":true}"
   local __wh_awaited __wh_body __wh_at __wh_answer
-  __wh_ask call "$fields" "$timeout" || return
+  what="\`$method\` of $worker"
+  __wh_ask call "$what" "$fields" "$timeout" || return
   __wh_awaited=$__wh_ref
   __wh_receipt || return
   if [[ $wait && $WORKHALL_RECEIPT = accepted ]]; then
-    __wh_await "$timeout" || return
-    __wh_outcome "\`$method\` of $worker" || status=$?
+    __wh_await "$what is in the mailbox as message $REPLY, and may or may not have been executed" "$timeout" || return
+    __wh_outcome "$what" || status=$?
   fi
   return "$status"
 }
@@ -535,35 +626,39 @@ __wh_by_command() {
 
 # workhall_reply METHOD [VALUE…]: calls back the worker that has sent the message, by its number.
 workhall_reply() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   [[ ${WORKHALL_SENDER_NUMBER-} ]] || { echo 'the message was sent by a client, which cannot be called back' >&2; return 1; }
   workhall_call "%$WORKHALL_SENDER_NUMBER" "$@"
 }
 
-# workhall_kill [[--name] WORKER]: kills a worker; without one, in a method, this worker itself: the rest of the method still runs.
+# workhall_kill [[--name] [--] WORKER]: kills a worker; without one, in a method, this worker itself: the rest of the method still runs.
 workhall_kill() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local fields='' name='' __wh_body __wh_at
   [[ ${1-} = --name ]] && { name=1; shift; }
+  case ${1-} in
+    --) shift; [[ ${1-} ]] || { echo 'workhall_kill: which worker?' >&2; return 2; } ;;
+    -*) [[ $name ]] || { echo "workhall_kill: there is no option $1: behind \`--\` is a worker" >&2; return 2; } ;;
+  esac
   if [[ ! $__wh_conn ]]; then
     [[ ${1-} ]] || { echo 'workhall_kill: which worker? Only a worker kills itself' >&2; return 2; }
     command workhall kill -- "$1"
     return
   fi
   if (($#)); then __wh_address "$1" "$name"; fields="\"worker\":$REPLY"; fi
-  __wh_ask kill "$fields" && __wh_receipt
+  __wh_ask kill "the kill of ${1-this worker}" "$fields" && __wh_receipt
 }
 
 # workhall_ending: whether this worker was killed, or the supervisor is gone. A long method may look here.
 workhall_ending() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   __wh_look workhall_ending || return
   [[ $__wh_ending ]]
 }
 
 # workhall_cancelled: whether the message that is executed is not wanted any more.
 workhall_cancelled() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   __wh_look workhall_cancelled || return
   [[ $__wh_cancelled ]]
 }
@@ -597,32 +692,34 @@ __wh_no_signal() {
 
 # workhall_signal_new [DESCRIPTION [KEEP_SECONDS]]: makes a signal; its id in REPLY. Pass it in arguments as -S ID.
 workhall_signal_new() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local fields='' __wh_body __wh_at
   if [[ ${1-} ]]; then workhall_json "$1"; fields="\"description\":$REPLY"; fi
   if [[ ${2-} ]]; then __wh_millis workhall_signal_new "$2" || return; fields+="${fields:+,}\"keep_ms\":$REPLY"; fi
-  __wh_ask signal_new "$fields" && __wh_receipt && __wh_member "$__wh_at" id
+  __wh_ask signal_new 'a new signal' "$fields" && __wh_receipt && __wh_member "$__wh_at" id
 }
 
-# workhall_signal_set ID KEY VALUE: writes a value, to be read after the trigger. 1: it was triggered already.
+# workhall_signal_set ID KEY VALUE: writes a value, to be read after the trigger; one word is a text. 1: it was triggered already.
 workhall_signal_set() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local fields __wh_body __wh_at
   __wh_signal_field workhall_signal_set "${1-}" || return
   (($# >= 3)) || { echo 'workhall_signal_set: ID KEY VALUE' >&2; return 2; }
   fields=$REPLY
   workhall_json "$2"; fields+=",\"key\":$REPLY"
-  __wh_value workhall_signal_set "${@:3}" || return
-  __wh_ask signal_set "$fields,\"value\":$REPLY" && __wh_receipt || return
+  (($# != 3)) || set -- "$1" "$2" -- "$3"
+  __wh_value workhall_signal_set "$__wh_signal_levels" "${@:3}" || return
+  ((__wh_took == $# - 2)) || { __wh_misused "workhall_signal_set: ID, KEY and one VALUE, not $# words"; return; }
+  __wh_ask signal_set "a value of signal $1" "$fields,\"value\":$REPLY" && __wh_receipt || return
   case $WORKHALL_RECEIPT in *no_signal) __wh_no_signal "$1" ;; ignored*) return 1 ;; esac
 }
 
 # workhall_signal_trigger ID: 0 if this was the first trigger, 1 if not.
 workhall_signal_trigger() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local __wh_body __wh_at
   __wh_signal_field workhall_signal_trigger "${1-}" || return
-  __wh_ask signal_trigger "$REPLY" && __wh_receipt || return
+  __wh_ask signal_trigger "the trigger of signal $1" "$REPLY" && __wh_receipt || return
   [[ $WORKHALL_RECEIPT != ignored* ]] || { __wh_no_signal "$1"; return; }
   __wh_member "$__wh_at" first && [[ $REPLY = true ]]
 }
@@ -630,15 +727,15 @@ workhall_signal_trigger() {
 # workhall_signal_wait ID [SECONDS]: waits until it is triggered; its values as JSON in REPLY. 5: the time is up (0 polls). 1: the
 # message that carried it has failed; 6: it will not be triggered.
 workhall_signal_wait() {
-  local -; set +e
+  local - IFS=$' \t\n'; set +eu
   local fields __wh_awaited __wh_body __wh_at __wh_answer
   __wh_signal_field workhall_signal_wait "${1-}" || return
   fields=$REPLY
   if [[ ${2-} ]]; then __wh_millis workhall_signal_wait "$2" || return; fields+=",\"timeout_ms\":$REPLY"; fi
-  __wh_ask signal_wait "$fields" && __wh_receipt || return
+  __wh_ask signal_wait "the wait for signal $1" "$fields" && __wh_receipt || return
   [[ $WORKHALL_RECEIPT != ignored* ]] || { __wh_no_signal "$1"; return; }
   __wh_awaited=$__wh_ref
-  __wh_await '' || return
+  __wh_await "whether signal $1 was triggered is not known" || return
   case $__wh_body in
     triggered) __wh_find "$__wh_at" values && __wh_raw "$REPLY" ;;
     timed_out) REPLY=''; return 5 ;;
@@ -649,16 +746,23 @@ workhall_signal_wait() {
 
 # ---- a worker -----------------------------------------------------------------------------------------------------
 
-# workhall_result VALUE: what the method returns: a text, or -n NUMBER, -j JSON, -S SIGNAL. Without it the method returns nothing.
+# workhall_result VALUE: what the method returns: one word, which is a text, or -n NUMBER, -j JSON, -S SIGNAL. Without it the method returns nothing. A value
+# that cannot be sent fails the message, whatever the method does then, unless it gives another.
 workhall_result() {
-  local -; set +e
-  __wh_value workhall_result "$@" || return
-  ((__wh_took == $#)) || { echo "workhall_result: one value" >&2; return 2; }
-  __wh_result=$REPLY
+  local - IFS=$' \t\n'; set +eu
+  # One word is a text, whatever it is.
+  (($# != 1)) || set -- -- "$1"
+  if ! __wh_value workhall_result "$__wh_result_levels" "$@"; then
+    __wh_unsent=$__wh_wrong
+    return 2
+  fi
+  ((__wh_took == $#)) || { __wh_misused "workhall_result: one value, not $# words"; __wh_unsent=$__wh_wrong; return 2; }
+  __wh_unsent='' __wh_result=$REPLY
 }
 
 # workhall_fail TEXT: the method has failed, for this reason. Returns 1, so that it may be the last word of the method.
 workhall_fail() {
+  local IFS=' '
   __wh_error=$*
   return 1
 }
@@ -666,13 +770,36 @@ workhall_fail() {
 # workhall_run [--json] METHOD…: executes tasks until the supervisor asks for the end or is gone. Each METHOD is a function of
 # this name, or NAME=FUNCTION; behind it may stand how many arguments it takes: `disk/0-1`, `add/1`. A method gets its
 # arguments as $1, $2 …: texts as they are, a signal as its id, null as nothing, all else as JSON; with --json all as JSON. They stand
-# as JSON in WORKHALL_ARGS too. Methods run in this shell, without its `set -e`, so that its variables are the worker's state. A status that is not 0
-# settles the message as failed, with what the method wrote last on stderr.
+# as JSON in WORKHALL_ARGS too. Methods run in this shell, so that its variables, functions and directory are the worker's state. Each begins with
+# the options (but for -e, -E and -T), the IFS and the stdin, stdout and stderr that there were at workhall_run, and without a trap on ERR, DEBUG and
+# RETURN, whatever the one before it has left: the loop stands on these. A status that is not 0 settles the message as failed, with what
+# the method wrote last on stderr.
 workhall_run() {
-  local -; set +e
-  local word name raw='' __wh_awaited='' __wh_answer=''
+  # A method sees the variables of who calls it: from here on all of them are called __wh_ or WORKHALL_.
+  local __wh_ifs=${IFS-$' \t\n'}
+  local - IFS=$' \t\n'; set +eET
+  local __wh_json='' __wh_awaited='' __wh_answer='' __wh_line='' __wh_stdin='' __wh_stdout='' __wh_options __wh_restore __wh_on_pipe __wh_tee __wh_tail
   local -A __wh_functions=() __wh_least=() __wh_most=()
-  [[ ${1-} = --json ]] && { raw=1; shift; }
+  __wh_declare "$@" && __wh_connect || return
+  __wh_pid=$BASHPID
+  __wh_prepare
+  __wh_say '{"ready":{"protocol":1,"window":1}}'
+  while [[ ! $__wh_ending ]]; do
+    if ((${#__wh_queue[@]})); then
+      __wh_line=${__wh_queue[0]}
+      __wh_queue=("${__wh_queue[@]:1}")
+      __wh_task "$__wh_line"
+    else
+      __wh_hear || true
+    fi
+  done
+}
+
+# Which methods there are.
+__wh_declare() {
+  local word name
+  [[ ${1-} = --json ]] && { __wh_json=1; shift; }
+  [[ ${1-} != -- ]] || shift
   for word; do
     name=${word%%=*}
     if [[ $word =~ ^(.*)/([0-9]+)(-([0-9]*))?$ ]]; then
@@ -683,79 +810,105 @@ workhall_run() {
     declare -F -- "${word#*=}" >/dev/null || { echo "workhall_run: there is no function \`${word#*=}\`" >&2; return 2; }
     __wh_functions[$name]=${word#*=}
   done
-  __wh_connect || return
-  __wh_pid=$BASHPID
-  exec {__wh_tails}<> <(:) {__wh_stderr}>&2
-  __wh_say '{"ready":{"protocol":1,"window":1}}'
-  while [[ ! $__wh_ending ]]; do
-    if ((${#__wh_queue[@]})); then
-      word=${__wh_queue[0]}
-      __wh_queue=("${__wh_queue[@]:1}")
-      __wh_task "$word"
-    else
-      __wh_hear || true
-    fi
-  done
+}
+
+# What the loop stands on, whatever methods do: descriptors, programs, options, traps.
+__wh_prepare() {
+  local descriptor
+  # What a program is started with has all three.
+  for descriptor in 0 1 2; do [[ -e /proc/$BASHPID/fd/$descriptor ]] || eval "exec $descriptor<>/dev/null"; done
+  exec {descriptor}<&0
+  __wh_aside __wh_stdin "$descriptor"
+  exec {descriptor}<&-
+  __wh_aside __wh_stdout 1
+  __wh_aside __wh_stderr 2
+  exec {descriptor}<> <(:)
+  __wh_aside __wh_tails "$descriptor"
+  exec {descriptor}<&-
+  __wh_tee=$(type -P tee) && __wh_tail=$(type -P tail) || __wh_strange 'there is no tee, or no tail, in PATH'
+  __wh_options=$SHELLOPTS:$BASHOPTS
+  __wh_restore=$(set +o; shopt -p)
+  __wh_on_pipe=$(trap -p PIPE)
 }
 
 # One task, from its line.
 __wh_task() {
-  local at args=() WORKHALL_ARGS=() WORKHALL_METHOD WORKHALL_MESSAGE WORKHALL_SENDER='' WORKHALL_SENDER_NUMBER=''
-  local __wh_result='' __wh_error='' __wh_status=0 why=''
+  local WORKHALL_ARGS=() WORKHALL_METHOD='' WORKHALL_MESSAGE='' WORKHALL_SENDER='' WORKHALL_SENDER_NUMBER=''
+  local __wh_args=() __wh_result='' __wh_error='' __wh_unsent='' __wh_wrong='' __wh_status=0
   __wh_parse "$1"
   __wh_member 3 id && __wh_current=$REPLY WORKHALL_MESSAGE=$REPLY __wh_cancelled=''
+  if __wh_read_task; then
+    __wh_execute "${__wh_functions[$WORKHALL_METHOD]}" ${__wh_args[@]+"${__wh_args[@]}"}
+  else
+    __wh_status=1
+  fi
+  [[ ! $__wh_unsent || $__wh_error ]] || __wh_error=$__wh_unsent __wh_status=1
+  if ((!__wh_status)) && [[ ! $__wh_error ]]; then
+    __wh_line "{\"done\":{\"id\":$__wh_current${__wh_result:+,\"result\":$__wh_result}}}" 'the result' || __wh_error=$__wh_wrong
+  fi
+  if ((__wh_status)) || [[ $__wh_error ]]; then
+    ((${#__wh_error} < __wh_line_max / 16)) || __wh_error=${__wh_error:0:__wh_error_bytes}…
+    workhall_json "$__wh_error"
+    __wh_line "{\"failed\":{\"id\":$__wh_current,\"error\":$REPLY}}"
+  fi
+  __wh_current=''
+  __wh_say "$__wh_line" || true
+}
+
+# What is to be executed, from __wh_t. Fails if it cannot be, with the reason in __wh_error.
+__wh_read_task() {
+  local at name count
   __wh_find 3 method && [[ ${__wh_t[REPLY]} = '"'* ]] && __wh_plain "$REPLY" || REPLY=''
-  WORKHALL_METHOD=$REPLY
+  WORKHALL_METHOD=$REPLY name=$REPLY
   if __wh_find 3 from && [[ ${__wh_t[REPLY]} = '{' ]]; then
     at=$REPLY
     __wh_member "$at" worker && WORKHALL_SENDER=$REPLY
     __wh_member "$at" number && WORKHALL_SENDER_NUMBER=$REPLY
   fi
-  if ! __wh_find 3 args || [[ ${__wh_t[REPLY]} != '[' ]]; then
-    why="the arguments of \`$WORKHALL_METHOD\` are no list"
-  else
-    at=$((REPLY + 1))
-    while [[ ${__wh_t[at]} != ']' ]]; do
-      __wh_raw "$at"
-      WORKHALL_ARGS+=("$REPLY")
-      if [[ ! $raw ]]; then
-        __wh_plain "$at" || why="argument $((${#args[@]} + 1)) of \`$WORKHALL_METHOD\` holds a NUL, which bash cannot hold"
-      fi
-      args+=("$REPLY")
-      at=${__wh_e[at]}
-      [[ ${__wh_t[at]} != , ]] || at=$((at + 1))
-    done
-  fi
-  if [[ $WORKHALL_METHOD = ['@*'] || ! $WORKHALL_METHOD || ! ${__wh_functions[$WORKHALL_METHOD]+x} ]]; then
+  if [[ $name = ['@*'] || ! $name || ! ${__wh_functions[$name]+x} ]]; then
     __wh_methods
-    why="there is no method \`$WORKHALL_METHOD\`: this worker has $REPLY"
-  elif [[ ! $why ]]; then
-    name=$WORKHALL_METHOD
-    if ((${#args[@]} < ${__wh_least[$name]-0} || ${#args[@]} > ${__wh_most[$name]:-${#args[@]}})); then
-      why="the arguments of \`$name\` do not fit: it takes ${__wh_least[$name]}"
-      [[ ${__wh_most[$name]} = "${__wh_least[$name]}" ]] || why+=" to ${__wh_most[$name]:-any}"
-      why+=", and ${#args[@]} came"
+    __wh_error="there is no method \`$name\`: this worker has $REPLY"
+    return 1
+  fi
+  __wh_find 3 args && [[ ${__wh_t[REPLY]} = '[' ]] || { __wh_error="the arguments of \`$name\` are no list"; return 1; }
+  at=$((REPLY + 1))
+  while [[ ${__wh_t[at]} != ']' ]]; do
+    __wh_raw "$at"
+    WORKHALL_ARGS+=("$REPLY")
+    if [[ ! $__wh_json ]] && ! __wh_plain "$at"; then
+      __wh_error="argument ${#WORKHALL_ARGS[@]} of \`$name\` holds a NUL, which bash cannot hold"
+      return 1
     fi
-  fi
-  if [[ $why ]]; then
-    __wh_error=$why __wh_status=1
-  else
-    __wh_execute "${__wh_functions[$WORKHALL_METHOD]}" ${args[@]+"${args[@]}"}
-  fi
-  __wh_current=''
-  if ((__wh_status)) || [[ $__wh_error ]]; then
-    workhall_json "$__wh_error"
-    __wh_say "{\"failed\":{\"id\":$WORKHALL_MESSAGE,\"error\":$REPLY}}" || true
-  else
-    __wh_say "{\"done\":{\"id\":$WORKHALL_MESSAGE${__wh_result:+,\"result\":$__wh_result}}}" || true
+    __wh_args+=("$REPLY")
+    at=${__wh_e[at]}
+    [[ ${__wh_t[at]} != , ]] || at=$((at + 1))
+  done
+  count=${#__wh_args[@]}
+  if ((count < ${__wh_least[$name]-0} || count > ${__wh_most[$name]:-count})); then
+    __wh_error="the arguments of \`$name\` do not fit: it takes ${__wh_least[$name]}"
+    [[ ${__wh_most[$name]} = "${__wh_least[$name]}" ]] || __wh_error+=" to ${__wh_most[$name]:-any}"
+    __wh_error+=", and $count came"
+    return 1
   fi
 }
 
-# The methods there are, for people.
+# A line to be said, in __wh_line, unless it is longer than the protocol allows. $2 is what it is, for people.
+__wh_line() {
+  local LC_ALL=C
+  ((${#1} <= __wh_line_max)) || { __wh_misused "$2 has ${#1} bytes as a message, and $__wh_line_max are the most"; return; }
+  __wh_line=$1
+}
+
+# The methods there are, for people, in order.
 __wh_methods() {
-  local known=() IFS=$'\n' name
-  # shellcheck disable=SC2207 # names of functions have no newline
-  known=($(printf '%s\n' "${!__wh_functions[@]}" | LC_ALL=C sort))
+  local LC_ALL=C known=() name at
+  for name in "${!__wh_functions[@]}"; do
+    for ((at = ${#known[@]}; at > 0; at--)); do
+      [[ ${known[at - 1]} > $name ]] || break
+      known[at]=${known[at - 1]}
+    done
+    known[at]=$name
+  done
   REPLY=''
   for name in ${known[@]+"${known[@]}"}; do REPLY+="${REPLY:+, }\`$name\`"; done
   REPLY=${REPLY:-none}
@@ -764,9 +917,30 @@ __wh_methods() {
 # Executes a function in this shell. What it writes on stderr goes on to the worker's own, and the last of it comes back here when
 # all who hold it have closed it, at the latest a second after the function has ended: what it has left behind may hold it longer.
 __wh_execute() {
-  local piece text='' mark=$'\1'$WORKHALL_MESSAGE
-  "$@" 2> >(exec tee >({ tail -c "$__wh_error_bytes"; printf '\1%s\0' "$WORKHALL_MESSAGE"; } >&"$__wh_tails") \
-    >&"$__wh_stderr" 2>&"$__wh_stderr") || __wh_status=$?
+  local __wh_pipe=''
+  # Nobody's children are who read it, for a `wait` in the function waits for all children of this shell; and the function's stderr is the
+  # one descriptor by which it is held.
+  exec {__wh_pipe}> >(
+    "$__wh_tee" >({ "$__wh_tail" -c "$__wh_error_bytes"; printf '\1%s\0' "$__wh_current"; } >&"$__wh_tails") \
+      <&0 >&"$__wh_stderr" 2>&"$__wh_stderr" &
+  )
+  wait "$!"
+  exec 2>&"$__wh_pipe" {__wh_pipe}>&-
+  IFS=$__wh_ifs
+  # Without this `eval` a mistake in `$(( ))` would end not the function but all that is executed, and with it the loop.
+  eval '"$@"' || __wh_status=$?
+  # First what would hinder the rest.
+  trap - DEBUG ERR RETURN
+  IFS=$' \t\n'
+  [[ $SHELLOPTS:$BASHOPTS = "$__wh_options" ]] || eval "$__wh_restore" 2>/dev/null || true
+  exec <&"$__wh_stdin" >&"$__wh_stdout" 2>&"$__wh_stderr"
+  eval "$__wh_on_pipe"
+  __wh_last_words
+}
+
+# Waits for the end of what was written on stderr, and takes the reason of a failure from it if the function has not said one.
+__wh_last_words() {
+  local LC_ALL=C piece text='' mark=$'\1'$__wh_current
   while IFS= read -r -d '' -t 1 -u "$__wh_tails" piece; do
     # A NUL that was written ends a piece too; and what ends for an earlier message comes late.
     text+=$piece
@@ -774,7 +948,6 @@ __wh_execute() {
     [[ $text != *$'\1'+([0-9]) ]] || text=''
   done
   ((__wh_status)) && [[ ! $__wh_error ]] || return 0
-  local LC_ALL=C
   text=${text%"$mark"}
   # Of the first line only a part may be there.
   [[ ${#text} -lt $__wh_error_bytes || $text != *$'\n'*$'\n'* ]] || text=${text#*$'\n'}

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -234,7 +235,10 @@ fn d03_a_function_that_fails_says_why_and_the_worker_lives_on() {
     for method in ["what", "wh\"at", "wh\\at", "wh\nat", "$(exit 1)", "*", "@", "ls", "echo_all", "exit", ""] {
         let why = supervisor.cli(&["call", "probe", method, "--wait"]);
         assert!(method.is_empty() || why.err.contains("there is no method"), "{method}: {why:?}");
-        assert!(method.is_empty() || why.err.contains("this worker has `add`, `any`, `crash`"), "{method}: {why:?}");
+        assert!(
+            method.is_empty() || why.err.contains("this worker has `add`, `any`, `ask_and_wait`"),
+            "{method}: {why:?}"
+        );
     }
     for (args, why) in [
         (&["add"][..], "it takes 1, and 0 came"),
@@ -253,6 +257,213 @@ fn d03_a_function_that_fails_says_why_and_the_worker_lives_on() {
     let child = call(&supervisor, "leaves_a_child", &json!([])).as_i64().unwrap() as i32;
     assert!(failure(&supervisor, &["says", "again"]).ends_with("failed: again\n"));
     assert!(lives(child));
+    supervisor.cli(&["kill", "probe", "--wait"]).ok();
+    supervisor.until("its child has ended with it", |_| !lives(child));
+}
+
+#[test]
+fn d03_a_result_that_cannot_be_sent_fails_its_message_and_no_other() {
+    let Some(supervisor) = with_probe() else { return };
+    let result = |kind: &str, value: &str| {
+        supervisor.cli(&["call", "probe", "result", "--wait", "--args", &json!([kind, value]).to_string()])
+    };
+    for (kind, value, why) in [
+        ("-n", "1e999", "1e999 is too large a number"),
+        ("-n", "-1.8e308", "-1.8e308 is too large a number"),
+        ("-n", "0.01e311", "0.01e311 is too large a number"),
+        ("-n", "1e99999999999999999999", "is too large a number"),
+        ("-n", "1,5", "\"1,5\" is no number"),
+        ("-n", "", "\"\" is no number"),
+        ("-j", "{\"a\":}", "this is no JSON: {\"a\":}"),
+        ("-j", "[1e999]", "1e999 is too large a number"),
+        ("-j", "NaN", "this is no JSON: NaN"),
+        ("-j", "[\"a\nb\"]", "a text in it holds a control character"),
+        ("-j", "\"\\q\"", "an escape in it is none of JSON's"),
+        ("-j", "\"\\u00\\n41\"", "an escape in it is none of JSON's"),
+        ("-j", "\"\\ud800\"", "half a surrogate pair"),
+        ("-j", "{\"$bytes\":\"!!\"}", "$bytes in it is no base64: \"!!\""),
+        ("-j", "[{\"a\":{\"\\u0024bytes\":\"AB==\"}}]", "$bytes in it is no base64"),
+        ("-j", "{\"$bytes\":\"AAA\"}", "$bytes in it is no base64"),
+        ("-S", "x", "this is no signal: x"),
+    ] {
+        result(kind, value).fails(1, &["workhall_result: ", why]);
+    }
+    for (kind, value) in [
+        ("-n", "1.7976931348623157e308"),
+        ("-n", "0.000001e314"),
+        ("-n", "1e-999"),
+        ("-n", "0e999"),
+        ("-j", "[\"\\ud83d\\ude00\\\\\\n\\u0041\",{\"$bytes\":\"AB==\",\"b\":1},{\"$bytes\":5},1E+2]"),
+        ("-j", "[{\"$bytes\":\"AA==\"},{\"$bytes\":\"\"},{\"$bytes\":\"AAE=\"}]"),
+    ] {
+        let sent: Value = serde_json::from_str(value).unwrap();
+        assert_eq!(result(kind, value).ok().json(), sent, "{value}");
+    }
+    assert_eq!(call(&supervisor, "result_again", &json!(["1e999"])), "1e999");
+    supervisor.cli(&["call", "probe", "deep", "64", "--wait"]).ok();
+    assert!(failure(&supervisor, &["deep", "65"]).contains("it nests more than 64 levels deep"));
+    assert!(failure(&supervisor, &["large", "17000000"]).contains("the result has 170000"));
+    assert_eq!(call(&supervisor, "plain", &json!([])), Value::Null);
+    assert_eq!(supervisor.ps("probe")["generation"], 1, "it is the same process");
+}
+
+#[test]
+fn what_somebody_else_has_sent_is_never_an_option_in_bash() {
+    let Some(supervisor) = with_probe() else { return };
+    for text in ["-n", "-j", "-s", "-S", "--", "-", "-x", "--wait", "--json", "--name", "-e", "%7", ""] {
+        assert_eq!(call(&supervisor, "returns", &json!([text])), text);
+        assert_eq!(call(&supervisor, "returns", &json!(["--", text])), text);
+        assert_eq!(call(&supervisor, "lists", &json!([text, text, "{}"])), json!(["1", 2, text, text, "{}"]));
+        assert_eq!(call(&supervisor, "sends", &json!(["other", "texts", text, "{}", text])), json!([text, "{}", text]));
+        if !text.is_empty() {
+            // A method that is called so, and a worker.
+            let why = failure(&supervisor, &["sends", "--args", &json!(["other", text]).to_string()]);
+            assert!(why.contains(&format!("there is no method `{text}`")), "{why}");
+            let why = failure(&supervisor, &["says_why", "--args", &json!([text]).to_string()]);
+            assert!(why.ends_with(&format!("failed: {text}\n")), "{why}");
+            assert_eq!(call(&supervisor, "kills", &json!([text])), "ignored no_worker");
+            if text != "%7" {
+                let why = failure(&supervisor, &["sends", "--args", &json!([text, "x"]).to_string()]);
+                assert!(why.contains(&format!("no class matches `{text}`")), "{why}");
+            }
+        }
+        assert_eq!(call(&supervisor, "sets", &json!([text])), json!({text: text, format!("x{text}"): text}));
+        let why = failure(&supervisor, &["takes_apart", "--args", &json!([text]).to_string()]);
+        assert!(why.contains("workhall_items: this is no JSON"), "{why}");
+    }
+    assert_eq!(call(&supervisor, "takes_apart", &json!(["[1,2]"])), "2");
+}
+
+#[test]
+fn whatever_a_function_does_to_the_shell_the_next_one_begins_as_the_first() {
+    let Some(supervisor) = with_probe() else { return };
+    let first = call(&supervisor, "shell_is", &json!([]));
+    for done in [
+        "set -e",
+        "set -euo pipefail",
+        "set +u",
+        "set -f -C -a -b -x -v",
+        "set -E -T",
+        "set -o posix",
+        "set -t",
+        "shopt -s nocasematch nullglob failglob dotglob lastpipe",
+        "shopt -u sourcepath interactive_comments; shopt -s inherit_errexit localvar_unset",
+        "IFS=",
+        "IFS=0123456789",
+        "unset IFS",
+        "trap 'REPLY=junk IFS=' ERR",
+        "trap 'REPLY=junk IFS=' RETURN",
+        "set -T; trap 'REPLY=junk IFS=' DEBUG",
+        "trap - PIPE",
+        "trap '' PIPE",
+        "trap 'exit 7' PIPE",
+        "exec 1>&-",
+        "exec 2>&-",
+        "exec 0<&- 1>&- 2>&-",
+        "exec 2>/dev/null",
+        "exec >/dev/full 2>&1",
+        "PATH=",
+        "unset PATH",
+        "LC_ALL=C.UTF-8 LANG=x",
+        "WORKHALL_MESSAGE=4711 WORKHALL_METHOD= WORKHALL_ARGS=x",
+        "unset WORKHALL_MESSAGE WORKHALL_METHOD WORKHALL_ARGS",
+        "REPLY=x; unset REPLY",
+        "set -- a b; shift 2",
+        "break",
+        "continue",
+        "return 0",
+        "set -e; false; true",
+        "umask 777",
+        "mkdir gone; cd gone; rmdir ../gone",
+        "TMOUT=1; POSIXLY_CORRECT=1",
+        "printf x; exec 3>&1",
+    ] {
+        supervisor
+            .cli(&[
+                "call",
+                "probe",
+                "does",
+                "--wait",
+                "--timeout",
+                "60s",
+                "--args",
+                &json!([format!("cd {}; PATH=/usr/bin:/bin; {done}", supervisor.path("").display())]).to_string(),
+            ])
+            .ok();
+        assert_eq!(call(&supervisor, "shell_is", &json!([])), first, "{done}");
+        // Its own settings as a method: what it asks and what it says of a failure.
+        let why = failure(&supervisor, &["what", "--args", "[\"é\",12]"]);
+        assert!(why.contains("there is no method `what`: this worker has `add`, `any`"), "{done}: {why}");
+        assert_eq!(call(&supervisor, "texts", &json!(["a b", 12, "x"])), json!(["a b", "12", "x"]), "{done}");
+        assert!(failure(&supervisor, &["says", "no", "such row"]).ends_with("failed: no such row\n"), "{done}");
+    }
+    assert_eq!(supervisor.ps("probe")["generation"], 1, "it is the same process");
+    // Under these the functions of the library do what they do.
+    for set in [
+        "set -e",
+        "set -u",
+        "IFS=",
+        "IFS=0123456789-,",
+        "set -f",
+        "set -o posix",
+        "set -E; trap 'exit 7' ERR",
+        "shopt -s nocasematch failglob",
+    ] {
+        let ask = format!(
+            "{set}; workhall_call --wait --timeout 20 other texts 'a b' -n 12; seen=$REPLY; workhall_signal_new; id=$REPLY
+            workhall_signal_set \"$id\" k -n 1; workhall_signal_trigger \"$id\"; workhall_signal_wait \"$id\" 1.5; seen+=$REPLY
+            workhall_ending || workhall_items '[1,[2,3]]'; workhall_list \"$seen\" \"${{WORKHALL_ITEMS[@]}}\"; workhall_result -j \"$REPLY\""
+        );
+        assert_eq!(
+            call(&supervisor, "does", &json!([ask])),
+            json!(["[\"a b\",\"12\"]{\"k\":1}", "1", "[2,3]"]),
+            "{set}"
+        );
+    }
+    // Variables of whatever name, and the directory, are the worker's state.
+    call(&supervisor, "does", &json!(["name=1 word=2 raw=3 at=4 args=5 why=6 text=7 piece=8 pipe=9; cd /usr"]));
+    assert_eq!(call(&supervisor, "add", &json!([1])), 1);
+    assert_eq!(call(&supervisor, "state", &json!([])), "1 2 3 4 5 6 7 8 9 /usr");
+}
+
+#[test]
+fn d03_a_mistake_in_arithmetic_is_a_failure_of_its_function() {
+    let Some(supervisor) = with_probe() else { return };
+    assert_eq!(call(&supervisor, "add", &json!([5])), 5);
+    for _ in 0..3 {
+        for (args, why) in [
+            (["add", "{\"a\":1}"], "syntax error"),
+            (["miscounts", "1 +"], "syntax error"),
+            (["miscounts", "08"], "value too great for base"),
+            (["miscounts_deep", "1/0"], "division by 0"),
+            (["divides", "0"], "division by 0"),
+        ] {
+            let failed = failure(&supervisor, &args);
+            assert!(failed.contains(why), "{args:?}: {failed}");
+        }
+        assert_eq!(call(&supervisor, "add", &json!([0])), 5, "what was local is gone, and the state is as it was");
+        assert_eq!(call(&supervisor, "texts", &json!(["a b", 1])), json!(["a b", "1"]));
+    }
+    assert_eq!(supervisor.ps("probe")["generation"], 1, "it is the same process");
+}
+
+/// What a function does with the children of its shell is not mixed up with what the library has started.
+#[test]
+fn a_bare_wait_in_bash_waits_for_the_functions_own_children_and_a_quiet_child_holds_up_nobody() {
+    let Some(mut supervisor) = with_probe() else { return };
+    assert_eq!(call(&supervisor, "waits", &json!([])), 0);
+    assert_eq!(call(&supervisor, "waits_for_any", &json!([])), 7);
+    // Of the library's pipes a copy of its shell has the one by which the end of stderr comes back, and none that ends stderr.
+    let child = call(&supervisor, "leaves_a_quiet_child", &json!([])).as_i64().unwrap() as i32;
+    let pid = supervisor.ps("probe")["pid"].as_i64().unwrap();
+    let links = |pid: i64, all: bool| -> Vec<PathBuf> {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| entry.unwrap());
+        let chosen = entries.filter(|entry| all || ["1", "2"].contains(&entry.file_name().to_str().unwrap()));
+        chosen.map(|entry| fs::read_link(entry.path()).unwrap()).collect()
+    };
+    let (mut pipes, logs) = (links(child.into(), true), links(pid, false));
+    pipes.retain(|link| link.to_str().unwrap().starts_with("pipe:") && !logs.contains(link));
+    assert!(pipes.len() <= 1, "{pipes:?}");
     supervisor.cli(&["kill", "probe", "--wait"]).ok();
     supervisor.until("its child has ended with it", |_| !lives(child));
 }
@@ -312,7 +523,7 @@ fn k01_a_worker_in_bash_hears_a_kill_in_a_task_and_obeys_the_end_of_its_supervis
     let Some(mut supervisor) = with_probe() else { return };
     assert_eq!(call(&supervisor, "kill_self", &json!([])), json!(["killed 0", "ending"]));
     supervisor.cli(&["wait", "probe", "--gone", "--timeout", "30s"]).ok();
-    let paths = ["begun", "go", "log"].map(|name| supervisor.path(name).to_str().unwrap().to_string());
+    let paths = ["begun", "go", "asked"].map(|name| supervisor.path(name).to_str().unwrap().to_string());
     let holding = supervisor.start_cli(&["call", "probe", "hold", &paths[0], &paths[1], "--wait"]);
     supervisor.until("the task has begun", |this| this.path("begun").exists());
     let killing = supervisor.start_cli(&["kill", "probe", "--wait", "--json"]);
@@ -328,7 +539,7 @@ fn k01_a_worker_in_bash_hears_a_kill_in_a_task_and_obeys_the_end_of_its_supervis
     for path in &paths[..2] {
         fs::remove_file(path).unwrap();
     }
-    supervisor.cli(&["call", "probe", "hold_and_call", &paths[0], &paths[1], &paths[2]]).ok();
+    supervisor.cli(&["call", "probe", "hold_and_ask", &paths[0], &paths[1], &paths[2]]).ok();
     supervisor.until("the task has begun", |this| {
         fs::read_to_string(this.path("begun")).is_ok_and(|text| text.ends_with('\n'))
     });
@@ -337,8 +548,41 @@ fn k01_a_worker_in_bash_hears_a_kill_in_a_task_and_obeys_the_end_of_its_supervis
     supervisor.ended();
     fs::write(&paths[1], "").unwrap();
     supervisor.until("the worker has ended", |_| !lives(pid));
-    assert_eq!(fs::read_to_string(&paths[2]).unwrap(), "4\n", "the call in vain was no end of the task");
+    let (log, id) = (fs::read_to_string(&paths[2]).unwrap(), "0123456789abcdef0123456789abcdef");
+    let mut lines = log.lines();
+    for (ask, what) in [
+        ("workhall_call other add -n 1", "`add` of other".to_string()),
+        ("workhall_call --wait other add -n 1", "`add` of other".into()),
+        ("workhall_kill other", "the kill of other".into()),
+        ("workhall_kill", "the kill of this worker".into()),
+        ("workhall_signal_new", "a new signal".into()),
+        (&format!("workhall_signal_set {id} key value"), format!("a value of signal {id}")),
+        (&format!("workhall_signal_trigger {id}"), format!("the trigger of signal {id}")),
+        (&format!("workhall_signal_wait {id} 1"), format!("the wait for signal {id}")),
+    ] {
+        let why = format!("the supervisor has gone: {what} was not sent, and nothing has happened");
+        assert_eq!((lines.next(), lines.next()), (Some(&*why), Some(&*format!("{ask}: 4"))), "{log}");
+    }
+    assert_eq!(lines.collect::<Vec<_>>(), ["workhall_ending: 0", "end"], "none of these ends the task");
     supervisor.until("all others have", |this| this.processes().is_empty());
+}
+
+#[test]
+fn l02_a_call_of_a_worker_in_bash_that_is_not_answered_any_more_says_what_is_known() {
+    let Some(mut supervisor) = with_probe() else { return };
+    let paths = ["pid", "begun", "go", "asked"].map(|name| supervisor.path(name).to_str().unwrap().to_string());
+    supervisor.cli(&[&["call", "probe", "ask_and_wait"][..], &paths.each_ref().map(String::as_str)].concat()).ok();
+    supervisor.until("the one it waits for is executed", |this| this.path("begun").exists());
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.ended();
+    supervisor.until("it has been told", |this| {
+        fs::read_to_string(this.path("asked")).is_ok_and(|text| text.ends_with("4\n"))
+    });
+    let log = fs::read_to_string(&paths[3]).unwrap();
+    let known = "the supervisor has gone: `hold` of other is in the mailbox as message 2, and may or may not have been executed\n4\n";
+    assert_eq!(log, known);
+    fs::write(&paths[2], "").unwrap();
+    supervisor.until("all have ended", |this| this.processes().is_empty());
 }
 
 #[test]
@@ -413,7 +657,12 @@ fn wrong_use_of_the_library_for_bash_is_named() {
         ("workhall_kill", "Only a worker kills itself"),
         ("workhall_signal_new", "this is no worker"),
         ("workhall_signal_wait x", "this is no signal: `x`"),
-        ("workhall_result a b", "one value"),
+        ("workhall_result a b", "one value, not 2 words"),
+        ("workhall_result -n 1 2", "one value, not 3 words"),
+        ("workhall_signal_set 0123456789abcdef0123456789abcdef k a b", "ID, KEY and one VALUE, not 4 words"),
+        ("workhall_call -- ", "which worker?"),
+        ("workhall_kill -x", "there is no option -x"),
+        ("workhall_kill --", "which worker?"),
     ] {
         script(text, &[]).fails_with(2, part);
     }

@@ -22,6 +22,7 @@ mod info;
 mod journal;
 mod kill;
 mod kill_ladder;
+mod languages;
 mod ledger;
 mod left_behind;
 mod lies;

@@ -56,13 +56,19 @@ function write(value, place, depth) {
     throw new TypeError(`${place} is a ${value.constructor?.name ?? 'thenable'}, which cannot be sent: ${instead}`);
   }
   const members = [];
-  for (const [key, member] of Object.entries(value)) {
-    // As JSON.stringify does: so an optional field may be undefined.
-    if (member === undefined) continue;
+  // As JSON.stringify does: so an optional field may be undefined.
+  const entries = Object.entries(value).filter(([, member]) => member !== undefined);
+  if (entries.length === 1 && entries[0][0] === '$bytes' && typeof entries[0][1] === 'string' && !isBase64(entries[0][1])) {
+    throw new TypeError(`${place} is {"$bytes": …}, which stands for bytes, and holds no base64: send a Buffer`);
+  }
+  for (const [key, member] of entries) {
     members.push(`${write(key, `a key of ${place}`, 0)}:${write(member, `${place}.${key}`, depth + 1)}`);
   }
   return `{${members.join(',')}}`;
 }
+
+/** As the supervisor reads it: with its padding, and without a bit too much. */
+const isBase64 = (text) => Buffer.from(text, 'base64').toString('base64') === text;
 
 /** The value of a JSON text; signals in it belong to `link`. */
 export function decode(text, link) {

@@ -8,6 +8,7 @@ import { list as checkedList, options } from './checks.js';
 import { Caller, open } from './client.js';
 import { NotStartedBySupervisor, WorkhallError } from './errors.js';
 import { inherited } from './inherited.js';
+import { encode } from './json.js';
 import { Link } from './link.js';
 
 const PROTOCOL = 1;
@@ -181,9 +182,11 @@ class Session {
     if (error !== undefined) return this.link.say('failed', { id, error });
     try {
       // A result that nobody hears is not sent; one that cannot be sent is a failure, whoever waits.
+      if (!wait) encode(result, '`result`');
       this.link.say('done', { id, result: wait ? result : undefined });
     } catch (reason) {
-      this.link.say('failed', { id, error: bounded(`the result cannot be sent: ${reason.message}`) });
+      const why = reason instanceof TypeError || reason instanceof RangeError ? reason.message : describe(reason);
+      this.link.say('failed', { id, error: bounded(`the result cannot be sent: ${why}`) });
     }
   }
 }
@@ -351,7 +354,19 @@ function unknown(name, known) {
   return `there is no method \`${name}\`: this worker has ${known.sort().map((each) => `\`${each}\``).join(', ')}`;
 }
 
+/** What was thrown, for who waits. Anything can be thrown, also what throws again when it is looked at. */
 function describe(error) {
+  for (const look of [shown, ({ name, message }) => `${name}: ${message}`, ({ message }) => `${message}`, ({ name }) => `${name}`, String]) {
+    try {
+      return look(error);
+    } catch {
+      // The next one looks at less.
+    }
+  }
+  return 'something was thrown that cannot be shown';
+}
+
+function shown(error) {
   if (error instanceof Mistake) return error.message;
   const lines = inspect(error, { depth: 3 }).split('\n');
   // Where a method was called from is the same for all.

@@ -46,6 +46,14 @@ test('bytes and signals go through anywhere', () => {
   assert.deepEqual(decode('[{"$bytes":"AA==","b":1},{"$bytes":5},{"$other":"x"}]', link), [{ $bytes: 'AA==', b: 1 }, { $bytes: 5 }, { $other: 'x' }]);
 });
 
+test('what only looks like bytes or a signal is a map', () => {
+  for (const value of [
+    { $bytes: '!!', b: 1 }, { $bytes: 5 }, { $bytes: ['!!'] }, { $signal: 'x' }, { $signal: ID.toUpperCase() }, { $signal: 5 }, { $bytes: 'AA==' }, { $bytes: '' },
+  ]) {
+    assert.equal(encode(value, 'v'), JSON.stringify(value));
+  }
+});
+
 test('what cannot be sent is named with its place', () => {
   const itself = [];
   itself.push(itself);
@@ -61,6 +69,9 @@ test('what cannot be sent is named with its place', () => {
     [[new Map()], 'args[0] is a Map, which cannot be sent: make a plain object'],
     [[Promise.resolve()], 'args[0] is a Promise, which cannot be sent: await it first'],
     [[new Float64Array(1)], 'args[0] is a Float64Array'],
+    [[{ $bytes: '!!' }], 'args[0] is {"$bytes": …}, which stands for bytes, and holds no base64: send a Buffer'],
+    [{ a: [{ $bytes: 'AA=', b: undefined }] }, 'args.a[0] is {"$bytes": …}'],
+    [{ $bytes: 'AB==' }, 'args is {"$bytes": …}'],
   ]) {
     assert.throws(() => encode(value, 'args'), (error) => error.message.includes(message), message);
   }

@@ -58,6 +58,57 @@ test('d03: what a method throws settles its message as failed, and the process l
   assert.equal(await client.callAndWait('probe', 'add', [1]), 2, 'the same process');
 });
 
+test('d03: whatever is thrown or returned, its message fails and no other', async (t) => {
+  const client = await (await Supervisor.start(t)).client();
+  const failure = async (...args) => {
+    const error = await client.callAndWait('probe', 'odd', args).then(() => assert.fail('it should fail'), (error) => error);
+    assert.ok(error instanceof Failed, `${args}: ${error.stack}`);
+    return error.error;
+  };
+  for (const [kind, thrown] of [
+    ['null', /^null$/], ['undefined', /^undefined$/], ['symbol', /^Symbol\(a sign\)$/], ['bare', /code: 7/], ['stack', /what it says/],
+    ['message', /./], ['name', /what it says/], ['all', /./], ['proxy', /./], ['revoked', /./], ['getter', /Getter/], ['toJSON', /toJSON/], ['fn', /Function/],
+  ]) {
+    assert.match(await failure(kind, 'throw'), thrown, kind);
+  }
+  for (const kind of ['symbol', 'proxy', 'revoked', 'getter', 'toJSON', 'fn']) {
+    // A proxy fails when it is awaited already.
+    const why = /the result cannot be sent: .|a trap|revoked/;
+    assert.match(await failure(kind, 'return'), why, kind);
+    // Also where nobody waits for it: who waits for a signal is told.
+    const signal = await client.newSignal();
+    await client.call('probe', 'odd', [kind, 'return', signal]).catch((error) => error);
+    await assert.rejects(signal.wait(20), why, kind);
+  }
+  assert.equal((await client.info('probe')).generation, 1, 'the same process');
+});
+
+test('d03: numbers that are none and bytes that are none are named, and go nowhere', async (t) => {
+  const client = await (await Supervisor.start(t)).client();
+  const bytes = /\[0\] is \{"\$bytes": …\}, which stands for bytes, and holds no base64: send a Buffer/;
+  for (const [attempt, why] of [
+    [() => client.callAndWait('probe', 'echo', [{ a: [Infinity] }]), /args\[0\]\.a\[0\] is Infinity, which cannot be sent/],
+    [() => client.callAndWait('probe', 'echo', [{ $bytes: '!!' }]), bytes],
+  ]) {
+    await assert.rejects(attempt, (error) => error instanceof TypeError && why.test(error.message), String(why));
+  }
+  for (const [method, args, why] of [
+    ['notANumber', [], /the result cannot be sent: `result`\.list\[1\] is NaN/],
+    ['likeBytes', ['!!'], bytes],
+  ]) {
+    await assert.rejects(client.callAndWait('probe', method, [...args, null]), (error) => error instanceof Failed && why.test(error.error), method);
+    // Nobody waits for this result; who waits for the signal is told.
+    const signal = await client.newSignal();
+    await client.call('probe', method, [...args, signal]);
+    await assert.rejects(signal.wait(20), why, method);
+  }
+  for (const [kind, why] of [['nan', /`value` is NaN/], ['bytes', /`value` is \{"\$bytes": …\}/]]) {
+    await assert.rejects(client.callAndWait('probe', 'setOdd', [await client.newSignal(), kind]), why, kind);
+  }
+  assert.deepEqual(await client.callAndWait('probe', 'likeBytes', ['AAE=', null]), [Buffer.from([0, 1])]);
+  assert.equal((await client.info('probe')).generation, 1, 'the same process');
+});
+
 test('d02: a process that ends in a task is charged to that message, and the next life executes the others', async (t) => {
   const client = await (await Supervisor.start(t)).client();
   await client.callAndWait('probe', 'add', [1]);
@@ -135,6 +186,7 @@ test('a child with childStdio holds the lock of the name and not the connection'
   const client = await supervisor.client();
   const [bare, safe] = [await client.callAndWait('probe', 'descriptors', [false]), await client.callAndWait('probe', 'descriptors', [true])];
   assert.match(bare, /memfd:workhall-mark/, 'why there is childStdio: Node lets them through');
+  assert.match(bare, /\/socket\.names\//);
   assert.doesNotMatch(safe, /memfd:workhall-mark/);
   const sockets = (text) => text.match(/socket:/g)?.length ?? 0;
   assert.equal(sockets(safe), sockets(bare) - 1, safe);

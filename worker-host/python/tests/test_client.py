@@ -226,8 +226,16 @@ class Calls(TestCase):
             (lambda: self.client.call(True, "m"), TypeError, "not True"),
             (lambda: self.client.call(-1, "m"), ValueError, "-1 is no worker's number"),
             (lambda: self.client.call("w", 5), TypeError, "a method is a text, not 5"),  # type: ignore[arg-type]
-            (lambda: self.client.call("w", "echo", {1}), ValueError, "type set cannot be sent"),
-            (lambda: self.client.call("w", "echo", math.nan), ValueError, "Out of range"),
+            (lambda: self.client.call("w", "echo", {1}), ValueError, r"args\[0\] is a value of type set, which cannot be sent: \{1\}"),
+            (lambda: self.client.call("w", "echo", math.nan), ValueError, r"^args\[0\] is nan, which cannot be sent: there is no such"),
+            (lambda: self.client.call("w", "echo", 1, {"a": [(0, -math.inf)]}), ValueError, r"^args\[1\]\.a\[0\]\[1\] is -inf"),
+            (lambda: self.client.call("w", "echo", {math.nan: 1}), ValueError, r"a key of args\[0\] is nan"),
+            (lambda: self.client.call("w", "echo", [{"$bytes": "!!"}]), ValueError, r'args\[0\]\[0\] is \{"\$bytes": …\}, which stands for bytes'),
+            (lambda: self.client.call("w", "echo", {"$bytes": "AB=="}), ValueError, r"no base64: send bytes"),
+            (lambda: self.client.call("w", "echo", {"$bytes": "AAA"}), ValueError, r"no base64: send bytes"),
+            (lambda: self.client.signal().trigger({"a": [math.nan]}), ValueError, r"value\[0\] is nan"),
+            (lambda: self.client.signal().set("a", {"$bytes": "x"}), ValueError, r"value is .* no base64"),
+            (lambda: self.client.run_process("w", "echo", 2**64), ValueError, r"args\[0\] is 0x1(0{16}), which cannot be sent: whole"),
             (lambda: self.client.call("w", "echo", expires=-1), ValueError, "`expires` is in seconds from 0 up"),
             (lambda: self.client.call("w", "echo", after="5s"), TypeError, "`after` is in seconds, a number, not '5s'"),  # type: ignore[arg-type]
             (lambda: self.client.call_and_wait("w", "echo", timeout=-1), ValueError, "`timeout` is in seconds"),
@@ -239,6 +247,17 @@ class Calls(TestCase):
         ledger = self.client.status()["ledger"]
         self.assertEqual((ledger["accepted"], self.client.status()["refused"]), (0, 0))
         self.assertEqual(self.client.call_and_wait("w", "echo", 1), [1])
+
+
+    def test_what_only_looks_like_bytes_or_a_signal_is_a_map(self) -> None:
+        odd: List[Any] = [
+            {"$bytes": "!!", "b": 1}, {"$bytes": 5}, {"$bytes": ["!!"]}, {"$signal": "x"}, {"$signal": "A" * 32}, {"$signal": None},
+            {"$bytes ": "!!"},
+        ]
+        self.assertEqual(self.client.call_and_wait("w", "echo", *odd), odd)
+        self.assertEqual(self.client.call_and_wait("w", "echo", {"$bytes": "AAE="}, {"$bytes": ""}), [b"\x00\x01", b""])
+        large: List[Any] = [10**18, 10**19, "1" * 30, b"\x00" * 100, {"a": (1, {"b": b""})}]
+        self.assertEqual(self.client.call_and_wait("w", "echo", *large), [10**18, 10**19, "1" * 30, b"\x00" * 100, {"a": [1, {"b": b""}]}])
 
 
 class Gone(TestCase):

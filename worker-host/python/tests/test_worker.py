@@ -255,6 +255,7 @@ class Errors(TestCase):
                 return {
                     "nan": float("nan"), "set": {1}, "object": object(), "surrogate": "\\ud800", "large": 2 ** 64,
                     "huge": "x" * (17 << 20), "deep": deep, "key": {(1, 2): 3},
+                    "infinity": [{"a": float("inf")}], "bytes": [{"$bytes": "!!"}],
                 }[what]
 
             @worker.method
@@ -266,14 +267,16 @@ class Errors(TestCase):
         )
         client = supervisor.client()
         for what, said in [
-            ("nan", "Out of range float"),
-            ("set", "type set cannot be sent"),
-            ("object", "type object cannot be sent"),
+            ("nan", "^the result of `odd` cannot be sent: result is nan, which cannot be sent"),
+            ("infinity", r"result\[0\]\.a is inf"),
+            ("bytes", r'result\[0\] is \{"\$bytes": …\}, which stands for bytes, and holds no base64: send bytes'),
+            ("set", "type set, which cannot be sent"),
+            ("object", "type object, which cannot be sent"),
             ("surrogate", "no Unicode"),
             ("large", "whole numbers go from"),
             ("huge", "16777216 is the most"),
-            ("deep", ""),
-            ("key", "keys must be"),
+            ("deep", "nests more than 64 levels deep"),
+            ("key", "a key of result is of type tuple"),
         ]:
             with self.assertRaisesRegex(Failed, said):
                 client.call_and_wait("w", "odd", what)
@@ -283,7 +286,64 @@ class Errors(TestCase):
             client.call_and_wait("w", "fine"),
             [2**64 - 1, -(2**63), 0.5, b"\x00\xff", {"a": None}, "\U0001f600", [1, 2]],
         )
-        self.assertEqual((client.info("w")["generation"], client.status()["ledger"]["failed"]), (1, 16))
+        self.assertEqual((client.info("w")["generation"], client.status()["ledger"]["failed"]), (1, 20))
+
+    def test_d03_whatever_is_raised_fails_its_message_alone(self) -> None:
+        supervisor = self.with_worker(
+            """
+            import asyncio
+
+            class Odd(Exception):
+                def __str__(self):
+                    raise ValueError("no text")
+                __repr__ = __str__
+
+            class OddMethodError(workhall.MethodError):
+                __str__ = Odd.__str__
+
+            class Base(BaseException):
+                pass
+
+            class Unshowable:
+                def __repr__(self):
+                    raise Odd()
+
+            async def cancelled():
+                asyncio.current_task().cancel()
+                await asyncio.sleep(1)
+
+            @worker.method
+            def odd(what):
+                if what == "cause":
+                    raise ValueError("outer") from Odd()
+                if what == "context":
+                    try:
+                        raise Odd()
+                    except Odd:
+                        raise ValueError("outer")
+                if what == "cancelled":
+                    asyncio.run(cancelled())
+                if what == "result":
+                    return Unshowable()
+                raise {"text": Odd(), "method": OddMethodError(), "base": Base("b"), "generator": GeneratorExit()}[what]
+
+            worker.run()
+            """
+        )
+        client = supervisor.client()
+        for what, said in [
+            ("text", "Odd: <.*str.*failed>"),
+            ("method", "OddMethodError"),
+            ("base", "Base: b"),
+            ("generator", "GeneratorExit"),
+            ("cause", "ValueError: outer(.|\n)*raised while this was handled: Odd"),
+            ("context", "ValueError: outer(.|\n)*raised while this was handled: Odd"),
+            ("cancelled", "CancelledError"),
+            ("result", "Odd"),
+        ]:
+            with self.assertRaisesRegex(Failed, said):
+                client.call_and_wait("w", "odd", what)
+        self.assertEqual(client.info("w")["generation"], 1)
 
     def test_d02_an_exit_in_a_method_is_a_crash_of_that_message_alone(self) -> None:
         supervisor = self.with_worker(
@@ -332,9 +392,10 @@ class Processes(TestCase):
             import os, subprocess
 
             @worker.method
-            def open_in_child():
-                code = "import os; print([os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if n not in '012'])"
-                child = subprocess.run(["python3", "-c", code], close_fds=False, stdout=subprocess.PIPE, text=True)
+            def open_in_child(close_fds):
+                # One of them was the directory's.
+                code = "import os; print([os.path.realpath(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if n not in '012'])"
+                child = subprocess.run(["python3", "-c", code], close_fds=close_fds, stdout=subprocess.PIPE, text=True, check=True)
                 return child.stdout
 
             @worker.method
@@ -359,7 +420,11 @@ class Processes(TestCase):
             """
         )
         client = supervisor.client()
-        self.assertNotRegex(client.call_and_wait("w", "open_in_child"), "socket|memfd")
+        lock = "/s.names/"
+        self.assertIn(lock, client.call_and_wait("w", "open_in_child", False))
+        self.assertNotRegex(client.call_and_wait("w", "open_in_child", False), "socket:|memfd")
+        # What the README says of children and the name.
+        self.assertNotIn(lock, client.call_and_wait("w", "open_in_child", True))
         self.assertEqual(client.call_and_wait("w", "fork"), 0)
         self.assertEqual(client.call_and_wait("w", "fork"), 0)
 

@@ -3,6 +3,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import process from 'node:process';
+import { inspect } from 'node:util';
 import { Signal, childStdio, worker } from '../../src/index.js';
 
 /** Until a file is there: what a test lets go. */
@@ -35,6 +36,37 @@ await worker({
       await null;
       throw value;
     },
+    /** What is thrown, or is the result, throws itself when it is looked at. */
+    odd(_context, kind, how, _signal = null) {
+      const throwing = (what) => ({ get: () => { throw what; } });
+      const made = {
+        null: () => null,
+        undefined: () => undefined,
+        symbol: () => Symbol('a sign'),
+        bare: () => Object.assign(Object.create(null), { code: 7 }),
+        stack: () => Object.defineProperty(new Error('what it says'), 'stack', throwing(new Error('no stack'))),
+        message: () => Object.defineProperty(new Error('x'), 'message', throwing(null)),
+        name: () => Object.defineProperties(new Error('what it says'), { stack: throwing(1), name: throwing(1) }),
+        all: () => Object.defineProperties({}, {
+          name: throwing(null), message: throwing(null), stack: throwing(null), toString: throwing(null),
+          [Symbol.toPrimitive]: throwing(null), [Symbol.toStringTag]: throwing(null), constructor: throwing(null), [inspect.custom]: throwing(null),
+        }),
+        proxy: () => new Proxy({}, new Proxy({}, throwing(new Error('a trap')))),
+        revoked: () => {
+          const { proxy, revoke } = Proxy.revocable({}, {});
+          revoke();
+          return proxy;
+        },
+        getter: () => ({ get value() { throw null; } }),
+        toJSON: () => ({ toJSON() { throw Symbol('no'); } }),
+        fn: () => () => {},
+      }[kind]();
+      if (how === 'return') return made;
+      throw made;
+    },
+    notANumber: (_context, _signal) => ({ list: [1, NaN] }),
+    likeBytes: (_context, text, _signal) => [{ $bytes: text }],
+    setOdd: (_context, signal, kind) => signal.trigger({ odd: kind === 'nan' ? NaN : { $bytes: '!!' } }),
     unsendable: () => ({ list: [1, () => {}] }),
     longError: () => {
       throw new Error('x'.repeat(100_000));

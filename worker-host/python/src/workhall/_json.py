@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
-from typing import Any, Callable, Dict, Mapping
+from typing import Any, Callable, Dict, Mapping, Optional
 
 from ._errors import CannotSend
 
@@ -13,67 +14,91 @@ from ._errors import CannotSend
 LINE_BYTES_MAX = 16 << 20
 # Arguments and results, the list of arguments being the first level.
 LEVELS_MAX = 64
-# Fewer digits are below 2^63.
-_MANY_DIGITS = re.compile(rb"\d{19}")
+# What is to be looked at more closely: fewer digits are below 2^63, and what stands for bytes may be none.
+_SUSPICIOUS = re.compile(rb'\d{19}|\{"\$bytes"')
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 
 
-def _default(value: Any) -> Any:
+def _special(value: Any) -> Optional[Dict[str, str]]:
+    """What stands for a value that JSON lacks, if it is one."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {"$bytes": base64.b64encode(value).decode()}
     signal = getattr(value, "__workhall_signal__", None)
-    if isinstance(signal, str):
-        return {"$signal": signal}
-    raise TypeError(f"a value of type {type(value).__name__} cannot be sent: {value!r:.100}")
+    return {"$signal": signal} if isinstance(signal, str) else None
+
+
+def _default(value: Any) -> Any:
+    special = _special(value)
+    if special is None:
+        raise TypeError(f"a value of type {type(value).__name__} cannot be sent")
+    return special
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_default).encode
 
 
-def encode(value: Any) -> bytes:
-    """The value as JSON in UTF-8, or CannotSend with the reason."""
+def encode(value: Any, place: str = "value") -> bytes:
+    """The value as JSON in UTF-8, or CannotSend with the reason. `place` names it there."""
     try:
         data = _encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, UnicodeEncodeError):
-            raise CannotSend(f"a text that is no Unicode cannot be sent: {error}") from None
-        raise CannotSend(str(error)) from None
+        _check(value, place, LEVELS_MAX)
+        raise CannotSend(f"{place} cannot be sent: {error}") from None
     # To look at each value would cost more than to write them.
-    if _MANY_DIGITS.search(data):
-        _check_integers(value)
-    if data.count(b"[") + data.count(b"{") > LEVELS_MAX:
-        _check_levels(value, LEVELS_MAX)
+    if _SUSPICIOUS.search(data) or data.count(b"[") + data.count(b"{") > LEVELS_MAX:
+        _check(value, place, LEVELS_MAX)
     return data
 
 
-def _check_integers(value: Any) -> None:
-    """Other whole numbers would arrive as doubles, and thus be others."""
-    if isinstance(value, int):
+def _check(value: Any, place: str, left: int) -> None:
+    """Finds what cannot be sent, and raises CannotSend with its place."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise CannotSend(f"{place} is a text that is no Unicode, which cannot be sent: {error}") from None
+    elif value is None or isinstance(value, bool):
+        pass
+    elif isinstance(value, int):
+        # Others would arrive as doubles, and thus be others.
         if not _INT_MIN <= value <= _INT_MAX:
-            raise CannotSend(f"{value} cannot be sent: whole numbers go from -2^63 to 2^64-1")
-    elif isinstance(value, dict):
-        for item in value.values():
-            _check_integers(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            _check_integers(item)
+            raise CannotSend(f"{place} is {value:#x}, which cannot be sent: whole numbers go from -2^63 to 2^64-1")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise CannotSend(f"{place} is {value!r}, which cannot be sent: there is no such number in JSON")
+    elif isinstance(value, (dict, list, tuple)):
+        if left == 0:
+            raise CannotSend(f"{place} nests more than {LEVELS_MAX} levels deep, or holds itself, and cannot be sent")
+        if isinstance(value, dict):
+            _check_bytes(value, place)
+            for key, item in value.items():
+                if key is not None and not isinstance(key, (str, int, float)):
+                    raise CannotSend(f"a key of {place} is of type {type(key).__name__}, and cannot be sent: it becomes a text")
+                _check(key, f"a key of {place}", left)
+                _check(item, f"{place}.{key}", left - 1)
+        else:
+            for at, item in enumerate(value):
+                _check(item, f"{place}[{at}]", left - 1)
+    elif _special(value) is None:
+        raise CannotSend(f"{place} is a value of type {type(value).__name__}, which cannot be sent: {value!r:.100}")
 
 
-def _check_levels(value: Any, left: int) -> None:
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
+def _check_bytes(value: Dict[Any, Any], place: str) -> None:
+    """What stands for bytes must be bytes: as the supervisor reads them, with their padding and without a bit too much."""
+    text = value.get("$bytes")
+    if len(value) != 1 or not isinstance(text, str):
         return
-    if left == 0:
-        raise CannotSend(f"a value that nests more than {LEVELS_MAX} levels deep cannot be sent")
-    for item in value:
-        if isinstance(item, (list, dict, tuple)):
-            _check_levels(item, left - 1)
+    try:
+        if base64.b64encode(base64.b64decode(text, validate=True)).decode() == text:
+            return
+    except ValueError:
+        pass
+    raise CannotSend(f'{place} is {{"$bytes": …}}, which stands for bytes, and holds no base64: send bytes')
 
 
 def line(kind: str, fields: Mapping[str, Any]) -> bytes:
     """A message, ready to be written. It is never a line that would break the connection."""
-    data = b'{"%s":{%s}}' % (kind.encode(), b",".join(b'"%s":%s' % (name.encode(), encode(value)) for name, value in fields.items()))
+    data = b'{"%s":{%s}}' % (kind.encode(), b",".join(b'"%s":%s' % (name.encode(), encode(value, name)) for name, value in fields.items()))
     if len(data) > LINE_BYTES_MAX:
         raise CannotSend(f"a message of {len(data)} bytes cannot be sent: {LINE_BYTES_MAX} is the most")
     return data + b"\n"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 import traceback
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar, overload
 
 from ._errors import MethodError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "__workhall_method__"
 # What is told of an error is bounded: the last so many frames, and so many characters of each part.
@@ -21,15 +23,15 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 class Method:
     """A function that may be called by message."""
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], may_be_async: bool = False) -> None:
         if not callable(function):
             raise TypeError(f"a method is a function, not {function!r:.100}")
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        if inspect.iscoroutinefunction(function) and not may_be_async:
             raise TypeError(
                 f"`{name}` is an async function; a worker executes one task at a time, so a method is an ordinary one "
-                "(it may call asyncio.run)"
+                "(it may call asyncio.run; an attached worker of workhall.aio has async ones)"
             )
-        if inspect.isgeneratorfunction(function):
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"`{name}` is a generator; a method returns its result, like a list")
         if not name or len(name.encode(errors="replace")) > 255:
             raise ValueError(f"a method's name has 1 to 255 bytes, not {name!r:.300}")
@@ -86,7 +88,89 @@ def mark(function: Callable[..., Any], name: str) -> None:
     setattr(function, _MARK, name)
 
 
-def methods_of(state: object) -> List[Method]:
+class Methods:
+    """The methods of a worker, and its error hook: what is declared before it runs."""
+
+    _may_be_async = False
+
+    def __init__(self) -> None:
+        self._methods: Dict[str, Method] = {}
+        self._hook: Optional[Callable[[Exception], object]] = None
+
+    @overload
+    def method(self, function: F, *, name: Optional[str] = None) -> F: ...
+
+    @overload
+    def method(self, function: Optional[str] = None) -> Callable[[F], F]: ...
+
+    def method(self, function: Any = None, *, name: Optional[str] = None) -> Any:
+        """Makes a function a method of this name, else of its own; in the body of a class, of the object given to `run`.
+
+        What it returns is the result. What it raises settles the message as *failed*, and the process lives on (rule D3).
+        The arguments are those of the call, by position. A function that has keyword-only parameters (or `**`) takes its keyword
+        arguments from the last argument, if that is an object: `make(path, *, size)` from `["a.png", {"size": 48}]`.
+        Who wants to give such a function an object by position puts an empty object behind it.
+        """
+        if callable(function):
+            self._add(function, name or str(getattr(function, "__name__", "")))
+            return function
+        if function is not None and not isinstance(function, str):
+            raise TypeError(f"a method is a function, not {function!r:.100}")
+
+        def decorate(decorated: F) -> F:
+            self._add(decorated, function or str(getattr(decorated, "__name__", "")))
+            return decorated
+
+        return decorate
+
+    def _add(self, function: Callable[..., Any], name: str) -> None:
+        # Whether an object may have async ones is known when it is given to a `run`.
+        is_in_class = is_of_a_class(function)
+        method = Method(name, function, self._may_be_async or is_in_class)
+        if is_in_class:
+            mark(function, name)
+        else:
+            self._add_method(self._methods, method)
+
+    @staticmethod
+    def _add_method(methods: Dict[str, Method], method: Method) -> None:
+        if method.name in methods:
+            raise ValueError(f"there are two methods `{method.name}`: give one another name, @worker.method(\"…\")")
+        methods[method.name] = method
+
+    def _with(self, state: object) -> Dict[str, Method]:
+        """All methods, with those of the object given to `run`."""
+        methods = dict(self._methods)
+        for method in [] if state is None else methods_of(state, self._may_be_async):
+            self._add_method(methods, method)
+        return methods
+
+    def on_error(self, hook: Callable[[Exception], object]) -> Callable[[Exception], object]:
+        """Sets the one error hook of the process (rule D3).
+
+        It is called with each error that a method raises, and with calls of unknown methods and wrong arguments (MethodError),
+        before the message is settled as failed. `task` says where it happened.
+        """
+        if self._hook is not None:
+            raise ValueError("there is an error hook already: a process has one")
+        self._hook = hook
+        return hook
+
+    def _failure(self, error: BaseException) -> str:
+        """What is told of an error, which the hook has heard of. SystemExit and KeyboardInterrupt are raised: they end the process."""
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            raise error
+        text = told(error)
+        if self._hook is not None and isinstance(error, Exception):
+            try:
+                self._hook(error)
+            except Exception as second:
+                text += f"\nthe error hook failed itself: {told(second)}"
+        # Half of a surrogate pair is no text.
+        return text.encode(errors="backslashreplace").decode()
+
+
+def methods_of(state: object, may_be_async: bool = False) -> List[Method]:
     """The marked methods of an object."""
     if isinstance(state, type):
         raise TypeError(f"`run` takes an object, not a class: write run({state.__name__}())")
@@ -97,7 +181,7 @@ def methods_of(state: object) -> List[Method]:
             marked = marked.__func__
         name = getattr(marked, _MARK, None)
         if isinstance(name, str):
-            found.append(Method(name, getattr(state, attribute)))
+            found.append(Method(name, getattr(state, attribute), may_be_async))
     if not found:
         raise TypeError(f"{type(state).__name__} has no method: mark those that may be called with @worker.method")
     return found
@@ -111,7 +195,7 @@ def unknown(name: str, known: List[str]) -> MethodError:
 def told(error: BaseException) -> str:
     """An error for who waits: what it is in the first line, and where it was raised below."""
     if isinstance(error, MethodError):
-        return _cut(str(error), _MESSAGE_CHARS_MAX)
+        return _cut(_shown(str, error), _MESSAGE_CHARS_MAX)
     try:
         what = "".join(traceback.format_exception_only(type(error), error)).strip()
     except Exception:
@@ -129,8 +213,16 @@ def told(error: BaseException) -> str:
         text += "\nTraceback (most recent call last):\n" + _cut_front("".join(lines).rstrip("\n"), _TRACE_CHARS_MAX)
     cause: Optional[BaseException] = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None:
-        text += f"\nraised while this was handled: {_cut(repr(cause), 500)}"
+        text += f"\nraised while this was handled: {_cut(_shown(repr, cause), 500)}"
     return text
+
+
+def _shown(how: Callable[[BaseException], str], error: BaseException) -> str:
+    """An error that may raise one itself when it is looked at."""
+    try:
+        return how(error)
+    except Exception:
+        return type(error).__name__
 
 
 def _cut(text: str, chars: int) -> str:

@@ -8,7 +8,7 @@ import socket
 import stat
 import sys
 import time
-from typing import Any, Callable, Deque, Dict, List, Optional, TypeVar, overload
+from typing import Any, Deque, Dict, List, Optional, TypeVar
 
 from . import _requests as requests
 from ._answers import Killed, Receipt, Sender
@@ -17,12 +17,11 @@ from ._errors import CannotSend, MethodError, NotStartedBySupervisor, WorkhallEr
 from ._json import line
 from ._link import Link
 from ._mark_page import MarkPage, is_sound
-from ._methods import Method, is_of_a_class, mark, methods_of, told, unknown
+from ._methods import Method, Methods, unknown
 from ._requests import Request
 from ._session import Task
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 PROTOCOL_VERSION = 1
 #: How many unsettled tasks a worker takes at once, unless it says otherwise.
@@ -30,12 +29,12 @@ WINDOW_DEFAULT = 64
 # What has ended is said before the next task that begins so long, in seconds, after the last word.
 _SAY_WITHIN = 0.001
 # A result for which nobody waits is not sent. A larger one, in bytes, is: it may be too large for the wire, and then its method has failed.
-_UNHEARD_BYTES_MAX = 32 << 10
+UNHEARD_BYTES_MAX = 32 << 10
 
 _taken: List[int] = []
 
 
-class Worker(Caller):
+class Worker(Methods, Caller):
     """The worker that this process is. There is one, `workhall.worker`, and functions are its methods:
 
         from workhall import worker
@@ -50,62 +49,9 @@ class Worker(Caller):
     """
 
     def __init__(self) -> None:
-        self._methods: Dict[str, Method] = {}
-        self._hook: Optional[Callable[[Exception], object]] = None
+        super().__init__()
         self._link: Optional[Link] = None
         self._page: Optional[MarkPage] = None
-
-    # ---- what is declared -----------------------------------------------------------------------------------------
-
-    @overload
-    def method(self, function: F, *, name: Optional[str] = None) -> F: ...
-
-    @overload
-    def method(self, function: Optional[str] = None) -> Callable[[F], F]: ...
-
-    def method(self, function: Any = None, *, name: Optional[str] = None) -> Any:
-        """Makes a function a method of this name, else of its own; in the body of a class, of the object given to `run`.
-
-        What it returns is the result. What it raises settles the message as *failed*, and the process lives on (rule D3).
-        The arguments are those of the call, by position. A function that has keyword-only parameters (or `**`) takes its keyword
-        arguments from the last argument, if that is an object: `make(path, *, size)` from `["a.png", {"size": 48}]`.
-        Who wants to give such a function an object by position puts an empty object behind it.
-        """
-        if callable(function):
-            self._add(function, name or str(getattr(function, "__name__", "")))
-            return function
-        if function is not None and not isinstance(function, str):
-            raise TypeError(f"a method is a function, not {function!r:.100}")
-
-        def decorate(decorated: F) -> F:
-            self._add(decorated, function or str(getattr(decorated, "__name__", "")))
-            return decorated
-
-        return decorate
-
-    def _add(self, function: Callable[..., Any], name: str) -> None:
-        if is_of_a_class(function):
-            Method(name, function)
-            mark(function, name)
-            return
-        self._add_method(self._methods, Method(name, function))
-
-    @staticmethod
-    def _add_method(methods: Dict[str, Method], method: Method) -> None:
-        if method.name in methods:
-            raise ValueError(f"there are two methods `{method.name}`: give one another name, @worker.method(\"…\")")
-        methods[method.name] = method
-
-    def on_error(self, hook: Callable[[Exception], object]) -> Callable[[Exception], object]:
-        """Sets the one error hook of the process (rule D3).
-
-        It is called with each error that a method raises, and with calls of unknown methods and wrong arguments (MethodError),
-        before the message is settled as failed. `task` says where it happened.
-        """
-        if self._hook is not None:
-            raise ValueError("there is an error hook already: a process has one")
-        self._hook = hook
-        return hook
 
     # ---- who this is ----------------------------------------------------------------------------------------------
 
@@ -194,9 +140,7 @@ class Worker(Caller):
         """
         if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window <= 1024:
             raise ValueError(f"`window` is 1 to 1024, not {window!r}")
-        methods = dict(self._methods)
-        for method in [] if state is None else methods_of(state):
-            self._add_method(methods, method)
+        methods = self._with(state)
         link = self._open()
         # Without a page to mark what begins, only one task at a time keeps the promises.
         window = 1 if self._page is None else window
@@ -292,18 +236,11 @@ class Worker(Caller):
                 data = line("done", {"id": task.id, "result": result})
             except CannotSend as error:
                 raise MethodError(f"the result of `{task.method}` cannot be sent: {error}") from None
-        except Exception as error:
-            text = told(error)
-            if self._hook is not None:
-                try:
-                    self._hook(error)
-                except Exception as second:
-                    text += f"\nthe error hook failed itself: {told(second)}"
-            # Half of a surrogate pair is no text.
-            text = text.encode(errors="backslashreplace").decode()
-            link.write(line("failed", {"id": task.id, "error": text}), flush=False)
+        except BaseException as error:
+            # Also what is no Exception, like asyncio's CancelledError.
+            link.write(line("failed", {"id": task.id, "error": self._failure(error)}), flush=False)
             return True
-        if task.wait or len(data) > _UNHEARD_BYTES_MAX:
+        if task.wait or len(data) > UNHEARD_BYTES_MAX:
             link.write(data, flush=False)
         else:
             link.settle_well(task.id)

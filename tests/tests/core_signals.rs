@@ -9,7 +9,7 @@ use workhall_core::{
     SignalEnd, Signalled,
 };
 use workhall_protocol::ids::{MessageId, SignalId, Target};
-use workhall_protocol::terms::{Exit, Ignored, Refusal, Until};
+use workhall_protocol::terms::{Current, Exit, Ignored, Refusal, Until};
 use workhall_tests::driver::{Driver, busy_with_two_pending, mark, ms, post, reply};
 
 const MAKER: NonZeroU64 = NonZeroU64::new(77).unwrap();
@@ -547,6 +547,20 @@ fn what_was_sent_ahead_and_is_cancelled_is_discarded_where_its_process_has_not_b
     assert_eq!((d.core.counters().violations, d.core.ledger().running), (2, 1), "only what is not wanted");
     d.done(2, 1, 3);
     assert_eq!((d.core.ledger().done, d.core.ledger().discarded), (2, 1));
+}
+
+#[test]
+fn k12_what_runs_at_a_kill_is_what_the_page_says_although_one_before_it_was_dropped() {
+    let mut d = cancelled_ahead(1);
+    // It has executed 1, dropped 2 and begun 3, and nothing of that is read.
+    d.mark = Some(mark(3, 1));
+    d.kill("a", KillMode::Ladder);
+    let process = d.key(2, 1);
+    d.done(2, 1, 1);
+    d.feed(Event::Dropped { process, id: MessageId(2) });
+    d.done(2, 1, 3);
+    let report = d.ends(2, 1, Exit::Code(0));
+    assert_eq!((report.current, report.discarded), (Current::Finished, 0));
 }
 
 #[test]

@@ -311,11 +311,12 @@ impl Core {
     }
 
     /// The answer to Ask has come, or never will: now it is known what ran at the kill, and what it discarded.
-    pub(crate) fn release_held(&mut self, index: u32, finished: MessageId) {
+    /// What runs is the first task behind `before`.
+    pub(crate) fn release_held(&mut self, index: u32, before: MessageId) {
         let worker = &mut self.workers[index as usize];
         let Some(life) = &mut worker.life else { return };
         let held = core::mem::take(&mut life.held);
-        let running = life.in_flight.iter().map(|message| message.task).find(|task| *task > finished);
+        let running = life.in_flight.iter().map(|message| message.task).find(|task| *task > before);
         let released: HashSet<ReplyTo> = held.iter().map(|killer| killer.reply).collect();
         for waiting in worker.killers.iter_mut().filter(|waiting| released.contains(&waiting.reply)) {
             waiting.task = running;

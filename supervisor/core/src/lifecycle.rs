@@ -344,7 +344,9 @@ impl Core {
             life.ask_again = now.after(life.ask_again_after);
         }
         self.discard(index, discarded.len() as u64, discarded.iter().map(Message::envelope));
-        self.release_held(index, finished);
+        // What it has begun last is what runs: one before it may have been dropped, which is not read yet.
+        let before = mark.map_or(finished, |mark| finished.max(MessageId(mark.begun.0.saturating_sub(1))));
+        self.release_held(index, before);
         self.arm(index);
         self.touch(index);
     }

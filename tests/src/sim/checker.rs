@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use workhall_core::{
-    AccountId, Call, CallReceipt, Charge, Counters, DeadTotals, Effect, Event, Instant, Kill, KillMode, KillReceipt,
-    KillReport, Ledger, Limits, Mark, Message, Outcome, Policy, ProcessKey, Run, RunReceipt,
+    AccountId, Call, CallReceipt, Cancelled, Charge, Counters, DeadTotals, Effect, Event, Instant, Kill, KillMode,
+    KillReceipt, KillReport, Ledger, Limits, Mark, Message, Outcome, Policy, ProcessKey, Run, RunReceipt,
 };
 use workhall_protocol::ids::{MessageId, Target, WorkerNumber};
 use workhall_protocol::terms::{Current, DeadReason, EndedBy, Exit, Ignored, Refusal, Until};
@@ -20,7 +20,7 @@ use super::process::{ENDING_MAX, TASK_MAX};
 const KILL_SLACK: Duration = Duration::from_secs(5).saturating_add(ENDING_MAX.saturating_mul(2));
 
 /// How late a tick may be in this world.
-const TICK_SLACK: Duration = Duration::from_millis(600);
+pub const TICK_SLACK: Duration = Duration::from_millis(600);
 
 #[derive(Debug)]
 pub struct Checker {
@@ -41,6 +41,8 @@ pub struct Checker {
     open: BTreeMap<String, WorkerNumber>,
     processes: BTreeMap<ProcessKey, Process>,
     waiting: BTreeMap<u64, Waiting>,
+    /// Whose fate each token is for.
+    tokens: BTreeMap<u64, MessageId>,
     kills: Vec<KillRecord>,
     waits: Vec<Wait>,
     last_begun: BTreeMap<WorkerNumber, MessageId>,
@@ -87,6 +89,10 @@ struct Posted {
     ended: Option<bool>,
     /// The core was told so.
     told: bool,
+    /// It is not wanted any more, said somebody.
+    cancelled: bool,
+    /// The core was told that it has not been begun for that.
+    dropped: bool,
 }
 
 #[derive(Debug)]
@@ -201,6 +207,7 @@ impl Checker {
             open: BTreeMap::new(),
             processes: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             kills: Vec::new(),
             waits: Vec::new(),
             last_begun: BTreeMap::new(),
@@ -411,10 +418,13 @@ impl Checker {
             begun: None,
             ended: None,
             told: false,
+            cancelled: false,
+            dropped: false,
         };
         self.messages.insert(id, posted);
         if let Some(reply) = call.reply {
             self.waiting.insert(reply.token, Waiting::Message(id));
+            self.tokens.insert(reply.token, id);
         }
     }
 
@@ -809,7 +819,15 @@ impl Checker {
         }
         let process = self.processes.get_mut(&key).expect("was found above");
         match event {
-            Event::Spawned { .. } | Event::StartFailed { .. } | Event::Violation { .. } | Event::Dropped { .. } => {}
+            Event::Spawned { .. } | Event::StartFailed { .. } | Event::Violation { .. } => {}
+            Event::Dropped { id, .. } => {
+                if process.in_flight.first() == Some(id) {
+                    process.in_flight.remove(0);
+                    process.since = now;
+                    let message = self.by_task_mut(*id).expect("was delivered");
+                    message.dropped = true;
+                }
+            }
             Event::SpawnFailed { .. } => process.over = true,
             Event::Held { .. } => {
                 // As if it had never been commanded: the next attempt is the same life again.
@@ -865,7 +883,7 @@ impl Checker {
                     match begun {
                         Some(_) => {
                             message.deaths += 1;
-                            message.again = message.deaths < attempts;
+                            message.again = message.deaths < attempts && !message.cancelled;
                         }
                         None => message.returns += 1,
                     }
@@ -927,7 +945,9 @@ impl Checker {
 
     pub fn commanded(&mut self, now: Instant, effect: &Effect) {
         self.now = now;
-        self.must(self.stopped == 0, "D8", || format!("{effect:?} after Stopped"));
+        // Whose time is over in the same turn may still be told so.
+        let told = matches!(effect, Effect::SignalEnded { .. });
+        self.must(self.stopped == 0 || told, "D8", || format!("{effect:?} after Stopped"));
         match effect {
             Effect::Spawn { process } => self.spawn(*process),
             Effect::Deliver { process, id, .. } => self.deliver(*process, *id),
@@ -963,7 +983,13 @@ impl Checker {
                 Some(Waiting::Wait(wait)) => self.reached(wait),
                 other => self.fail("wait", format!("reached for {reply:?}, which is {other:?}")),
             },
-            Effect::SignalEnded { .. } | Effect::Cancel { .. } => self.fail("S2", format!("{effect:?}, unasked")),
+            // Another checker has these.
+            Effect::SignalEnded { .. } => {}
+            Effect::Cancel { process, id, .. } => {
+                let given = self.processes.get(process).is_some_and(|process| process.in_flight.contains(id));
+                let cancelled = self.by_task(*id).is_some_and(|message| message.cancelled);
+                self.must(given && cancelled, "cancel", || format!("{effect:?}, unasked, or of what it has not"));
+            }
             Effect::Stopped => {
                 self.stopped += 1;
                 self.must(self.shutdown, "D8", || "stopped without a shutdown".into());
@@ -1087,7 +1113,7 @@ impl Checker {
         let (task, deaths, returns) = (message.task.unwrap_or(id), message.deaths, message.returns);
         let policy = &self.workers[&number].policy;
         let (attempts, timed, drops) = (policy.attempts, policy.task_timeout, policy.crash_limit.drop_unstarted);
-        let begun = message.begun;
+        let (begun, cancelled, dropped) = (message.begun, message.cancelled, message.dropped);
         // It has as many lives as its class gives a message attempts.
         let last_life = self.workers[&number].run && self.workers[&number].generation >= u64::from(attempts);
         let closed = self.workers[&number].closed;
@@ -1099,6 +1125,10 @@ impl Checker {
         let allowed = match outcome {
             Outcome::Done { result } => ended == Some(true) && told && **result == *result_of(task),
             Outcome::Failed { error } => ended == Some(false) && told && **error == *error_of(task),
+            // Of one that has died executing it, nobody wants another attempt.
+            Outcome::Discarded { may_have_run } if cancelled => {
+                !told && *may_have_run == (deaths > 0) && (begun.is_none() || deaths > 0)
+            }
             Outcome::Discarded { may_have_run: false } => begun.is_none() && (closed || kept) && !self.shutdown,
             Outcome::Discarded { may_have_run: true } => {
                 !told && (closed && dies || (closed || kept) && deaths > 0) && !self.shutdown
@@ -1109,7 +1139,8 @@ impl Checker {
                     && expires.is_some_and(|expires| expires <= now)
             }
             Outcome::Dead { reason: DeadReason::Crashed, exit: Some(reported), may_have_run: true } => {
-                !told && dies && (begun.is_none() || exit == Some(*reported)) && attempts == 1
+                let once = attempts == 1 || cancelled;
+                !told && dies && (begun.is_none() || exit == Some(*reported)) && once
             }
             Outcome::Dead { reason: DeadReason::Poison, exit: Some(reported), may_have_run } => {
                 let often = dies && attempts > 1 && deaths >= attempts && (begun.is_none() || exit == Some(*reported));
@@ -1140,7 +1171,7 @@ impl Checker {
         }
         let emptied =
             matches!(outcome, Outcome::Discarded { .. } | Outcome::Dead { reason: DeadReason::Abandoned, .. });
-        let waited = emptied && self.dying.is_none_or(|(dying, _)| dying != id);
+        let waited = emptied && !dropped && self.dying.is_none_or(|(dying, _)| dying != id);
         self.workers.get_mut(&number).expect("is never forgotten").discards += u64::from(waited);
     }
 
@@ -1334,10 +1365,59 @@ impl Checker {
     }
 
     /// Nothing is pending and nothing runs: who waits for that, or for room, has been told.
-    pub fn waits_are_answered(&mut self) {
-        let open = |wait: &&Wait| !wait.forgotten && wait.until != Until::Gone && wait.reached == 0;
+    pub fn waits_are_answered(&mut self, has_room: bool) {
+        let kind = |until: Until| until != Until::Gone && (has_room || until != Until::Room);
+        let open = |wait: &&Wait| !wait.forgotten && kind(wait.until) && wait.reached == 0;
         let wait = self.waits.iter().find(open).map(|wait| format!("{wait:?}"));
         self.must(wait.is_none(), "wait", || format!("nobody told {wait:?}"));
+    }
+
+    /// What may be cancelled: the last of those that have no fate, as far as anybody was told.
+    pub fn cancellable(&self) -> Vec<MessageId> {
+        let open = self.messages.iter().rev().filter(|(_, message)| message.fate.is_none() && !message.told);
+        open.map(|(id, _)| *id).take(12).collect()
+    }
+
+    /// Before what came of it is applied.
+    pub fn cancelled(&mut self, id: MessageId, cancelled: &Cancelled) {
+        self.dying = None;
+        let text = format!("{id} is {cancelled:?}");
+        let Some(message) = self.messages.get_mut(&id) else {
+            return self.must(*cancelled == Cancelled::Ignored(Ignored::NoMessage), "cancel", || text);
+        };
+        let (task, open) = (message.task, message.fate.is_none() && !message.told);
+        let sure = message.awaited;
+        message.cancelled |= matches!(cancelled, Cancelled::Discarded | Cancelled::Told);
+        let text = || format!("{text}: {:?}", self.messages[&id]);
+        let given = task.is_some_and(|task| self.processes.values().any(|process| process.in_flight.contains(&task)));
+        let so = match cancelled {
+            Cancelled::Discarded => open && !given,
+            Cancelled::Told => open && given,
+            Cancelled::Ignored(why) => *why == Ignored::NoMessage && (!open || !sure),
+            Cancelled::Refused(_) => false,
+        };
+        let text = text();
+        self.must(so, "cancel", || text);
+    }
+
+    /// The message whose fate this token was for.
+    pub fn message_of(&self, token: u64) -> Option<MessageId> {
+        self.tokens.get(&token).copied()
+    }
+
+    /// The life that has begun a message last.
+    pub fn executed_by(&self, id: MessageId) -> Option<ProcessKey> {
+        self.messages.get(&id)?.begun
+    }
+
+    /// The arguments of a message.
+    pub fn args(&self, id: MessageId) -> Option<&[u8]> {
+        self.messages.get(&id).map(|message| &*message.args)
+    }
+
+    /// Whether a life is not over, as far as the core was told.
+    pub fn lives(&self, key: ProcessKey) -> bool {
+        self.processes.get(&key).is_some_and(|process| !process.over)
     }
 
     pub fn unfinished_kills(&self) -> bool {

@@ -26,6 +26,7 @@ mod checker;
 mod coverage;
 mod process;
 mod rng;
+mod signals;
 mod world;
 
 use std::fmt;

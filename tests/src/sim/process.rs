@@ -1,6 +1,6 @@
 //! A virtual process: what it is like, and what is so at the moment.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use workhall_core::{KillMode, Mark, ProcessKey};
@@ -98,8 +98,14 @@ impl Nature {
 /// What the supervisor has written to it.
 #[derive(Clone, Copy, Debug)]
 pub enum ToProcess {
-    Task { id: MessageId, awaited: bool, poison: bool },
+    Task {
+        id: MessageId,
+        awaited: bool,
+        poison: bool,
+    },
     Ask,
+    /// A task that it was given is not wanted any more.
+    Cancel(MessageId),
 }
 
 /// What it has written to the supervisor.
@@ -109,6 +115,8 @@ pub enum ToShell {
     Done(MessageId),
     DoneAll(MessageId),
     Failed(MessageId),
+    /// It has not begun it, and will not.
+    Dropped(MessageId),
     /// A settlement of something that it was not given.
     Lie(MessageId),
     Post(Post),
@@ -188,6 +196,8 @@ pub struct Process {
     pub beginning: Option<Beginning>,
     pub running: Option<Task>,
     pub unwritten: Vec<MessageId>,
+    /// What it was told is not wanted any more.
+    pub unwanted: BTreeSet<MessageId>,
     pub inbox: VecDeque<ToProcess>,
     /// Sent by the supervisor, not arrived.
     pub on_the_way: VecDeque<ToProcess>,
@@ -219,6 +229,7 @@ impl Process {
             beginning: None,
             running: None,
             unwritten: Vec::new(),
+            unwanted: BTreeSet::new(),
             inbox: VecDeque::new(),
             on_the_way: VecDeque::new(),
             outbox: VecDeque::new(),

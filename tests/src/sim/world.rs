@@ -21,6 +21,7 @@ use super::process::{
     Beginning, Ending, KillWish, Nature, Post, Process, Start, TASK_MAX, Task, ToProcess, ToShell, Whom,
 };
 use super::rng::Rng;
+use super::signals::Signals;
 
 /// What survives a panic of the core.
 #[derive(Debug, Default)]
@@ -46,11 +47,13 @@ const NAMES: [&str; 6] = ["a", "A", "b", "b/x", "main", "boot"];
 type Failure = (&'static str, String);
 
 pub struct World {
-    core: Core,
+    pub(super) core: Core,
     limits: Limits,
-    checker: Checker,
+    pub(super) checker: Checker,
+    /// Signals, and messages that are not wanted any more.
+    pub(super) signals: Signals,
     rng: Rng,
-    now: Instant,
+    pub(super) now: Instant,
     agenda: BinaryHeap<Reverse<(Instant, u64, Item)>>,
     processes: Vec<Process>,
     slots: BTreeMap<ProcessKey, usize>,
@@ -62,7 +65,7 @@ pub struct World {
     reloads: Rng,
     /// What is drawn for processes of one method, so that worlds without them are what they were.
     runs: Rng,
-    coverage: Coverage,
+    pub(super) coverage: Coverage,
     notes: Arc<Mutex<Notes>>,
     trace: bool,
     restore_every: u64,
@@ -114,6 +117,7 @@ enum Item {
     TreeGone(usize),
     Late(usize),
     Runs,
+    Signals,
 }
 
 impl Item {
@@ -161,6 +165,7 @@ impl World {
             core,
             checker: Checker::new(awaited_percent == 100, limits.clone()),
             limits,
+            signals: Signals::new(seed),
             rng,
             now: Instant(1),
             agenda: BinaryHeap::new(),
@@ -208,6 +213,9 @@ impl World {
                 let at = self.runs.up_to_ms(lively.as_millis() as u64);
                 self.plan(at, Item::Runs);
             }
+        }
+        if self.signals.on {
+            self.plan_signals(Duration::ZERO);
         }
         for name in ["main", "boot"] {
             if self.rng.percent(30) {
@@ -284,6 +292,7 @@ impl World {
     fn finish(mut self) -> Result<Coverage, Failure> {
         let ledger = self.core.ledger();
         self.checker.finish(ledger);
+        self.signals_are_gone();
         self.check()?;
         if self.core.worker_count() != 0 {
             return Err(("D8", format!("{} workers are left", self.core.worker_count())));
@@ -328,7 +337,8 @@ impl World {
         if self.phase == Phase::Calm && ledger.pending + ledger.running == 0 && !self.checker.unfinished_kills() {
             self.coverage.count("calm runs");
             self.kept_ones_are_there();
-            self.checker.waits_are_answered();
+            // Signals count against the same bounds: who waits for room may wait for their end.
+            self.checker.waits_are_answered(self.core.signal_totals().0 == 0);
             self.shut_down();
         }
     }
@@ -341,6 +351,26 @@ impl World {
         let mut reader = rmp_serde::Deserializer::from_read_ref(&snapshot);
         self.core = Core::restore(&mut reader, self.limits.clone()).expect("what was written can be read");
         self.coverage.count("restored");
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Nobody starts anything new.
+    pub(super) fn is_over(&self) -> bool {
+        self.stopped || self.calm
+    }
+
+    pub(super) fn plan_signals(&mut self, after: Duration) {
+        self.plan(after, Item::Signals);
+    }
+
+    pub(super) fn must_be(&mut self, so: bool, rule: &'static str, detail: impl FnOnce(&World) -> String) {
+        if !so {
+            let detail = detail(self);
+            self.checker.violation.get_or_insert((rule, detail));
+        }
     }
 
     // ---- the agenda -------------------------------------------------------------------------
@@ -377,6 +407,7 @@ impl World {
             Item::TreeGone(slot) => self.tree_gone(slot),
             Item::Late(slot) => self.late(slot),
             Item::Runs => self.starts_one(),
+            Item::Signals => self.acts_with_signals(),
         }
     }
 
@@ -399,6 +430,7 @@ impl World {
             self.phase = Phase::Calm;
             self.calm_until = self.now.after(CALM_MAX);
         }
+        self.signals_are_left();
         for name in NAMES.into_iter().chain([RUN]) {
             self.resumes(&Whom::Name(name));
         }
@@ -517,7 +549,7 @@ impl World {
         }
     }
 
-    fn token(&mut self) -> u64 {
+    pub(super) fn token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token - 1
     }
@@ -526,6 +558,10 @@ impl World {
         let token = self.token();
         let mut args = token.to_le_bytes().to_vec();
         args.resize(8 + post.padding, 0);
+        // Who sends signals wants to know what becomes of the message.
+        let carried = self.signals.draw_carried();
+        let awaited = post.awaited || !carried.is_empty();
+        args.extend(&carried);
         if post.poison {
             args.push(POISON);
         }
@@ -540,7 +576,7 @@ impl World {
             expires: post.expires,
             after: post.after,
             account: AccountId(post.account),
-            reply: post.awaited.then(|| reply_to(1, token)),
+            reply: awaited.then(|| reply_to(1, token)),
         };
         let policy = match target {
             Target::Name(name) => self.policies.get(name).cloned(),
@@ -570,6 +606,12 @@ impl World {
             },
         });
         self.checker.called(self.now, &call, policy.as_deref(), &receipt);
+        if let CallReceipt::Accepted { message, .. } = receipt {
+            if !carried.is_empty() {
+                self.coverage.count("message with signals");
+            }
+            self.signals.carried(&self.core, message, &args, awaited);
+        }
         self.apply();
         if let CallReceipt::Accepted { number, .. } = receipt {
             let limit = |view: workhall_core::WorkerView<'_>| {
@@ -679,7 +721,11 @@ impl World {
         for (at, (old, name)) in letters.iter().take(report.requeued as usize).enumerate() {
             let number = self.core.worker(self.now, Target::Name(name)).map(|view| view.identity.number);
             let policy = self.policies.get(&**name).cloned().unwrap_or_default();
-            self.checker.requeued(*old, MessageId(first + at as u64), name, number, &policy);
+            let id = MessageId(first + at as u64);
+            self.checker.requeued(*old, id, name, number, &policy);
+            if let Some(args) = self.checker.args(id) {
+                self.signals.carried(&self.core, id, args, false);
+            }
         }
         self.apply();
     }
@@ -851,7 +897,7 @@ impl World {
     }
 
     /// Takes and applies all effects. Looks come when nothing that was commanded is left to be done.
-    fn apply(&mut self) {
+    pub(super) fn apply(&mut self) {
         let mut looks = Vec::new();
         loop {
             self.apply_commands(&mut looks);
@@ -882,7 +928,10 @@ impl World {
                 Effect::Sweep { slot, .. } => self.sweep(slot as usize),
                 Effect::Pause { slot, .. } => drop(self.halted.entry(slot as usize).or_default()),
                 Effect::Continue { slot, .. } => self.continues(slot as usize),
-                Effect::Settled { outcome, .. } => self.coverage.count(outcome_kind(&outcome)),
+                Effect::Settled { ref outcome, .. } => {
+                    self.coverage.count(outcome_kind(outcome));
+                    self.see_signal_effect(&effect);
+                }
                 Effect::KillEnded { report, .. } => {
                     self.coverage.count(match report.ended_by {
                         EndedBy::Ask => "ended by ask",
@@ -899,13 +948,14 @@ impl World {
                 }
                 Effect::Killed { .. } | Effect::Reached { .. } => {}
                 Effect::Close { .. } => unreachable!("nobody attaches here"),
-                // The fuzz target of the core has these.
-                Effect::SignalEnded { .. } | Effect::Cancel { .. } => {}
+                Effect::SignalEnded { .. } => self.see_signal_effect(&effect),
+                Effect::Cancel { slot, id, .. } => self.send(slot as usize, ToProcess::Cancel(id)),
                 Effect::Stopped => self.stopped = true,
             }
         }
         self.see_who_leaves();
         self.take_news();
+        self.check_signals();
     }
 
     /// Each end of a message that is not done is noted once, and nothing is done that is noted.
@@ -1022,6 +1072,7 @@ impl World {
                 ToShell::Lie(id) => self.feed(Event::Done { process: key, id, result: b"a lie" }),
                 ToShell::Done(id) => self.feed(Event::Done { process: key, id, result: &result_of(id) }),
                 ToShell::DoneAll(id) => self.feed(Event::DoneAll { process: key, id }),
+                ToShell::Dropped(id) => self.feed(Event::Dropped { process: key, id }),
                 ToShell::Failed(id) => self.feed(Event::Failed { process: key, id, error: &error_of(id) }),
                 ToShell::Post(post) => self.post(Some(key), post),
                 ToShell::Kill(wish) => self.kill(wish),
@@ -1174,7 +1225,10 @@ impl World {
         let process = &mut self.processes[slot];
         let Some(frame) = process.on_the_way.pop_front() else { return };
         if process.alive && process.connected {
-            process.inbox.push_back(frame);
+            match frame {
+                ToProcess::Cancel(id) => drop(process.unwanted.insert(id)),
+                frame => process.inbox.push_back(frame),
+            }
             self.goes_on(slot);
         }
     }
@@ -1196,6 +1250,15 @@ impl World {
                     }
                 }
                 Some(ToProcess::Task { .. }) if process.stops => {}
+                Some(ToProcess::Cancel(_)) => unreachable!("is taken when it arrives"),
+                Some(ToProcess::Task { id, .. }) if process.nature.has_page && process.unwanted.remove(&id) => {
+                    self.flushes(slot);
+                    // What cannot be told has not happened, and it begins nothing more.
+                    match self.processes[slot].connected {
+                        true => self.writes(slot, ToShell::Dropped(id)),
+                        false => self.processes[slot].stops = true,
+                    }
+                }
                 Some(ToProcess::Task { id, awaited, poison }) => self.begins(slot, id, awaited, poison),
                 None => return self.is_idle(slot),
             }
@@ -1361,7 +1424,7 @@ impl World {
 
     // ---- the trace --------------------------------------------------------------------------
 
-    fn log(&self, line: impl FnOnce(&World) -> String) {
+    pub(super) fn log(&self, line: impl FnOnce(&World) -> String) {
         if self.trace {
             let line = format!("{:>12.6} {}", self.now.0 as f64 / 1e9, line(self));
             self.notes.lock().expect("only this thread").trace.push(line);
@@ -1386,9 +1449,13 @@ impl World {
                 let process = &self.processes[slot];
                 format!("of {} {}.{}", process.name, process.key.number, process.key.generation)
             }
-            Item::ClientActs | Item::BecomeCalm | Item::ShutDown | Item::Reload | Item::Runs | Item::ExtraTick => {
-                String::new()
-            }
+            Item::ClientActs
+            | Item::BecomeCalm
+            | Item::ShutDown
+            | Item::Reload
+            | Item::Runs
+            | Item::Signals
+            | Item::ExtraTick => String::new(),
         }
     }
 }

@@ -276,10 +276,9 @@ fn ending_line(EndingReport { step, step_ms, next_step_in_ms }: EndingReport) ->
 
 /// The graces of the stop ladder (rule K4).
 fn kill_line(limits: &ClassLimits) -> String {
-    let task =
-        limits.task_grace_ms.map_or("for its task".to_string(), |millis| format!("{} for its task", age(millis)));
     let (exit, term) = (age(limits.exit_grace_ms), age(limits.term_grace_ms));
-    format!("waits {task}, sends SIGTERM {exit} later, SIGKILL {term} after that")
+    let cut = limits.task_grace_ms.map(|millis| format!(", or when that has run {} more", age(millis)));
+    format!("SIGTERM {exit} after its task has ended{}; SIGKILL {term} after that", cut.unwrap_or_default())
 }
 
 fn limits_line(info: &WorkerInfo) -> String {

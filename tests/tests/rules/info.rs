@@ -129,7 +129,7 @@ fn a_configuration_that_is_named_from_where_one_stands_is_shown_with_its_whole_p
 
 #[test]
 fn info_says_of_a_limit_whether_this_machine_enforces_it() {
-    let class = "[class.w]\nexec = ['{bin}/test-worker']\nmemory = '1GiB'\nprocesses = 50\n";
+    let class = "[class.w]\nexec = ['{bin}/test-worker']\nmemory = '1GiB'\nprocesses = 50\n[class.cut]\nexec = ['{bin}/test-worker']\ntask_grace = '1s'\nexit_grace = '7s'\n";
     let supervisor = Supervisor::with_config(&format!("supervisor.process_tree = 'subreaper'\n{class}"));
     supervisor.call(&["w", "count"]);
     let limits = &info(&supervisor, "w")["limits"];
@@ -141,7 +141,10 @@ fn info_says_of_a_limit_whether_this_machine_enforces_it() {
     shows(&supervisor, "w", &["1 GiB of memory, 50 processes and threads", "warning       `memory` is not", said[1]]);
     let uses = supervisor.cli(&["info", "w"]).ok().out;
     assert!(!uses.contains("MiB of 1 GiB"), "what is not enforced is no bound of what is used: {uses}");
-    shows(&supervisor, "w", &["a kill        waits for its task, sends SIGTERM 5.0s later, SIGKILL 5.0s after that"]);
+    shows(&supervisor, "w", &["a kill        SIGTERM 5.0s after its task has ended; SIGKILL 5.0s after that"]);
+    supervisor.call(&["cut", "count"]);
+    let cut = "a kill        SIGTERM 7.0s after its task has ended, or when that has run 1.0s more; SIGKILL 5.0s after";
+    shows(&supervisor, "cut", &[cut]);
 }
 
 #[test]

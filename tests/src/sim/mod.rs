@@ -18,6 +18,9 @@
 //! In every third run the core goes through a snapshot now and then, which nobody may notice. In some runs the
 //! configuration is read again now and then: classes of names change, go and come back, with and without a restart.
 //!
+//! In a third of the runs clients make signals, send them in messages, trigger them and wait for them, and say of messages
+//! that they are not wanted any more; [`signals`] checks what is said of a signal by what became of those who carried it.
+//!
 //! A run has three parts. First clients and processes do what they like. Then they are calm, and all
 //! that was accepted must get its fate by itself. Then comes the shutdown, after which nothing is left;
 //! in some runs it comes in the middle of the first part.

@@ -73,6 +73,7 @@ pub fn spawn(
     let outputs = [out, err].map(|pipe| Some(Output::new(pipe)));
     let connection = Inherit::new(&theirs).map_err(setup("cannot hand over its connection"))?;
     let marks = Inherit::new(&page_fd).map_err(setup("cannot hand over its mark page"))?;
+    let lock = sys::out_of_the_way(lock);
     let name_lock = Inherit::new(&lock).map_err(setup("cannot hand over the lock of its name"))?;
     let writes = [&their_out, &their_err].map(sys::number);
     let mut keep = [connection.number(), marks.number(), name_lock.number(), writes[0], writes[1]];

@@ -388,6 +388,14 @@ pub fn kill_child(pid: i32) {
     let _ended = kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
 
+/// The same descriptor under a number that is out of the way of programs that take care of what is open next to their
+/// own: Node.js, at its start, marks all that it finds up to the first that is closed beyond 15. Where so many are not
+/// allowed it keeps its number.
+pub fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
+    const LEAST: RawFd = 64;
+    rustix::io::fcntl_dupfd_cloexec(&fd, LEAST).unwrap_or(fd)
+}
+
 /// Lets a descriptor through to the program that is executed next, until the guard is dropped.
 /// Only while no other thread starts processes.
 pub struct Inherit<'a>(BorrowedFd<'a>);
@@ -424,6 +432,17 @@ mod tests {
         seal_inherited_descriptors().unwrap();
         assert_eq!(fcntl(&a, FcntlArg::F_GETFD).unwrap(), FdFlag::FD_CLOEXEC.bits());
         drop((a, b.into_raw_fd()));
+    }
+
+    #[test]
+    fn what_is_out_of_the_way_is_the_same_file_and_not_inherited() {
+        let (ours, theirs) = stream_pair().unwrap();
+        let theirs = out_of_the_way(theirs);
+        assert!(theirs.as_raw_fd() >= 64);
+        assert_eq!(fcntl(&theirs, FcntlArg::F_GETFD).unwrap(), FdFlag::FD_CLOEXEC.bits());
+        drop(theirs);
+        // Nobody else has the other end: the first number is closed.
+        assert_eq!(std::io::Read::read(&mut &ours, &mut [0]).unwrap(), 0);
     }
 
     #[test]

@@ -125,6 +125,8 @@ impl Peer {
         let (page, page_fd) = MarkPage::create()?;
         let lock = File::create(dir.path().join("name-lock"))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+        // As the supervisor hands it over: out of the way of programs that look at the first few.
+        let inherited = rustix::io::fcntl_dupfd_cloexec(&lock, 64)?;
         let (out, out_end) = pipe()?;
         let (err, err_end) = pipe()?;
         let pid_file = dir.path().join("pid");
@@ -147,7 +149,7 @@ impl Peer {
         if attaches {
             command.env(ATTACH, WORKER).env("WORKHALL_SOCKET", &socket);
         } else if !matches!(under, Under::Nobody) {
-            for fd in [theirs.as_fd(), page_fd.as_fd(), lock.as_fd()] {
+            for fd in [theirs.as_fd(), page_fd.as_fd(), inherited.as_fd()] {
                 fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
             }
             command

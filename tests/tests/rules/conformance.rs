@@ -33,15 +33,7 @@ fn failed(lines: &[Value]) -> Vec<(String, String)> {
 /// offers that.
 #[track_caller]
 pub(crate) fn passes(program: &[&str], at_least: u64, attaches: bool) {
-    passes_without(&[], program, at_least, attaches);
-}
-
-/// The same, without the checks of what the language cannot do.
-#[track_caller]
-fn passes_without(cannot: &[&str], program: &[&str], at_least: u64, attaches: bool) {
-    let mut options = vec!["--patience", "60"];
-    cannot.iter().for_each(|check| options.extend(["--skip", check]));
-    let (lines, output) = suite(&options, program);
+    let (lines, output) = suite(&["--patience", "60"], program);
     assert_eq!(failed(&lines), [], "{program:?}: {}", output.out);
     let worker = &lines.last().expect("the last line is about the worker")["worker"];
     let methods: Vec<&str> = worker["methods"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
@@ -82,14 +74,13 @@ fn the_python_library_passes() {
     passes(&[harness::python(), &worker, "1"], 89, true);
 }
 
-/// Node.js sets close-on-exec on all that it has inherited, and has no means to take it back.
 #[test]
 fn the_node_library_passes() {
     if !is_there("node") {
         return;
     }
     let worker = library("node/test/workers/conformance.js");
-    passes_without(&["its children inherit the lock"], &["node", &worker], 88, true);
+    passes(&["node", &worker], 89, true);
 }
 
 #[test]

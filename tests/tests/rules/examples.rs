@@ -282,8 +282,11 @@ fn python_class(name: &str, script: &str, more: &str) -> String {
 
 /// A program of an example, ready to be given arguments and run.
 fn example(supervisor: &Supervisor, script: &str) -> Command {
-    let mut command = Command::new(examples().join(script));
+    // Whoever runs the tests in the background has them ignore SIGINT, and they what they start.
+    let mut command = Command::new("env");
     command
+        .arg("--default-signal=INT")
+        .arg(examples().join(script))
         .env("WORKHALL_SOCKET", supervisor.socket())
         .env("PYTHONPATH", workspace().join("worker-host/python/src"))
         .stdin(Stdio::null());

@@ -383,6 +383,8 @@ fn d07_what_an_earlier_process_writes_into_a_pipe_of_its_own_stays_in_it() {
     supervisor.cli(&["call", "json/own", "pid"]).ok();
     supervisor.until("it waits", |this| info(this, "json/own")["waits_for"].as_str().is_some());
     kill(Pid::from_raw(reader), Signal::SIGCONT).unwrap();
+    // Before its worker ends: what that leaves behind is ended, too.
+    supervisor.until_lines("own", 3);
     std::fs::write(&go, "").unwrap();
     supervisor.call(&["json/own", "pid"]);
     supervisor.until("the reader has ended", |_| !lives(reader));

@@ -35,7 +35,7 @@ use crate::reaper::Reserve;
 use crate::starter::Starter;
 use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::token::{SERIAL_MASK, Token, next_serial};
-use crate::unix_signals::SignalPipe;
+use crate::unix_signals::{OtherSignals, SignalPipe};
 use crate::upgrade::{Upgrade, own_binary};
 
 /// How many events one turn takes at most: enough that what is done once per turn costs little, so few that those who are
@@ -103,6 +103,7 @@ pub struct EventLoop {
     pub(crate) child_signal: SignalPipe,
     pub(crate) stop_signal: SignalPipe,
     pub(crate) reload_signal: SignalPipe,
+    other_signals: OtherSignals,
     pub(crate) next_serial: u64,
     /// Connections that have questions to be answered at the end of the turn.
     pub(crate) asked: Vec<NonZeroU64>,
@@ -224,6 +225,7 @@ impl EventLoop {
             child_signal: SignalPipe::child()?,
             stop_signal: SignalPipe::stop()?,
             reload_signal: SignalPipe::reload()?,
+            other_signals: OtherSignals::new()?,
             next_serial: 1,
             names: setup.names,
             starter: Starter::new(),
@@ -258,6 +260,7 @@ impl EventLoop {
         this.poller.add(&this.child_signal, Token::ChildSignal.pack(), READ)?;
         this.poller.add(&this.stop_signal, Token::StopSignal.pack(), READ)?;
         this.poller.add(&this.reload_signal, Token::ReloadSignal.pack(), READ)?;
+        this.poller.add(&this.other_signals, Token::OtherSignal.pack(), READ)?;
         this.open_metrics(setup.metrics)?;
         Ok(this)
     }
@@ -347,6 +350,11 @@ impl EventLoop {
                 self.obey(signals);
                 if self.stopping && self.adopted {
                     self.pause_accepting()?;
+                }
+            }
+            Token::OtherSignal => {
+                for name in self.other_signals.take() {
+                    warn!("{name} does nothing here: SIGHUP reads the configuration again, SIGTERM stops");
                 }
             }
             Token::Check => self.check_ended(),

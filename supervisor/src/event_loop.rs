@@ -33,7 +33,7 @@ use crate::output::Outputs;
 use crate::process_tree::{self, Foreign, Inherited, Sweep};
 use crate::reaper::Reserve;
 use crate::starter::Starter;
-use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
+use crate::sys::{self, FileId, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::token::{SERIAL_MASK, Token, next_serial};
 use crate::unix_signals::{OtherSignals, SignalPipe};
 use crate::upgrade::{Upgrade, own_binary};
@@ -83,6 +83,8 @@ pub struct EventLoop {
     /// Classes that were asked for, by name.
     pub(crate) classes: HashMap<Box<str>, Arc<Class>>,
     pub(crate) socket: PathBuf,
+    /// Which file that was when it began to listen, as far as is known.
+    pub(crate) socket_file: Option<FileId>,
     pub(crate) descriptors: u64,
     pub(crate) clients: usize,
     pub(crate) stopped: bool,
@@ -213,6 +215,7 @@ impl EventLoop {
             processes: Slab::new(),
             leaders: HashSet::new(),
             classes: HashMap::new(),
+            socket_file: sys::file_id(&setup.socket).ok(),
             socket: setup.socket,
             descriptors: setup.descriptors,
             clients: 0,

@@ -58,7 +58,7 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 // ---- files ----------------------------------------------------------------------------------
 
 /// Which file something is, however it is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct FileId {
     device: (u32, u32),
     inode: u64,

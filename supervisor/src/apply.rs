@@ -76,10 +76,13 @@ impl EventLoop {
                 _ => None,
             };
             log_news(&news, pid);
+            self.losses.note(&news, self.stopping);
             self.journal.note(Clock::wall_ms().saturating_sub(ago), news);
         }
         self.ended_pids.clear();
-        self.journal.lost_events += self.core.take_lost_news();
+        let lost = self.core.take_lost_news();
+        self.losses.have_lost(lost, self.stopping);
+        self.journal.lost_events += lost;
     }
 
     /// Starts the main worker, if the configuration has one (rule W5).

@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::{Class, Config};
 use crate::connection::{Connection, Peer, READ_BYTES};
 use crate::diagnostics::say_what_was_lost;
+use crate::ending::Losses;
 use crate::journal::Journal;
 use crate::metrics::{Door, Metrics};
 use crate::name_lock::NameLocks;
@@ -32,9 +33,9 @@ use crate::output::Outputs;
 use crate::process_tree::{self, Foreign, Inherited, Sweep};
 use crate::reaper::Reserve;
 use crate::starter::Starter;
-use crate::sys::{self, Interest, Listener, LockFile, Poller, Ready, Stream};
+use crate::sys::{self, FileId, Interest, Listener, LockFile, Poller, Ready, Stream};
 use crate::token::{SERIAL_MASK, Token, next_serial};
-use crate::unix_signals::SignalPipe;
+use crate::unix_signals::{OtherSignals, SignalPipe};
 use crate::upgrade::{Upgrade, own_binary};
 
 /// How many events one turn takes at most: enough that what is done once per turn costs little, so few that those who are
@@ -43,10 +44,6 @@ const EVENTS_MAX: usize = 64;
 
 /// How long the supervisor waits at its end for orphans that it has killed.
 const ORPHANS_END_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long the supervisor waits at its end for processes that it has killed: one in uninterruptible sleep, or of
-/// another user, may not end at all.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 
 const READ: Interest = Interest { read: true, write: false };
 
@@ -86,12 +83,16 @@ pub struct EventLoop {
     /// Classes that were asked for, by name.
     pub(crate) classes: HashMap<Box<str>, Arc<Class>>,
     pub(crate) socket: PathBuf,
+    /// Which file that was when it began to listen, as far as is known.
+    pub(crate) socket_file: Option<FileId>,
     pub(crate) descriptors: u64,
     pub(crate) clients: usize,
     pub(crate) stopped: bool,
     pub(crate) stopping: bool,
     /// When the processes are not waited for any more that cannot be ended.
-    give_up_at: Option<Instant>,
+    pub(crate) give_up_at: Option<Instant>,
+    /// What the stop costs.
+    pub(crate) losses: Losses,
     /// Who the supervisor itself is.
     pub(crate) own: Creds,
     /// What each user and each worker has in hand.
@@ -102,8 +103,9 @@ pub struct EventLoop {
     pub(crate) adopted: bool,
     pub(crate) accept_again: Option<Instant>,
     pub(crate) child_signal: SignalPipe,
-    stop_signal: SignalPipe,
-    reload_signal: SignalPipe,
+    pub(crate) stop_signal: SignalPipe,
+    pub(crate) reload_signal: SignalPipe,
+    other_signals: OtherSignals,
     pub(crate) next_serial: u64,
     /// Connections that have questions to be answered at the end of the turn.
     pub(crate) asked: Vec<NonZeroU64>,
@@ -213,6 +215,7 @@ impl EventLoop {
             processes: Slab::new(),
             leaders: HashSet::new(),
             classes: HashMap::new(),
+            socket_file: sys::file_id(&setup.socket).ok(),
             socket: setup.socket,
             descriptors: setup.descriptors,
             clients: 0,
@@ -225,6 +228,7 @@ impl EventLoop {
             child_signal: SignalPipe::child()?,
             stop_signal: SignalPipe::stop()?,
             reload_signal: SignalPipe::reload()?,
+            other_signals: OtherSignals::new()?,
             next_serial: 1,
             names: setup.names,
             starter: Starter::new(),
@@ -245,6 +249,7 @@ impl EventLoop {
             sweeping: BTreeSet::new(),
             traced: BTreeSet::new(),
             give_up_at: None,
+            losses: Losses::default(),
             reap_adopted: false,
             journal,
             ended_pids: HashMap::new(),
@@ -258,6 +263,7 @@ impl EventLoop {
         this.poller.add(&this.child_signal, Token::ChildSignal.pack(), READ)?;
         this.poller.add(&this.stop_signal, Token::StopSignal.pack(), READ)?;
         this.poller.add(&this.reload_signal, Token::ReloadSignal.pack(), READ)?;
+        this.poller.add(&this.other_signals, Token::OtherSignal.pack(), READ)?;
         this.open_metrics(setup.metrics)?;
         Ok(this)
     }
@@ -296,24 +302,14 @@ impl EventLoop {
             self.notifier.turned(now, self.figures());
             say_what_was_lost();
             if !self.stopped && self.give_up_at.is_some_and(|at| at <= now) {
+                self.say_losses();
                 self.end_orphans()?;
                 return Err(self.cannot_be_ended());
             }
             self.upgrade_if_ready()?;
         }
+        self.say_losses();
         self.end_orphans()
-    }
-
-    /// Who is left when nothing more can be done.
-    fn cannot_be_ended(&self) -> std::io::Error {
-        let left = self.processes.iter().map(|(_, process)| {
-            let name = self.core.name(process.key).map_or("a worker", |name| name);
-            format!("{name} (process {}{})", process.pid, if process.reaped { ", or what it has started" } else { "" })
-        });
-        let left = left.collect::<Vec<_>>().join(", ");
-        std::io::Error::other(format!(
-            "gave up: SIGKILL has not ended {left}; their names stay locked, for the next supervisor too, until they have ended"
-        ))
     }
 
     /// Whoever has escaped from its worker has become a child of ours: it ends with us, for a bounded time.
@@ -359,6 +355,11 @@ impl EventLoop {
                     self.pause_accepting()?;
                 }
             }
+            Token::OtherSignal => {
+                for name in self.other_signals.take() {
+                    warn!("{name} does nothing here: SIGHUP reads the configuration again, SIGTERM stops");
+                }
+            }
             Token::Check => self.check_ended(),
             Token::Metrics => self.answer_scrape(),
             Token::Connection { index, serial } => {
@@ -384,29 +385,6 @@ impl EventLoop {
             }
         }
         Ok(())
-    }
-
-    /// The signals that came from outside: how many ask it to stop, how many to read its configuration again.
-    pub(crate) fn take_signals(&mut self) -> (usize, usize) {
-        (self.stop_signal.take(), self.reload_signal.take())
-    }
-
-    /// Does what they ask for.
-    pub(crate) fn obey(&mut self, (stops, reloads): (usize, usize)) {
-        for _ in 0..stops {
-            // The first one asks; a second one does not wait.
-            let grace = if self.stopping { Default::default() } else { self.config.shutdown_grace };
-            self.stopping = true;
-            let now = self.clock.now();
-            let give_up_at = now.after(grace).after(GIVE_UP_AFTER);
-            self.give_up_at = Some(self.give_up_at.map_or(give_up_at, |earlier| earlier.min(give_up_at)));
-            self.core.shutdown(now, grace);
-            self.notifier.stopping(now, grace, self.figures());
-        }
-        self.apply();
-        if reloads > 0 {
-            self.reload_signalled();
-        }
     }
 
     // ---- connections ------------------------------------------------------------------------

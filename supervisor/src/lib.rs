@@ -13,6 +13,7 @@ pub mod config;
 mod connection;
 mod dead_letters;
 mod diagnostics;
+mod ending;
 mod event_loop;
 mod exit_code;
 mod journal;

@@ -18,6 +18,7 @@ use crate::config::{Class, Config, Difference, difference, first_part};
 use crate::event_loop::EventLoop;
 use crate::log;
 use crate::report::{ReloadReport, WorkersReport};
+use crate::sys;
 
 /// How many lines of one reload the log has at most.
 const LOG_LINES_MAX: usize = 100;
@@ -96,9 +97,26 @@ impl EventLoop {
                 .chain(self.not_enforced.clone())
                 .chain(not_as_wanted)
                 .chain(not_started)
+                .chain(self.lost_socket())
                 .collect(),
             workers,
         })
+    }
+
+    /// The sentence about the socket, if nobody can find the supervisor by its path any more. It listens at no other: who
+    /// has taken the path may have had a reason.
+    fn lost_socket(&self) -> Option<String> {
+        let (socket, found) = (self.socket.display(), sys::file_id(&self.socket));
+        match found {
+            Ok(found) if self.socket_file.is_none_or(|ours| ours == found) => None,
+            Ok(_) => Some(format!(
+                "{socket} is not the socket of this supervisor any more: nobody can connect until it is restarted"
+            )),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Some(format!("{socket} is not there any more: nobody can connect until the supervisor is restarted"))
+            }
+            Err(_) => None,
+        }
     }
 
     /// Each worker has the class of its name from here on, and the shell the classes of all workers.

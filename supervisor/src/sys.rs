@@ -11,7 +11,7 @@ mod people;
 mod start;
 mod stderr;
 
-use std::fs::{File, Permissions};
+use std::fs::{File, FileType, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -58,7 +58,7 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 // ---- files ----------------------------------------------------------------------------------
 
 /// Which file something is, however it is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct FileId {
     device: (u32, u32),
     inode: u64,
@@ -69,6 +69,27 @@ pub struct FileId {
 pub fn file_id(path: &Path) -> io::Result<FileId> {
     let found = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
     Ok(FileId { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino })
+}
+
+/// Opens a regular file for reading, or says what is there instead. It never waits for who would write to it, and opens
+/// nothing that could do something by being opened, like a device.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    regular(std::fs::metadata(path)?.file_type())?;
+    // Another file may have taken its place meanwhile.
+    let file = File::options().read(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits()).open(path)?;
+    regular(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+fn regular(kind: FileType) -> io::Result<()> {
+    let what = match kind {
+        _ if kind.is_file() => return Ok(()),
+        _ if kind.is_dir() => "a directory",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(io::Error::other(format!("it is {what}, not a regular file")))
 }
 
 // ---- sockets --------------------------------------------------------------------------------

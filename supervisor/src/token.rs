@@ -9,6 +9,7 @@ pub(crate) enum Token {
     ChildSignal,
     StopSignal,
     ReloadSignal,
+    OtherSignal,
     /// The program that is asked whether it can go on.
     Check,
     /// Somebody asks for the metrics.
@@ -53,6 +54,7 @@ impl Token {
             Token::ReloadSignal => 3,
             Token::Check => 4,
             Token::Metrics => 5,
+            Token::OtherSignal => 6,
             Token::Connection { index, serial } => place(1, index, serial),
             Token::Process { slot, serial } => place(2, slot, serial),
             Token::Tree { slot, serial } => place(3, slot, serial),
@@ -72,7 +74,8 @@ impl Token {
             (_, 2) => Token::StopSignal,
             (_, 3) => Token::ReloadSignal,
             (_, 4) => Token::Check,
-            _ => Token::Metrics,
+            (_, 5) => Token::Metrics,
+            _ => Token::OtherSignal,
         }
     }
 }
@@ -101,6 +104,7 @@ mod tests {
             Token::ReloadSignal,
             Token::Check,
             Token::Metrics,
+            Token::OtherSignal,
             Token::Connection { index: 0, serial: 1 },
             large,
             Token::Process { slot: 7, serial: 9 },

@@ -4,7 +4,20 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+
+/// What would end the supervisor, and means nothing to it. They are handled and not ignored: what is ignored stays so in
+/// the programs of workers, what is handled does not.
+const OTHERS: [(i32, &str); 6] = [
+    (SIGUSR1, "SIGUSR1"),
+    (SIGUSR2, "SIGUSR2"),
+    (SIGALRM, "SIGALRM"),
+    (SIGVTALRM, "SIGVTALRM"),
+    (SIGPROF, "SIGPROF"),
+    (SIGIO, "SIGIO"),
+];
 
 /// One group of signals that mean the same.
 #[derive(Debug)]
@@ -55,5 +68,35 @@ impl SignalPipe {
 impl AsFd for SignalPipe {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
+    }
+}
+
+/// Signals that mean nothing here.
+#[derive(Debug)]
+pub struct OtherSignals {
+    /// One pipe for all: a supervisor may have few descriptors.
+    signals: SignalDelivery<UnixStream, SignalOnly>,
+    /// Those that were not said yet.
+    unsaid: Vec<(i32, &'static str)>,
+}
+
+impl OtherSignals {
+    /// Handles them.
+    pub fn new() -> io::Result<OtherSignals> {
+        let (reader, writer) = UnixStream::pair()?;
+        let signals = SignalDelivery::with_pipe(reader, writer, SignalOnly, OTHERS.map(|(signal, _)| signal))?;
+        Ok(OtherSignals { signals, unsaid: OTHERS.to_vec() })
+    }
+
+    /// The names of those that have come for the first time.
+    pub fn take(&mut self) -> Vec<&'static str> {
+        let came: Vec<i32> = self.signals.pending().collect();
+        self.unsaid.extract_if(.., |(signal, _)| came.contains(signal)).map(|(_, name)| name).collect()
+    }
+}
+
+impl AsFd for OtherSignals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.signals.get_read().as_fd()
     }
 }

@@ -156,7 +156,7 @@ impl Core {
                 Next::Pause(pause) => {
                     worker.paused = true;
                     unstarted = life.ready.is_none() && limit.drop_unstarted;
-                    waits = Some(Change::Paused { pause });
+                    waits = Some(Change::Paused { pause, exit, failure: failure.clone() });
                     pause
                 }
             };

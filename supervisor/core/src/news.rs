@@ -114,6 +114,10 @@ pub enum Change {
     Paused {
         /// It is tried again after so long.
         pause: Duration,
+        /// How its last process ended, if there was one.
+        exit: Option<Exit>,
+        /// Why its last start failed, if it did.
+        failure: Option<Box<str>>,
     },
     /// An operator has paused it (rule P4).
     Suspended,

@@ -1,6 +1,7 @@
 //! `workhall kill`.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use workhall_protocol::terms::{Current, EndedBy};
 use super::connect::{Connection, connect, environment_socket, refused};
 use super::output::{Out, age};
 use super::{ExitCode, Failure, WorkerArgument, parse_duration};
+use crate::diagnostics::say;
 
 pub const EXAMPLES: &str = "Examples:
   workhall kill counter                       discard what is pending, end after the current task
@@ -120,8 +122,8 @@ impl Kill {
             not_killed.get_or_insert_with(|| refused(*reason, detail));
         }
         if !self.wait || !matches!(receipt, ReceiptBody::Killed { .. }) {
-            if let (true, false, ReceiptBody::Ignored { .. }) = (self.wait, self.json, &receipt) {
-                out.line(format_args!("{target}: there is no such worker, nothing to do"));
+            if let (false, ReceiptBody::Ignored { .. }) = (self.json, &receipt) {
+                self.nothing(out, format_args!("{target}: there is no such worker, nothing to do"));
             }
             let mut value = serde_json::to_value(&receipt).map_err(anyhow::Error::from)?;
             value["worker"] = json!(target.to_string());
@@ -135,6 +137,14 @@ impl Kill {
                 Ok(serde_json::to_value(&report).map_err(anyhow::Error::from)?)
             }
             other => Err(Failure::new(ExitCode::Failed, format!("unexpected outcome: {other:?}"))),
+        }
+    }
+
+    /// There is nobody to be killed: with `--wait` that is the result, else it is only said, for who has mistyped a name.
+    fn nothing(&self, out: &mut Out, sentence: fmt::Arguments<'_>) {
+        match self.wait {
+            true => out.line(sentence),
+            false => say(sentence),
         }
     }
 
@@ -155,8 +165,8 @@ impl Kill {
                     let matcher = glob.compile_matcher();
                     let mut matching: Vec<&str> = names.iter().copied().filter(|name| matcher.is_match(name)).collect();
                     matching.dedup();
-                    if matching.is_empty() && self.wait && !self.json {
-                        out.line(format_args!("no worker matches `{pattern}`: nothing to do"));
+                    if matching.is_empty() && !self.json {
+                        self.nothing(out, format_args!("no worker matches `{pattern}`: nothing to do"));
                     }
                     targets.extend(matching.into_iter().map(|name| WorkerArgument::Name(name.to_string())));
                 }

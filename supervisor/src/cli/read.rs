@@ -83,7 +83,7 @@ impl Logs {
         let last = self.last.or(self.follow.then_some(BEFORE_FOLLOWING));
         let ticket = connection.ask(|client| client.logs(worker, last, self.follow))?;
         let reader = Reader { what: "lines", key: "`logs` in [supervisor]", follow: self.follow, json: self.json };
-        reader.show(connection, ticket, line)
+        reader.show(self.worker.as_ref(), connection, ticket, line)
     }
 }
 
@@ -97,7 +97,7 @@ impl Events {
         let last = self.last.or((self.follow && since_ms.is_none()).then_some(BEFORE_FOLLOWING));
         let ticket = connection.ask(|client| client.events(worker, last, self.follow, since_ms))?;
         let reader = Reader { what: "events", key: "`events` in [supervisor]", follow: self.follow, json: self.json };
-        reader.show(connection, ticket, event)
+        reader.show(self.worker.as_ref(), connection, ticket, event)
     }
 }
 
@@ -116,6 +116,7 @@ struct Reader {
 impl Reader {
     fn show<T: DeserializeOwned>(
         self,
+        worker: Option<&WorkerArgument>,
         mut connection: Connection,
         ticket: Ticket,
         shown: fn(T) -> Result<String, Failure>,
@@ -126,7 +127,9 @@ impl Reader {
         // One value for a list, so that it can be read as one; those that come have no end.
         let list = self.json && !self.follow;
         let mut held: Option<String> = None;
+        let mut nothing = true;
         while let Some(news) = connection.ask(|client| client.news(ticket)).map_err(not_all)? {
+            nothing = false;
             if news.lost > 0 {
                 let (lost, Reader { what, key, .. }) = (count(news.lost), &self);
                 say(format_args!("{lost} {what} before these are not kept any more ({key} says how many are)"));
@@ -151,10 +154,22 @@ impl Reader {
                 }
             }
         }
+        if let (true, Some(worker)) = (nothing, worker) {
+            self.say_if_unknown(&mut connection, worker)?;
+        }
         match list {
             true => printed(print_line(held.unwrap_or_else(|| "[".to_string()) + "]")),
             false => Ok(ExitCode::Done),
         }
+    }
+
+    /// Who has mistyped a name would take it for that of one who has said nothing.
+    fn say_if_unknown(&self, connection: &mut Connection, worker: &WorkerArgument) -> Result<(), Failure> {
+        if connection.report(|client| client.info(worker.address()))?.is_none() {
+            let what = self.what;
+            say(format_args!("{worker}: there is no such worker now, and no {what} of one are kept"));
+        }
+        Ok(())
     }
 }
 

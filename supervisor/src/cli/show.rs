@@ -289,6 +289,12 @@ fn limits_line(info: &WorkerInfo) -> String {
     parts.extend(limits.idle_timeout_ms.map(|millis| format!("idle {}", age(millis))));
     parts.extend(limits.memory_bytes.map(|most| format!("{} of memory", bytes(most))));
     parts.extend(limits.processes.map(|most| format!("{} processes and threads", count(most))));
+    parts.extend(limits.resources.iter().map(|(key, most)| match (most, key.as_str()) {
+        (None, _) => format!("{key} unlimited"),
+        (Some(most), "open_files" | "user_processes") => format!("{key} {}", count(*most)),
+        (Some(most), "cpu_time") => format!("{key} {}", age(most.saturating_mul(1000))),
+        (Some(most), _) => format!("{key} {}", bytes(*most)),
+    }));
     parts.push(match limits.attempts {
         1 => "one attempt".to_string(),
         attempts => format!("{attempts} attempts"),

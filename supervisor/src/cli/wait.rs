@@ -33,6 +33,14 @@ pub struct Wait {
 }
 
 impl Wait {
+    fn what(&self) -> &'static str {
+        match (self.idle, self.gone) {
+            (true, _) => "idle",
+            (_, true) => "gone",
+            _ => "empty",
+        }
+    }
+
     /// Returns when it is so.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         let until = match (self.idle, self.gone) {
@@ -46,7 +54,13 @@ impl Wait {
         if let ReceiptBody::Refused { reason, detail } = connection.receipt(ticket)? {
             return Err(refused(reason, &detail));
         }
-        let outcome = connection.ask(|client| client.outcome(ticket))?;
+        let outcome = connection.ask(|client| client.outcome(ticket)).map_err(|failure| match failure.code {
+            ExitCode::TimedOut => Failure::new(
+                ExitCode::TimedOut,
+                format!("the time ran out, and {} is not {}", self.worker, self.what()),
+            ),
+            _ => failure,
+        })?;
         let mut out = Out::default();
         if self.json {
             out.line(serde_json::to_value(outcome).map_err(anyhow::Error::from)?);

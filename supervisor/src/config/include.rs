@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -12,9 +13,13 @@ use toml::Spanned;
 use super::file::{ClassFile, File};
 use super::{Placed, at};
 use crate::diagnostics::printable;
+use crate::sys;
 
 /// More files than this are a mistake, like a directory that is somebody else's.
 const FILES_MAX: usize = 10_000;
+
+/// The largest file, in bytes. A larger one is no configuration.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A text with classes, and where it stands.
 #[derive(Debug)]
@@ -32,9 +37,10 @@ impl Source {
         Ok(Source { file: Some(file.to_path_buf()), text, base })
     }
 
-    /// Reads a file. The error says what cannot be read, and of what is no text the place.
+    /// Reads a regular file, and nothing else: the event loop would wait for what others write to a pipe, and a device may
+    /// have no end. The error says what cannot be read, and of what is no text the place.
     pub fn read(file: &Path) -> anyhow::Result<Source> {
-        let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let bytes = bytes_of(file).with_context(|| format!("cannot read {}", file.display()))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let (until, text) = (error.utf8_error().valid_up_to(), String::from_utf8_lossy(error.as_bytes()));
             let message = at(file, &text, Some(until..until), "this is no UTF-8: a configuration is written in it");
@@ -62,6 +68,16 @@ impl Source {
             None => message.to_string(),
         };
         anyhow::anyhow!("{}", printable(&error))
+    }
+}
+
+fn bytes_of(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // What `/proc` calls regular has a size of 0: so it is counted while it is read.
+    sys::open_regular(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > FILE_BYTES_MAX {
+        true => Err(std::io::Error::other(format!("it has more than {} MiB: split it", FILE_BYTES_MAX >> 20))),
+        false => Ok(bytes),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Class, Config, Settings, is_executable};
+use super::{Class, Config, MetricsAt, Settings, is_executable};
 
 impl Config {
     /// What a person may want to know although the file is correct.
@@ -31,6 +31,11 @@ impl Config {
             }
         }
         warnings.extend(self.boot_warnings());
+        if let Some(MetricsAt::Path(path)) = &self.metrics
+            && let Some(dir) = path.parent().filter(|dir| !dir.is_dir())
+        {
+            warnings.push(format!("`metrics` in [supervisor]: there is no directory {}", dir.display()));
+        }
         warnings
     }
 

@@ -23,7 +23,9 @@ impl Kept for Event {
         };
         let text = match &news.what {
             Change::NotStarted { detail, .. } | Change::Violation { detail } => detail.len(),
-            Change::Exited { failure, .. } => failure.as_ref().map_or(0, |failure| failure.len()),
+            Change::Exited { failure, .. } | Change::Paused { failure, .. } => {
+                failure.as_ref().map_or(0, |failure| failure.len())
+            }
             Change::Ended { fate: Ending::Failed { error }, .. } => error.len(),
             _ => 0,
         };
@@ -161,7 +163,7 @@ impl EventReport {
                 ..plain("exited")
             },
             Change::Backoff { delay } => EventReport { delay_ms: Some(delay.as_millis() as u64), ..plain("backoff") },
-            Change::Paused { pause } => EventReport { delay_ms: Some(pause.as_millis() as u64), ..plain("paused") },
+            Change::Paused { pause, .. } => EventReport { delay_ms: Some(pause.as_millis() as u64), ..plain("paused") },
             // Nobody knows for how long.
             Change::Suspended => EventReport { detail: Some("by an operator".to_string()), ..plain("paused") },
             Change::Resumed => plain("resumed"),

@@ -1,7 +1,7 @@
 //! What happens to workers, as far as it is logged.
 
 use workhall_core::{Change, Ending, KillMode, News};
-use workhall_protocol::terms::{EndedBy, Exit};
+use workhall_protocol::terms::{EndedBy, Exit, StartStage};
 
 /// Says it, if its level is on, of an end with the number of the process. Starts are said where that is known.
 pub(crate) fn log_news(news: &News, pid: Option<i32>) {
@@ -42,18 +42,20 @@ pub(crate) fn log_news(news: &News, pid: Option<i32>) {
         Change::Retired => say!(debug, "no class has its name any more"),
         Change::Signalled { step: EndedBy::Kill } => say!(debug, "its process gets SIGKILL"),
         Change::Signalled { .. } => say!(debug, "its process gets SIGTERM"),
-        Change::Exited { exit, ended_by: None, stage: Some(_), failure } => match failure {
-            Some(failure) => say!(warn, pid, "its process has failed to start: {failure}"),
-            None => say!(warn, pid, "its process has ended before it was ready: {exit}"),
-        },
+        Change::Exited { exit, ended_by: None, stage: Some(_), failure }
+        // The supervisor itself has ended it then.
+        | Change::Exited { exit, stage: Some(StartStage::NotReadyInTime), failure, .. } => {
+            say!(warn, pid, "its process has failed to start: {}", why(Some(*exit), failure.as_deref()))
+        }
         Change::Exited { exit: exit @ Exit::Code(0), .. } => say!(debug, pid, "its process has ended: {exit}"),
         Change::Exited { exit, ended_by: None, .. } => say!(warn, pid, "its process has crashed: {exit}"),
         Change::Exited { exit, .. } => say!(debug, pid, "its process has ended: {exit}"),
         Change::Backoff { delay } => {
             say!(debug, delay_ms = delay.as_millis() as u64, "its next process waits")
         }
-        Change::Paused { pause } => {
-            say!(warn, pause_ms = pause.as_millis() as u64, "it has crashed too often, and is paused (`crash_limit`)")
+        Change::Paused { pause, exit, failure } => {
+            let (pause_ms, why) = (pause.as_millis() as u64, why(*exit, failure.as_deref()));
+            say!(warn, pause_ms, "it has crashed too often, and is paused (`crash_limit`): {why}")
         }
         Change::Suspended => say!(debug, "an operator has paused it"),
         Change::Resumed => say!(debug, "it is resumed"),
@@ -66,5 +68,15 @@ pub(crate) fn log_news(news: &News, pid: Option<i32>) {
                 say!(debug, message_id = message.0, count, reason = ?reason, "messages are dead letters")
             }
         },
+    }
+}
+
+/// Why a process is no more, as far as is known.
+fn why(exit: Option<Exit>, failure: Option<&str>) -> String {
+    match (failure, exit) {
+        (Some(failure), Some(exit)) => format!("{failure} ({exit})"),
+        (Some(failure), None) => failure.to_string(),
+        (None, Some(exit)) => exit.to_string(),
+        (None, None) => "nobody knows why".to_string(),
     }
 }

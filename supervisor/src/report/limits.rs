@@ -1,5 +1,7 @@
 //! What a class allows its workers, as `info` says it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use workhall_core::Policy;
 
@@ -29,7 +31,10 @@ pub struct ClassLimits {
     /// Its processes and threads.
     #[serde(default)]
     pub processes: Option<u64>,
-    /// Which of these two this machine does not enforce, and why, one sentence each.
+    /// What `limits` sets of each process, by its key there: a count, seconds of `cpu_time`, or bytes; null is unlimited.
+    #[serde(default)]
+    pub resources: BTreeMap<String, Option<u64>>,
+    /// Which of `memory` and `processes` this machine does not enforce, and why, one sentence each.
     #[serde(default)]
     pub not_enforced: Vec<String>,
     /// How often a message may be executed whose process dies meanwhile.
@@ -67,6 +72,11 @@ impl ClassLimits {
             term_grace_ms: millis(policy.term_grace),
             memory_bytes: settings.and_then(|settings| settings.memory),
             processes: settings.and_then(|settings| settings.processes),
+            resources: settings
+                .into_iter()
+                .flat_map(|settings| &settings.limits)
+                .map(|(limit, most)| (limit.key().to_string(), *most))
+                .collect(),
             not_enforced: settings.map(|settings| settings.not_enforced(why_not).collect()).unwrap_or_default(),
             attempts: policy.attempts,
             crash_limit: CrashLimitReport {

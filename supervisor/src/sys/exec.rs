@@ -27,6 +27,11 @@ pub fn block_signals() -> io::Result<()> {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
         signals.add(signal);
     }
+    // Those that mean nothing to it.
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM, Signal::SIGVTALRM, Signal::SIGPROF, Signal::SIGIO]
+    {
+        signals.add(signal);
+    }
     Ok(signals.thread_block()?)
 }
 

@@ -97,6 +97,8 @@ fn take_over(
     setup.config.fit(state.descriptors);
     let mut this = EventLoop::bare(setup)?;
     this.core = core;
+    // By now it may be another's.
+    this.socket_file = state.socket_file.or(this.socket_file);
     this.clock = state.clock;
     this.next_serial = state.next_serial;
     this.foreign = std::mem::take(&mut state.foreign);

@@ -61,6 +61,9 @@ pub struct State {
     pub clock: Clock,
     pub config: CarriedConfig,
     pub socket: PathBuf,
+    /// Which file that was; none if it is not known.
+    #[serde(default)]
+    pub socket_file: Option<sys::FileId>,
     /// The file of the socket goes with the supervisor.
     pub socket_is_ours: bool,
     pub listener: RawFd,
@@ -141,6 +144,7 @@ impl State {
                 workers_dir: config.named_workers_dir().map(PathBuf::from),
             },
             socket: this.socket.clone(),
+            socket_file: this.socket_file,
             socket_is_ours: !this.adopted,
             listener: sys::number(&this.listener),
             lock: sys::number(&this.lock),

@@ -32,7 +32,14 @@ fn exit_0_is_done_and_what_the_rules_ignore() {
         // Who waits for a result hears why there is none.
         let waits = args.contains(&"--wait") && args[0] == "call" && output.out.is_empty();
         assert_eq!(output.err.contains("ignored, so there is no result"), waits, "{args:?}");
-        assert_eq!(output.err.is_empty(), !waits, "{args:?}");
+        // And who kills nobody, that there is nobody.
+        let nobody = args.len() == 2 && args[0] == "kill" && args[1] != "a";
+        assert_eq!(
+            output.err.contains(": nothing to do") || output.err.contains(", nothing to do"),
+            nobody,
+            "{args:?}"
+        );
+        assert_eq!(output.err.is_empty(), !waits && !nobody, "{args:?}");
     }
     supervisor.signal(Signal::SIGINT);
     assert_eq!(supervisor.ended().code(), Some(0));
@@ -732,4 +739,49 @@ fn results_and_json_lines_hold_no_control_characters() {
         let value: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(if json_line { &value["done"]["result"] } else { &value }, &json!([text]), "{out}");
     }
+}
+
+#[test]
+fn who_mistypes_a_name_is_told_that_there_is_no_such_worker() {
+    let supervisor = Supervisor::start();
+    let said = |args: &[&str]| {
+        let output = supervisor.cli(args).ok();
+        assert!(output.out.is_empty() || output.out == "[]\n", "{output:?}");
+        output.err
+    };
+    for (what, kept) in [("logs", "lines"), ("events", "events")] {
+        let none = format!("workhall: typo: there is no such worker now, and no {kept} of one are kept\n");
+        assert_eq!(said(&[what, "typo"]), none);
+        assert_eq!(said(&[what, "typo", "--json"]), none);
+        assert_eq!(said(&[what]), "");
+    }
+    assert_eq!(said(&["kill", "w/["]), "workhall: w/[: there is no such worker, nothing to do\n");
+    assert_eq!(said(&["kill", "%x"]), "workhall: %x: there is no such worker, nothing to do\n");
+    assert_eq!(said(&["kill", "w/*"]), "workhall: no worker matches `w/*`: nothing to do\n");
+    supervisor.call(&["a", "count"]);
+    assert_eq!(said(&["logs", "a"]), "", "it has written nothing");
+    assert_eq!(said(&["kill", "a"]), "");
+    supervisor.cli(&["wait", "a", "--gone"]).ok();
+    supervisor.kill(&["b"]);
+    // What is kept of one who is gone is shown, and nothing else is said.
+    let events = supervisor.cli(&["events", "a"]).ok();
+    assert!(events.err.is_empty() && events.out.contains(" gone"), "{events:?}");
+}
+
+#[test]
+fn a_wait_whose_time_runs_out_says_what_is_not_so() {
+    let mut supervisor = Supervisor::start();
+    let held = supervisor.hold("a");
+    let late = supervisor.cli(&["wait", "a", "--idle", "--timeout", "1ms"]);
+    late.fails(5, &["workhall: the time ran out, and a is not idle\n"]);
+    held.release();
+}
+
+#[test]
+fn check_warns_of_a_directory_for_metrics_that_is_not_there() {
+    let supervisor = Supervisor::start();
+    let text = format!("{}supervisor.metrics = '/no dir/x'\n", "class.a.exec = ['true']\n");
+    let file = supervisor.file("metrics.toml", &text);
+    let checked = supervisor.cli(&["check", file.to_str().unwrap()]).ok();
+    assert_eq!(checked.err, "workhall: warning: `metrics` in [supervisor]: there is no directory /no dir\n");
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use workhall_tests::harness::{ANY_NAME, Output, Supervisor, bin_dir, text};
+use workhall_tests::harness::{ANY_NAME, Output, Supervisor, bin_dir, text, until};
 
 /// A supervisor that runs the command line, and the configuration that is written anew for each question.
 struct Files {
@@ -126,4 +126,48 @@ fn a_supervisor_serves_what_is_included_and_may_wait_for_its_first_class() {
     assert_eq!(supervisor.call(&["a", "count"]), 1);
     let directory = fs::read_link(format!("/proc/{}/cwd", supervisor.worker_pid("a"))).unwrap();
     assert_eq!(directory, empty.unwrap().join("workers.d"));
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_nobody_waits_for_it() {
+    const MAIN: &str = "[supervisor]\ninclude = '{dir}/workers.d/*.toml'\n";
+    let supervisor = Supervisor::with_config_under(&format!("{ANY_NAME}{MAIN}"), |dir| {
+        fs::create_dir(dir.join("workers.d")).unwrap();
+        vec!["env".into()]
+    });
+    let odd = supervisor.path("workers.d/x.toml");
+    let large = supervisor.path("large");
+    fs::File::create(&large).unwrap().set_len((16 << 20) + 1).unwrap();
+    let fifo = || nix::unistd::mkfifo(&odd, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let link = |to: &str| std::os::unix::fs::symlink(to, &odd).unwrap();
+    let make: [(&dyn Fn(), &str); 4] = [
+        (&fifo, "it is a pipe, not a regular file"),
+        (&|| link("/dev/zero"), "it is a device, not a regular file"),
+        (&|| link(text(&large)), "it has more than 16 MiB: split it"),
+        (&|| link(text(supervisor.socket())), "it is a socket, not a regular file"),
+    ];
+    let main = supervisor.path("workhall.toml");
+    let log = |supervisor: &Supervisor| supervisor.log();
+    for (make, part) in make {
+        make();
+        let said = format!("cannot read {}: {part}", odd.display());
+        let lines = log(&supervisor).lines().count();
+        supervisor.signal(nix::sys::signal::Signal::SIGHUP);
+        until("the reload is refused", || log(&supervisor).lines().count() > lines);
+        let line = format!("error: the configuration is what it was: {said}");
+        assert!(log(&supervisor).lines().last().unwrap().ends_with(&line), "{}", log(&supervisor));
+        supervisor.call(&["a", "count"]);
+        // As an included file, and as the file itself, of those who start with it and who only look.
+        for (arguments, said) in [
+            (vec!["check", text(&main)], said.clone()),
+            (vec!["check", text(&odd)], said.clone()),
+            (vec!["serve", "--config", text(&odd)], said),
+        ] {
+            let mut refused = supervisor.start_cli(&arguments);
+            until("it has ended", || refused.has_ended());
+            refused.end().fails(2, &[&said]);
+        }
+        fs::remove_file(&odd).unwrap();
+    }
+    supervisor.cli(&["reload"]).ok();
 }

@@ -172,3 +172,19 @@ fn info_names_the_included_file_that_a_class_stands_in_and_none_for_one_that_is_
     supervisor.cli(&["reload"]).ok();
     assert_eq!(info(&supervisor, "more")["from"], Value::Null);
 }
+
+#[test]
+fn info_shows_the_limits_that_a_class_sets_of_a_process() {
+    let config = "[class.a]\nexec = ['{bin}/test-worker']\n\
+                  limits = { open_files = 256, cpu_time = '100s', core = 0, stack = 'unlimited', file_size = '2MiB' }\n\
+                  [class.b]\nexec = ['{bin}/test-worker']\n";
+    let supervisor = Supervisor::with_config(config);
+    for worker in ["a", "b"] {
+        supervisor.call(&[worker, "count"]);
+    }
+    let set = json!({ "open_files": 256, "cpu_time": 100, "core": 0, "stack": null, "file_size": 2 << 20 });
+    assert_eq!(info(&supervisor, "a")["limits"]["resources"], set);
+    let said = ", core 0 B, cpu_time 1m40s, file_size 2 MiB, open_files 256, stack unlimited, ";
+    shows(&supervisor, "a", &[said]);
+    assert_eq!(info(&supervisor, "b")["limits"]["resources"], json!({}));
+}

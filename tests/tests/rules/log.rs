@@ -168,3 +168,24 @@ fn a_supervisor_whose_stderr_is_closed_goes_on() {
     supervisor.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(supervisor.ended().code(), Some(0));
 }
+
+#[test]
+fn d05_a_failed_start_is_a_warning_that_says_how_and_so_does_the_pause_after_it() {
+    let config = "[class.deaf]\nexec = ['sleep', '1000']\nstart_timeout = '50ms'\nterm_grace = '0s'\n\
+                  crash_limit = { crashes = 2 }\n[class.ends]\nexec = ['sh', '-c', 'exit 3']\n\
+                  crash_limit = { crashes = 2 }\n[supervisor]\nlog_level = 'warn'\n";
+    let mut supervisor = Supervisor::with_config(config);
+    for (worker, why) in
+        [("deaf", "not ready in time (signal "), ("ends", "it ended before it was ready (exit status 3)")]
+    {
+        supervisor.cli(&["call", worker, "x"]).ok();
+        let failed = format!("warning: {worker}: its process has failed to start: {why}");
+        let paused = format!("warning: {worker}: it has crashed too often, and is paused (`crash_limit`): {why}");
+        supervisor.until("it is paused", |this| this.log().contains(&paused));
+        assert_eq!(supervisor.log().matches(&failed).count(), 2, "{}", supervisor.log());
+    }
+    // A kill of one that is not ready yet is no failure.
+    let lines = supervisor.log().lines().count();
+    supervisor.kill(&["deaf", "--now"]);
+    assert_eq!(supervisor.log().lines().count(), lines, "{}", supervisor.log());
+}

@@ -229,3 +229,32 @@ fn a_mailbox_that_holds_more_than_its_new_limit_says_both() {
     supervisor.cli(&["call", "a", "count"]).fails(3, &[full]);
     held.release();
 }
+
+#[test]
+fn a_socket_that_is_gone_or_anothers_is_said_at_a_reload() {
+    let mut supervisor = Supervisor::with_config(A);
+    let moved = supervisor.path("moved");
+    let socket = supervisor.socket().to_path_buf();
+    let upgraded = |socket: &std::path::Path| {
+        supervisor.cli(&["--socket", text(socket), "upgrade"]).ok();
+    };
+    assert_eq!(reload(&supervisor, &[])["warnings"], json!([]));
+    std::fs::rename(&socket, &moved).unwrap();
+    upgraded(&moved);
+    let warnings = |supervisor: &Supervisor| reload(supervisor, &["--socket", text(&moved)])["warnings"].clone();
+    let gone =
+        format!("{} is not there any more: nobody can connect until the supervisor is restarted", socket.display());
+    assert_eq!(warnings(&supervisor), json!([gone]));
+    let other = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let another = format!(
+        "{} is not the socket of this supervisor any more: nobody can connect until it is restarted",
+        socket.display()
+    );
+    upgraded(&moved);
+    assert_eq!(warnings(&supervisor), json!([another]));
+    supervisor.signal(Signal::SIGHUP);
+    supervisor.until("it is in the log, too", |this| this.log().matches(&format!("warning: {another}")).count() == 2);
+    drop(other);
+    std::fs::rename(&moved, &socket).unwrap();
+    assert_eq!(reload(&supervisor, &[])["warnings"], json!([]));
+}

@@ -506,3 +506,46 @@ fn a_supervisor_in_a_part_of_its_services_group_makes_the_others_beside_it() {
     fs::remove_dir(service.join("supervisor")).unwrap();
     fs::remove_dir(service).unwrap();
 }
+
+#[test]
+fn signals_that_mean_nothing_to_it_end_no_supervisor_and_are_not_kept_from_its_workers() {
+    let odd = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM, Signal::SIGVTALRM, Signal::SIGPROF, Signal::SIGIO];
+    let mut supervisor = Supervisor::with_config(ANY_NAME);
+    for round in 1..=2 {
+        for signal in odd {
+            supervisor.signal(signal);
+            let said =
+                format!("warning: {signal} does nothing here: SIGHUP reads the configuration again, SIGTERM stops");
+            supervisor.until("it is said", |this| this.log().matches(&said).count() == round);
+            // Said once, however often it comes.
+            supervisor.signal(signal);
+            supervisor.call(&["a", "count"]);
+            let worker = format!("{signal}/{round}");
+            supervisor.call(&[&worker, "count"]);
+            let pid = nix::unistd::Pid::from_raw(supervisor.worker_pid(&worker));
+            nix::sys::signal::kill(pid, signal).unwrap();
+            let crashed = format!("warning: {worker}: its process has crashed: signal {}", signal as i32);
+            supervisor.until("it has ended its worker", |this| this.log().contains(&crashed));
+            assert_eq!(supervisor.log().matches(&said).count(), round);
+        }
+        supervisor.cli(&["upgrade"]).ok();
+    }
+}
+
+#[test]
+fn a_signal_that_means_nothing_ends_no_upgrade() {
+    let supervisor = Supervisor::with_config(ANY_NAME);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                supervisor.signal(Signal::SIGUSR1);
+                thread::yield_now();
+            }
+        });
+        let upgraded: Vec<Output> = (0..20).map(|_| supervisor.cli(&["upgrade"])).collect();
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        upgraded.into_iter().for_each(|output| drop(output.ok()));
+    });
+    supervisor.call(&["a", "count"]);
+}

@@ -167,3 +167,20 @@ fn d08_two_signals_at_once_are_a_first_and_a_second() {
     outcomes(&mut crowd, &[]);
     ended(&mut supervisor, &crowd);
 }
+
+#[test]
+fn a_stop_that_loses_messages_says_how_many_and_whose() {
+    let config = format!("supervisor.shutdown_grace = '0s'\n{}", harness::ANY_NAME);
+    let mut supervisor = Supervisor::with_config(&config);
+    for worker in ["a", "b"] {
+        supervisor.block(worker);
+    }
+    for worker in ["a", "a", "a", "b", "b"] {
+        supervisor.cli(&["call", worker, "count"]).ok();
+    }
+    supervisor.call(&["idle", "count"]);
+    supervisor.signal(Signal::SIGTERM);
+    assert_eq!(supervisor.ended().code(), Some(0));
+    let lost = "warning: 5 messages that waited and 2 that had begun are lost with this stop, of 2 workers: a, b";
+    assert_eq!(supervisor.log().lines().skip(1).collect::<Vec<_>>(), [format!("workhall: {lost}")]);
+}

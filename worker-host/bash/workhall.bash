@@ -522,9 +522,14 @@ __wh_millis() {
   REPLY=$(((REPLY + 999) / 1000))
 }
 
-# A worker as JSON: `%7` is the worker with number 7, as on the command line; all else is a name, with $2 all.
+# Whether a worker is named by its number: `%7` as on the command line; all else is a name, with $2 all.
+__wh_is_number() {
+  [[ ! ${2-} && $1 =~ ^%([0-9]{1,19})$ ]]
+}
+
+# A worker as JSON.
 __wh_address() {
-  if [[ ! ${2-} && $1 =~ ^%([0-9]{1,19})$ ]]; then REPLY=${BASH_REMATCH[1]}; else workhall_json "$1"; fi
+  if __wh_is_number "$@"; then REPLY=${BASH_REMATCH[1]}; else workhall_json "$1"; fi
 }
 
 # The receipt that came, in WORKHALL_RECEIPT: `accepted`, `ignored REASON`, `killed N`; REPLY is the message's id. Says why on
@@ -563,6 +568,7 @@ __wh_outcome() {
 workhall_call() {
   local - IFS=$' \t\n'; set +eu
   local worker method args what wait='' timeout='' fields='' cli=() name='' status=0
+  WORKHALL_RECEIPT=''
   while (($#)); do
     case $1 in
       --existing) fields+=',"existing":true' cli+=(--existing) ;;
@@ -590,6 +596,8 @@ workhall_call() {
   __wh_list workhall_call "$@" || return
   args=$REPLY
   if [[ ! $__wh_conn ]]; then
+    # What is no number is a name, and no pattern.
+    __wh_is_number "$worker" "$name" || cli+=(--name)
     __wh_by_command call "${cli[@]}" --json --args "$args" -- "$worker" "$method"
     return
   fi
@@ -631,10 +639,12 @@ workhall_reply() {
   workhall_call "%$WORKHALL_SENDER_NUMBER" "$@"
 }
 
-# workhall_kill [[--name] [--] WORKER]: kills a worker; without one, in a method, this worker itself: the rest of the method still runs.
+# workhall_kill [[--name] [--] WORKER]: kills one worker, `*` being no pattern; without one, in a method, this worker itself: the rest of the
+# method still runs. Sets WORKHALL_RECEIPT. In a worker on its own connection, else by the command `workhall`.
 workhall_kill() {
   local - IFS=$' \t\n'; set +eu
-  local fields='' name='' __wh_body __wh_at
+  local fields='' name='' cli=() __wh_body __wh_at
+  WORKHALL_RECEIPT=''
   [[ ${1-} = --name ]] && { name=1; shift; }
   case ${1-} in
     --) shift; [[ ${1-} ]] || { echo 'workhall_kill: which worker?' >&2; return 2; } ;;
@@ -642,7 +652,8 @@ workhall_kill() {
   esac
   if [[ ! $__wh_conn ]]; then
     [[ ${1-} ]] || { echo 'workhall_kill: which worker? Only a worker kills itself' >&2; return 2; }
-    command workhall kill -- "$1"
+    __wh_is_number "$1" "$name" || cli+=(--name)
+    __wh_by_command kill "${cli[@]}" --json -- "$1"
     return
   fi
   if (($#)); then __wh_address "$1" "$name"; fields="\"worker\":$REPLY"; fi

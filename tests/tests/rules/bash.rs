@@ -8,7 +8,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use workhall_tests::harness::{Output, Supervisor, lives, output, workspace};
+use workhall_tests::harness::{ANY_NAME, Output, Supervisor, bin_dir, lives, output, workspace};
 
 use super::examples::is_there;
 
@@ -28,6 +28,15 @@ fn with_probe() -> Option<Supervisor> {
 fn script(text: &str, args: &[&OsStr]) -> Output {
     let text = format!(". '{}'\nset -u\n{text}", library("workhall.bash"));
     output(Command::new("bash").args(["-c", &text, "script"]).args(args).env_remove("WORKHALL_FD"))
+}
+
+/// Runs a script that has sourced the library and is no worker.
+fn outside(supervisor: &Supervisor, text: &str) -> Output {
+    let text = format!(". '{}'\n{text}", library("workhall.bash"));
+    let path = format!("{}:{}", bin_dir().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("bash");
+    command.args(["-c", &text]).env("PATH", path).env("WORKHALL_SOCKET", supervisor.socket());
+    output(command.env_remove("WORKHALL_FD"))
 }
 
 #[track_caller]
@@ -619,25 +628,49 @@ fn a_cancelled_task_of_a_worker_in_bash_sees_it() {
 #[test]
 fn a_script_that_is_no_worker_calls_by_the_command_line() {
     let Some(supervisor) = with_probe() else { return };
-    let text = format!(
-        ". '{}'\nset -eu
+    let text = "set -eu
         workhall_call probe add -n 5; echo \"$WORKHALL_RECEIPT $REPLY\"
         workhall_call --wait --timeout 30 probe texts 5 -n 5 -j '[1]' -- -n; echo \"$REPLY\"
         workhall_call nobody x || echo \"$? $WORKHALL_RECEIPT\"
         workhall_call --existing other x; echo \"$WORKHALL_RECEIPT\"
         workhall_call --wait probe says 'not today' || echo \"$?\"
-        workhall_kill probe",
-        library("workhall.bash")
-    );
-    let mut command = Command::new("bash");
-    let path = format!("{}:{}", workhall_tests::harness::bin_dir().display(), std::env::var("PATH").unwrap());
-    command.args(["-c", &text]).env("PATH", path).env("WORKHALL_SOCKET", supervisor.socket()).env_remove("WORKHALL_FD");
-    let done = output(&mut command).ok();
+        workhall_kill probe";
+    let done = outside(&supervisor, text).ok();
     assert_eq!(
         done.out, "accepted 1\n[\"5\",\"5\",\"[1]\",\"-n\"]\n3 refused no_class\nignored no_worker\n1\n",
         "{done:?}"
     );
     assert!(done.err.contains("not today") && done.err.contains("no class matches"), "{done:?}");
+}
+
+#[test]
+fn w04_a_script_that_is_no_worker_means_one_worker_whatever_its_name_looks_like() {
+    if !is_there("bash") {
+        return;
+    }
+    let supervisor = Supervisor::with_config(ANY_NAME);
+    for name in ["a", "b", "%2"] {
+        supervisor.call(&["--name", name, "count"]);
+    }
+    let text = "set -eu
+        workhall_call --name --wait %2 count; echo \"$WORKHALL_RECEIPT $REPLY\"
+        workhall_kill -- '*'; echo \"$WORKHALL_RECEIPT, $REPLY.\"
+        workhall_kill --name -- %2; echo \"$WORKHALL_RECEIPT, $REPLY.\"
+        workhall_kill '--name' -- -x; echo \"$WORKHALL_RECEIPT, $REPLY.\"
+        workhall_kill $'\\n' || echo \"$?:$WORKHALL_RECEIPT\"
+        workhall_kill -x || echo \"$?:$WORKHALL_RECEIPT\"";
+    let done = outside(&supervisor, text).ok();
+    let receipts = "accepted 2\nignored no_worker, .\nkilled 0, 0.\nignored no_worker, .\n3:\n2:\n";
+    assert_eq!(done.out, receipts, "{done:?}");
+    assert!(done.err.contains("bad_name") && done.err.contains("there is no option -x"), "{done:?}");
+    supervisor.cli(&["wait", "%4", "--gone"]).ok();
+    for name in ["a", "b"] {
+        assert_eq!(supervisor.ps(name)["generation"], 1);
+        assert_eq!(supervisor.ps(name)["state"], "idle", "{name} was not meant");
+    }
+    // A number is one as in a worker.
+    assert_eq!(outside(&supervisor, "workhall_kill %2; echo \"$WORKHALL_RECEIPT\"").ok().out, "killed 0\n");
+    supervisor.cli(&["wait", "a", "--gone"]).ok();
 }
 
 #[test]

@@ -9,6 +9,8 @@
 __wh_conn='' __wh_ref=0 __wh_ending='' __wh_cancelled='' __wh_gone='' __wh_current='' __wh_partial='' __wh_pid=''
 __wh_queue=() __wh_t=() __wh_e=()
 readonly __wh_line_max=16777216 __wh_error_bytes=4096
+# Seconds that the programs which read a function's stderr may take to start and to read it.
+readonly __wh_patience=10
 # Levels that a value may nest: a result, an argument in its list, the value of a signal.
 readonly __wh_result_levels=64 __wh_levels=63 __wh_signal_levels=62
 readonly __wh_number='^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$'
@@ -926,9 +928,9 @@ __wh_methods() {
 }
 
 # Executes a function in this shell. What it writes on stderr goes on to the worker's own, and the last of it comes back here when
-# all who hold it have closed it, at the latest a second after the function has ended: what it has left behind may hold it longer.
+# all who hold it have closed it, or for a second nothing has come although all was read: what the function has left behind may hold it longer.
 __wh_execute() {
-  local __wh_pipe=''
+  local __wh_pipe='' __wh_unread=''
   # Nobody's children are who read it, for a `wait` in the function waits for all children of this shell; and the function's stderr is the
   # one descriptor by which it is held.
   exec {__wh_pipe}> >(
@@ -944,17 +946,28 @@ __wh_execute() {
   trap - DEBUG ERR RETURN
   IFS=$' \t\n'
   [[ $SHELLOPTS:$BASHOPTS = "$__wh_options" ]] || eval "$__wh_restore" 2>/dev/null || true
+  # The other end of the pipe too, to see what was not read yet, unless the function has put something else in its place.
+  if [[ -p /dev/fd/2 && ! /proc/$BASHPID/fd/2 -ef /proc/$BASHPID/fd/$__wh_stderr ]]; then exec {__wh_unread}</proc/"$BASHPID"/fd/2; fi
   exec <&"$__wh_stdin" >&"$__wh_stdout" 2>&"$__wh_stderr"
   eval "$__wh_on_pipe"
   __wh_last_words
+  [[ ! $__wh_unread ]] || exec {__wh_unread}<&-
 }
 
 # Waits for the end of what was written on stderr, and takes the reason of a failure from it if the function has not said one.
 __wh_last_words() {
-  local LC_ALL=C piece text='' mark=$'\1'$__wh_current
-  while IFS= read -r -d '' -t 1 -u "$__wh_tails" piece; do
+  local LC_ALL=C piece text='' mark=$'\1'$__wh_current seconds=$__wh_patience status
+  while :; do
+    status=0
+    IFS= read -r -d '' -t 1 -u "$__wh_tails" piece || status=$?
     # A NUL that was written ends a piece too; and what ends for an earlier message comes late.
     text+=$piece
+    if ((status)); then
+      # There is something to read also when all have closed it: then who reads it has only not come to it yet, which on a machine that
+      # has much to do may take longer than a second. Else who holds it says nothing.
+      ((--seconds > 0)) && [[ $__wh_unread ]] && read -r -t 0 -u "$__wh_unread" && continue
+      break
+    fi
     [[ $text != *"$mark" ]] || break
     [[ $text != *$'\1'+([0-9]) ]] || text=''
   done

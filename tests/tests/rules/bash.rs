@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -268,6 +269,27 @@ fn d03_a_function_that_fails_says_why_and_the_worker_lives_on() {
     assert!(lives(child));
     supervisor.cli(&["kill", "probe", "--wait"]).ok();
     supervisor.until("its child has ended with it", |_| !lives(child));
+}
+
+#[test]
+fn d03_the_reason_of_a_failure_comes_also_where_programs_start_slowly() {
+    let Some(supervisor) = with_probe() else { return };
+    let tee = output(Command::new("bash").args(["-c", "type -P tee"])).ok().out;
+    let bin = supervisor.path("bin");
+    fs::create_dir(&bin).unwrap();
+    // As on a machine that has much to do.
+    let slow = supervisor.path("bin/tee");
+    fs::write(&slow, format!("#!/bin/sh\nsleep 1.5\nexec {} \"$@\"\n", tee.trim())).unwrap();
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+    let (exec, path) = (library("test/probe"), format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
+    supervisor
+        .file("workhall.toml", &format!("[class.probe]\nexec = [{exec:?}]\nenvironment = {{ PATH = {path:?} }}\n"));
+    supervisor.cli(&["reload"]).ok();
+    assert!(failure(&supervisor, &["says", "no", "such row"]).ends_with("failed: no such row\n"));
+    // What a child holds open holds nobody up for ever, and what it has not said is not waited for.
+    let child = call(&supervisor, "leaves_a_child", &json!([])).as_i64().unwrap() as i32;
+    assert!(failure(&supervisor, &["says", "again"]).ends_with("failed: again\n"));
+    assert!(lives(child));
 }
 
 #[test]

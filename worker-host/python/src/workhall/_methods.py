@@ -164,7 +164,9 @@ class Methods:
         if self._hook is not None and isinstance(error, Exception):
             try:
                 self._hook(error)
-            except Exception as second:
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as second:
                 text += f"\nthe error hook failed itself: {told(second)}"
         # Half of a surrogate pair is no text.
         return text.encode(errors="backslashreplace").decode()

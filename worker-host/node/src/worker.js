@@ -185,8 +185,7 @@ class Session {
       if (!wait) encode(result, '`result`');
       this.link.say('done', { id, result: wait ? result : undefined });
     } catch (reason) {
-      const why = reason instanceof TypeError || reason instanceof RangeError ? reason.message : describe(reason);
-      this.link.say('failed', { id, error: bounded(`the result cannot be sent: ${why}`) });
+      this.link.say('failed', { id, error: bounded(`the result cannot be sent: ${describe(reason, briefly)}`) });
     }
   }
 }
@@ -355,8 +354,8 @@ function unknown(name, known) {
 }
 
 /** What was thrown, for who waits. Anything can be thrown, also what throws again when it is looked at. */
-function describe(error) {
-  for (const look of [shown, ({ name, message }) => `${name}: ${message}`, ({ message }) => `${message}`, ({ name }) => `${name}`, String]) {
+function describe(error, first = shown) {
+  for (const look of [first, shown, ({ name, message }) => `${name}: ${message}`, ({ message }) => `${message}`, ({ name }) => `${name}`, String]) {
     try {
       return look(error);
     } catch {
@@ -364,6 +363,11 @@ function describe(error) {
     }
   }
   return 'something was thrown that cannot be shown';
+}
+
+/** Of what cannot be sent: where it stands is said by its text, and from where that was found is nobody's business. */
+function briefly(error) {
+  return error instanceof TypeError || error instanceof RangeError ? `${error.message}` : shown(error);
 }
 
 function shown(error) {

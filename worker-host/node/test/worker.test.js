@@ -67,11 +67,11 @@ test('d03: whatever is thrown or returned, its message fails and no other', asyn
   };
   for (const [kind, thrown] of [
     ['null', /^null$/], ['undefined', /^undefined$/], ['symbol', /^Symbol\(a sign\)$/], ['bare', /code: 7/], ['stack', /what it says/],
-    ['message', /./], ['name', /what it says/], ['all', /./], ['proxy', /./], ['revoked', /./], ['getter', /Getter/], ['toJSON', /toJSON/], ['fn', /Function/],
+    ['message', /./], ['name', /what it says/], ['all', /./], ['proxy', /./], ['revoked', /./], ['getter', /Getter/], ['toJSON', /toJSON/], ['toJSONProxy', /toJSON/], ['fn', /Function/],
   ]) {
     assert.match(await failure(kind, 'throw'), thrown, kind);
   }
-  for (const kind of ['symbol', 'proxy', 'revoked', 'getter', 'toJSON', 'fn']) {
+  for (const kind of ['symbol', 'proxy', 'revoked', 'getter', 'toJSON', 'toJSONProxy', 'toJSONSymbol', 'toJSONGetter', 'fn']) {
     // A proxy fails when it is awaited already.
     const why = /the result cannot be sent: .|a trap|revoked/;
     assert.match(await failure(kind, 'return'), why, kind);

@@ -59,6 +59,9 @@ await worker({
         },
         getter: () => ({ get value() { throw null; } }),
         toJSON: () => ({ toJSON() { throw Symbol('no'); } }),
+        toJSONProxy: () => ({ toJSON() { throw new Proxy({}, new Proxy({}, throwing(new Error('a trap')))); } }),
+        toJSONSymbol: () => ({ toJSON() { throw Object.assign(new TypeError(), { message: Symbol('no text') }); } }),
+        toJSONGetter: () => ({ toJSON() { throw Object.defineProperty(new TypeError(), 'message', throwing(null)); } }),
         fn: () => () => {},
       }[kind]();
       if (how === 'return') return made;

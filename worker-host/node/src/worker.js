@@ -8,8 +8,7 @@ import { list as checkedList, options } from './checks.js';
 import { Caller, open } from './client.js';
 import { NotStartedBySupervisor, WorkhallError } from './errors.js';
 import { inherited } from './inherited.js';
-import { encode } from './json.js';
-import { Link } from './link.js';
+import { Link, lineOf } from './link.js';
 
 const PROTOCOL = 1;
 /** Characters of an error that go to who waits. */
@@ -182,8 +181,9 @@ class Session {
     if (error !== undefined) return this.link.say('failed', { id, error });
     try {
       // A result that nobody hears is not sent; one that cannot be sent is a failure, whoever waits.
-      if (!wait) encode(result, '`result`');
-      this.link.say('done', { id, result: wait ? result : undefined });
+      const line = lineOf('done', { id, result });
+      if (wait) this.link.sayLine(line);
+      else this.link.say('done', { id });
     } catch (reason) {
       this.link.say('failed', { id, error: bounded(`the result cannot be sent: ${describe(reason, briefly)}`) });
     }

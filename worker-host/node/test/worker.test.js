@@ -95,6 +95,7 @@ test('d03: numbers that are none and bytes that are none are named, and go nowhe
   for (const [method, args, why] of [
     ['notANumber', [], /the result cannot be sent: `result`\.list\[1\] is NaN/],
     ['likeBytes', ['!!'], bytes],
+    ['tooLong', [17 << 20], /the result cannot be sent: .*more than the 16 MiB that a message may have/],
   ]) {
     await assert.rejects(client.callAndWait('probe', method, [...args, null]), (error) => error instanceof Failed && why.test(error.error), method);
     // Nobody waits for this result; who waits for the signal is told.

@@ -70,6 +70,7 @@ await worker({
     notANumber: (_context, _signal) => ({ list: [1, NaN] }),
     likeBytes: (_context, text, _signal) => [{ $bytes: text }],
     setOdd: (_context, signal, kind) => signal.trigger({ odd: kind === 'nan' ? NaN : { $bytes: '!!' } }),
+    tooLong: (_context, bytes, _signal) => 'x'.repeat(bytes),
     unsendable: () => ({ list: [1, () => {}] }),
     longError: () => {
       throw new Error('x'.repeat(100_000));

@@ -797,7 +797,8 @@ workhall_run() {
   __wh_pid=$BASHPID
   __wh_prepare
   __wh_say '{"ready":{"protocol":1,"window":1}}'
-  while [[ ! $__wh_ending ]]; do
+  # `until`, for when a function has made the shell execute nothing any more (`set -n`), all conditions hold: then this is over too.
+  until [[ $__wh_ending ]]; do
     if ((${#__wh_queue[@]})); then
       __wh_line=${__wh_queue[0]}
       __wh_queue=("${__wh_queue[@]:1}")

@@ -458,6 +458,15 @@ fn whatever_a_function_does_to_the_shell_the_next_one_begins_as_the_first() {
 }
 
 #[test]
+fn d02_a_function_that_makes_the_shell_execute_nothing_is_a_crash_and_not_the_end_of_all_work() {
+    let Some(supervisor) = with_probe() else { return };
+    for (done, generation) in [("set -n", 2), ("shopt -s extdebug; trap false DEBUG", 3)] {
+        supervisor.cli(&["call", "probe", "does", done, "--wait", "--timeout", "60s"]).fails(6, &["crashed"]);
+        assert_eq!(call(&supervisor, "who", &json!([]))[2], generation, "{done}");
+    }
+}
+
+#[test]
 fn d03_a_mistake_in_arithmetic_is_a_failure_of_its_function() {
     let Some(supervisor) = with_probe() else { return };
     assert_eq!(call(&supervisor, "add", &json!([5])), 5);

@@ -287,10 +287,9 @@ __wh_sendable() {
         fi ;;
       ['{['])
         ((++depth <= $1)) || { REPLY="it nests more than $1 levels deep"; return 1; }
-        # The one key of an object: what stands for bytes must be bytes.
-        if [[ $token = '{' && ${__wh_e[at]} -eq $((at + 5)) && ${__wh_t[at + 3]} = '"'* ]] && workhall_text "${__wh_t[at + 1]}" &&
-          [[ $REPLY = '$bytes' ]]; then
-          __wh_base64 "${__wh_t[at + 3]}" || { REPLY="\$bytes in it is no base64: ${__wh_t[at + 3]:0:80}"; return 1; }
+        # What stands for bytes must be bytes.
+        if [[ $token = '{' && ( ${__wh_t[at + 1]} = '"$bytes"' || ${__wh_t[at + 1]} = *\\* ) ]] && __wh_bytes_of "$at"; then
+          __wh_base64 "$REPLY" || { REPLY="\$bytes in it is no base64: ${REPLY:0:80}"; return 1; }
         fi ;;
       [']}']) depth=$((depth - 1)) ;;
       [-0-9]*) __wh_in_range "$token" || { REPLY="${token:0:80} is too large a number"; return 1; } ;;
@@ -298,11 +297,22 @@ __wh_sendable() {
   done
 }
 
+# The text of an object at token $1 that has no key but `$bytes`, as JSON in REPLY. Of a key that is there twice the last value counts.
+__wh_bytes_of() {
+  local at=$1 value
+  while [[ ${__wh_t[at]} != '}' ]]; do
+    workhall_text "${__wh_t[at + 1]}" && [[ $REPLY = '$bytes' ]] || return 1
+    value=$((at + 3)) at=${__wh_e[at + 3]}
+  done
+  REPLY=${__wh_t[value]}
+  [[ $REPLY = '"'* ]]
+}
+
 # Whether a JSON text is base64, with its padding and without a bit too much.
 __wh_base64() {
-  local text body
-  workhall_text "$1" || return
-  text=$REPLY body=${REPLY%=} body=${body%=}
+  local text body json=$1
+  workhall_text "$1" || { REPLY=$json; return 1; }
+  text=$REPLY body=${REPLY%=} body=${body%=} REPLY=$json
   ((${#text} % 4 == 0)) && [[ $body != *[!A-Za-z0-9+/]* ]] || return 1
   case $((${#text} - ${#body})) in
     1) [[ $body = *[AEIMQUYcgkosw048] ]] ;;
@@ -510,12 +520,13 @@ __wh_await() {
   done
 }
 
-# __wh_micros NAME SECONDS: seconds with decimals as microseconds, in REPLY.
+# __wh_micros NAME SECONDS: seconds with decimals as microseconds, in REPLY, rounded up.
 __wh_micros() {
   local fraction
   [[ $2 =~ ^([0-9]{1,9})(\.([0-9]*))?$ ]] || { echo "$1: a time is a number of seconds like 5 or 0.25, not \`$2\`" >&2; return 2; }
   fraction=${BASH_REMATCH[3]}000000
   REPLY=$((10#${BASH_REMATCH[1]}${fraction:0:6}))
+  [[ ${fraction:6} != *[1-9]* ]] || REPLY=$((REPLY + 1))
 }
 
 # The same as milliseconds for the wire, rounded up: a time that is not zero does not become zero.

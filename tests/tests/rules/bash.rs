@@ -171,6 +171,14 @@ fn json_is_told_from_what_is_none_and_taken_apart() {
     }
     assert_eq!(lines[good.len()..], vec!["none"; bad.len()], "{bad:?}");
 
+    // Rounded up: a time that is not zero does not become zero.
+    let times = script(
+        "for time; do __wh_millis x \"$time\"; echo \"$REPLY\"; done",
+        &["0", "0.0000000", "0.0000001", "0.000001", "0.0010000", "0.0010001", "5.", "999999999.9999999"]
+            .map(OsStr::new),
+    );
+    assert_eq!(times.ok().out, "0\n0\n1\n1\n1\n2\n5000\n1000000000000\n");
+
     let items = script(
         "workhall_items '[\"a\\u00e9\\ud83d\\ude00\\/\",1,{\"x\":1},null,true,{\"$signal\":\"ab\"}]'; printf '<%s>' \"${WORKHALL_ITEMS[@]}\"
          workhall_items '{\"k\":1,\"l\\n\":\"m\"}'; printf '(%s)' \"${WORKHALL_KEYS[@]}\" \"${WORKHALL_ITEMS[@]}\"
@@ -315,6 +323,7 @@ fn d03_a_result_that_cannot_be_sent_fails_its_message_and_no_other() {
         ("-j", "{\"$bytes\":\"!!\"}", "$bytes in it is no base64: \"!!\""),
         ("-j", "[{\"a\":{\"\\u0024bytes\":\"AB==\"}}]", "$bytes in it is no base64"),
         ("-j", "{\"$bytes\":\"AAA\"}", "$bytes in it is no base64"),
+        ("-j", "[{\"$bytes\":1,\"\\u0024bytes\":\"!!\"}]", "$bytes in it is no base64: \"!!\""),
         ("-S", "x", "this is no signal: x"),
     ] {
         result(kind, value).fails(1, &["workhall_result: ", why]);
@@ -325,7 +334,10 @@ fn d03_a_result_that_cannot_be_sent_fails_its_message_and_no_other() {
         ("-n", "1e-999"),
         ("-n", "0e999"),
         ("-j", "[\"\\ud83d\\ude00\\\\\\n\\u0041\",{\"$bytes\":\"AB==\",\"b\":1},{\"$bytes\":5},1E+2]"),
-        ("-j", "[{\"$bytes\":\"AA==\"},{\"$bytes\":\"\"},{\"$bytes\":\"AAE=\"}]"),
+        (
+            "-j",
+            "[{\"$bytes\":\"!!\",\"$bytes\":\"AA==\"},{\"$bytes\":\"!!\",\"a\":1},{\"a\":1,\"$bytes\":\"!!\"},{\"$bytes\":\"\"},{\"$bytes\":\"AAE=\"}]",
+        ),
     ] {
         let sent: Value = serde_json::from_str(value).unwrap();
         assert_eq!(result(kind, value).ok().json(), sent, "{value}");

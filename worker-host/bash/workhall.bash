@@ -9,6 +9,8 @@
 __wh_conn='' __wh_ref=0 __wh_ending='' __wh_cancelled='' __wh_gone='' __wh_current='' __wh_partial='' __wh_pid=''
 __wh_queue=() __wh_t=() __wh_e=()
 readonly __wh_line_max=16777216 __wh_error_bytes=4096
+# Seconds that the programs which read a function's stderr may take to start and to read it.
+readonly __wh_patience=10
 # Levels that a value may nest: a result, an argument in its list, the value of a signal.
 readonly __wh_result_levels=64 __wh_levels=63 __wh_signal_levels=62
 readonly __wh_number='^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$'
@@ -285,10 +287,9 @@ __wh_sendable() {
         fi ;;
       ['{['])
         ((++depth <= $1)) || { REPLY="it nests more than $1 levels deep"; return 1; }
-        # The one key of an object: what stands for bytes must be bytes.
-        if [[ $token = '{' && ${__wh_e[at]} -eq $((at + 5)) && ${__wh_t[at + 3]} = '"'* ]] && workhall_text "${__wh_t[at + 1]}" &&
-          [[ $REPLY = '$bytes' ]]; then
-          __wh_base64 "${__wh_t[at + 3]}" || { REPLY="\$bytes in it is no base64: ${__wh_t[at + 3]:0:80}"; return 1; }
+        # What stands for bytes must be bytes.
+        if [[ $token = '{' && ( ${__wh_t[at + 1]} = '"$bytes"' || ${__wh_t[at + 1]} = *\\* ) ]] && __wh_bytes_of "$at"; then
+          __wh_base64 "$REPLY" || { REPLY="\$bytes in it is no base64: ${REPLY:0:80}"; return 1; }
         fi ;;
       [']}']) depth=$((depth - 1)) ;;
       [-0-9]*) __wh_in_range "$token" || { REPLY="${token:0:80} is too large a number"; return 1; } ;;
@@ -296,11 +297,22 @@ __wh_sendable() {
   done
 }
 
+# The text of an object at token $1 that has no key but `$bytes`, as JSON in REPLY. Of a key that is there twice the last value counts.
+__wh_bytes_of() {
+  local at=$1 value
+  while [[ ${__wh_t[at]} != '}' ]]; do
+    workhall_text "${__wh_t[at + 1]}" && [[ $REPLY = '$bytes' ]] || return 1
+    value=$((at + 3)) at=${__wh_e[at + 3]}
+  done
+  REPLY=${__wh_t[value]}
+  [[ $REPLY = '"'* ]]
+}
+
 # Whether a JSON text is base64, with its padding and without a bit too much.
 __wh_base64() {
-  local text body
-  workhall_text "$1" || return
-  text=$REPLY body=${REPLY%=} body=${body%=}
+  local text body json=$1
+  workhall_text "$1" || { REPLY=$json; return 1; }
+  text=$REPLY body=${REPLY%=} body=${body%=} REPLY=$json
   ((${#text} % 4 == 0)) && [[ $body != *[!A-Za-z0-9+/]* ]] || return 1
   case $((${#text} - ${#body})) in
     1) [[ $body = *[AEIMQUYcgkosw048] ]] ;;
@@ -508,12 +520,13 @@ __wh_await() {
   done
 }
 
-# __wh_micros NAME SECONDS: seconds with decimals as microseconds, in REPLY.
+# __wh_micros NAME SECONDS: seconds with decimals as microseconds, in REPLY, rounded up.
 __wh_micros() {
   local fraction
   [[ $2 =~ ^([0-9]{1,9})(\.([0-9]*))?$ ]] || { echo "$1: a time is a number of seconds like 5 or 0.25, not \`$2\`" >&2; return 2; }
   fraction=${BASH_REMATCH[3]}000000
   REPLY=$((10#${BASH_REMATCH[1]}${fraction:0:6}))
+  [[ ${fraction:6} != *[1-9]* ]] || REPLY=$((REPLY + 1))
 }
 
 # The same as milliseconds for the wire, rounded up: a time that is not zero does not become zero.
@@ -522,9 +535,14 @@ __wh_millis() {
   REPLY=$(((REPLY + 999) / 1000))
 }
 
-# A worker as JSON: `%7` is the worker with number 7, as on the command line; all else is a name, with $2 all.
+# Whether a worker is named by its number: `%7` as on the command line; all else is a name, with $2 all.
+__wh_is_number() {
+  [[ ! ${2-} && $1 =~ ^%([0-9]{1,19})$ ]]
+}
+
+# A worker as JSON.
 __wh_address() {
-  if [[ ! ${2-} && $1 =~ ^%([0-9]{1,19})$ ]]; then REPLY=${BASH_REMATCH[1]}; else workhall_json "$1"; fi
+  if __wh_is_number "$@"; then REPLY=${BASH_REMATCH[1]}; else workhall_json "$1"; fi
 }
 
 # The receipt that came, in WORKHALL_RECEIPT: `accepted`, `ignored REASON`, `killed N`; REPLY is the message's id. Says why on
@@ -563,6 +581,7 @@ __wh_outcome() {
 workhall_call() {
   local - IFS=$' \t\n'; set +eu
   local worker method args what wait='' timeout='' fields='' cli=() name='' status=0
+  WORKHALL_RECEIPT=''
   while (($#)); do
     case $1 in
       --existing) fields+=',"existing":true' cli+=(--existing) ;;
@@ -590,6 +609,8 @@ workhall_call() {
   __wh_list workhall_call "$@" || return
   args=$REPLY
   if [[ ! $__wh_conn ]]; then
+    # What is no number is a name, and no pattern.
+    __wh_is_number "$worker" "$name" || cli+=(--name)
     __wh_by_command call "${cli[@]}" --json --args "$args" -- "$worker" "$method"
     return
   fi
@@ -631,10 +652,12 @@ workhall_reply() {
   workhall_call "%$WORKHALL_SENDER_NUMBER" "$@"
 }
 
-# workhall_kill [[--name] [--] WORKER]: kills a worker; without one, in a method, this worker itself: the rest of the method still runs.
+# workhall_kill [[--name] [--] WORKER]: kills one worker, `*` being no pattern; without one, in a method, this worker itself: the rest of the
+# method still runs. Sets WORKHALL_RECEIPT. In a worker on its own connection, else by the command `workhall`.
 workhall_kill() {
   local - IFS=$' \t\n'; set +eu
-  local fields='' name='' __wh_body __wh_at
+  local fields='' name='' cli=() __wh_body __wh_at
+  WORKHALL_RECEIPT=''
   [[ ${1-} = --name ]] && { name=1; shift; }
   case ${1-} in
     --) shift; [[ ${1-} ]] || { echo 'workhall_kill: which worker?' >&2; return 2; } ;;
@@ -642,7 +665,8 @@ workhall_kill() {
   esac
   if [[ ! $__wh_conn ]]; then
     [[ ${1-} ]] || { echo 'workhall_kill: which worker? Only a worker kills itself' >&2; return 2; }
-    command workhall kill -- "$1"
+    __wh_is_number "$1" "$name" || cli+=(--name)
+    __wh_by_command kill "${cli[@]}" --json -- "$1"
     return
   fi
   if (($#)); then __wh_address "$1" "$name"; fields="\"worker\":$REPLY"; fi
@@ -784,7 +808,8 @@ workhall_run() {
   __wh_pid=$BASHPID
   __wh_prepare
   __wh_say '{"ready":{"protocol":1,"window":1}}'
-  while [[ ! $__wh_ending ]]; do
+  # `until`, for when a function has made the shell execute nothing any more (`set -n`), all conditions hold: then this is over too.
+  until [[ $__wh_ending ]]; do
     if ((${#__wh_queue[@]})); then
       __wh_line=${__wh_queue[0]}
       __wh_queue=("${__wh_queue[@]:1}")
@@ -915,9 +940,9 @@ __wh_methods() {
 }
 
 # Executes a function in this shell. What it writes on stderr goes on to the worker's own, and the last of it comes back here when
-# all who hold it have closed it, at the latest a second after the function has ended: what it has left behind may hold it longer.
+# all who hold it have closed it, or for a second nothing has come although all was read: what the function has left behind may hold it longer.
 __wh_execute() {
-  local __wh_pipe=''
+  local __wh_pipe='' __wh_unread=''
   # Nobody's children are who read it, for a `wait` in the function waits for all children of this shell; and the function's stderr is the
   # one descriptor by which it is held.
   exec {__wh_pipe}> >(
@@ -933,17 +958,28 @@ __wh_execute() {
   trap - DEBUG ERR RETURN
   IFS=$' \t\n'
   [[ $SHELLOPTS:$BASHOPTS = "$__wh_options" ]] || eval "$__wh_restore" 2>/dev/null || true
+  # The other end of the pipe too, to see what was not read yet, unless the function has put something else in its place.
+  if [[ -p /dev/fd/2 && ! /proc/$BASHPID/fd/2 -ef /proc/$BASHPID/fd/$__wh_stderr ]]; then exec {__wh_unread}</proc/"$BASHPID"/fd/2; fi
   exec <&"$__wh_stdin" >&"$__wh_stdout" 2>&"$__wh_stderr"
   eval "$__wh_on_pipe"
   __wh_last_words
+  [[ ! $__wh_unread ]] || exec {__wh_unread}<&-
 }
 
 # Waits for the end of what was written on stderr, and takes the reason of a failure from it if the function has not said one.
 __wh_last_words() {
-  local LC_ALL=C piece text='' mark=$'\1'$__wh_current
-  while IFS= read -r -d '' -t 1 -u "$__wh_tails" piece; do
+  local LC_ALL=C piece text='' mark=$'\1'$__wh_current seconds=$__wh_patience status
+  while :; do
+    status=0
+    IFS= read -r -d '' -t 1 -u "$__wh_tails" piece || status=$?
     # A NUL that was written ends a piece too; and what ends for an earlier message comes late.
     text+=$piece
+    if ((status)); then
+      # There is something to read also when all have closed it: then who reads it has only not come to it yet, which on a machine that
+      # has much to do may take longer than a second. Else who holds it says nothing.
+      ((--seconds > 0)) && [[ $__wh_unread ]] && read -r -t 0 -u "$__wh_unread" && continue
+      break
+    fi
     [[ $text != *"$mark" ]] || break
     [[ $text != *$'\1'+([0-9]) ]] || text=''
   done

@@ -50,6 +50,9 @@ pub struct Call {
     /// The arguments: each is JSON if it parses as JSON, else a string
     #[arg(value_name = "ARG", allow_negative_numbers = true)]
     arguments: Vec<String>,
+    /// WORKER is a name, also if it looks like a number
+    #[arg(long)]
+    name: bool,
     /// The whole list of arguments as one JSON array; `-` reads it from stdin
     #[arg(long, value_name = "JSON", conflicts_with_all = ["arguments", "lines"])]
     args: Option<String>,
@@ -78,7 +81,8 @@ pub struct Call {
 
 impl Call {
     /// Posts, and waits if asked to.
-    pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    pub fn run(mut self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        self = Call { worker: self.worker.read(self.name), ..self };
         if let (Some(after), Some(expires)) = (self.after, self.expires)
             && after >= expires
         {

@@ -32,6 +32,9 @@ pub struct Kill {
     /// left out inside a worker it is that worker
     #[arg(value_name = "WORKER")]
     workers: Vec<WorkerArgument>,
+    /// Each WORKER is a name, also if it looks like a number or a pattern
+    #[arg(long, requires = "workers")]
+    name: bool,
     /// Wait until the process is gone and print the receipt
     #[arg(long)]
     wait: bool,
@@ -61,6 +64,7 @@ impl Kill {
     }
 
     fn kill(&mut self, socket: Option<PathBuf>, out: &mut Out) -> Result<ExitCode, Failure> {
+        self.workers = self.workers.drain(..).map(|worker| worker.read(self.name)).collect();
         if self.workers.is_empty() {
             self.workers.push(current_worker(socket.as_deref())?);
         }
@@ -68,7 +72,7 @@ impl Kill {
             worker.check()?;
         }
         let mut connection = connect(socket, self.timeout)?;
-        let several = self.workers.len() > 1 || self.workers.iter().any(is_pattern);
+        let several = self.workers.len() > 1 || self.has_pattern();
         let mut targets = self.expand(&mut connection, out)?;
         // Who is named twice, or by two patterns, is killed once.
         let mut named = HashSet::new();
@@ -148,9 +152,13 @@ impl Kill {
         }
     }
 
+    fn has_pattern(&self) -> bool {
+        !self.name && self.workers.iter().any(is_pattern)
+    }
+
     /// Patterns become the names that exist now.
     fn expand(&self, connection: &mut Connection, out: &mut Out) -> Result<Vec<WorkerArgument>, Failure> {
-        if !self.workers.iter().any(is_pattern) {
+        if !self.has_pattern() {
             return Ok(self.workers.clone());
         }
         let rows = connection.workers(None, None)?;
@@ -190,7 +198,9 @@ fn current_worker(socket: Option<&Path>) -> Result<WorkerArgument, Failure> {
     })?;
     let own = environment_socket();
     match (socket, &own) {
-        (Some(socket), Some(own)) if is_same(socket, own) => Ok(WorkerArgument::Number(WorkerNumber(number))),
+        (Some(socket), Some(own)) if is_same(socket, own) => {
+            Ok(WorkerArgument::Number(WorkerNumber(number), format!("%{number}")))
+        }
         _ => {
             let own = own
                 .map_or("a supervisor that WORKHALL_SOCKET does not name".into(), |own| format!("{}", own.display()));

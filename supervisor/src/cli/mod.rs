@@ -156,7 +156,7 @@ pub fn run() -> ExitCode {
         Command::Run(command) => command.run(socket),
         Command::Kill(command) => command.run(socket),
         Command::Ps(command) => command.run(socket),
-        Command::Info(asked) => show::info(asked, socket),
+        Command::Info(asked) => show::info(asked.read(), socket),
         Command::Status(command) => command.run(socket),
         Command::Top(command) => command.run(socket),
         Command::Logs(command) => command.run(socket),
@@ -165,8 +165,8 @@ pub fn run() -> ExitCode {
         Command::Signal(command) => command.run(socket),
         Command::Cancel(command) => command.run(socket),
         Command::Dead(command) => command.run(socket),
-        Command::Pause(asked) => pause::pause(asked, socket),
-        Command::Resume(asked) => pause::resume(asked, socket),
+        Command::Pause(asked) => pause::pause(asked.read(), socket),
+        Command::Resume(asked) => pause::resume(asked.read(), socket),
         Command::Reload(command) => command.run(socket),
         Command::Upgrade(command) => command.run(socket),
         Command::UpgradeCheck => Ok(if crate::upgrade::check() { ExitCode::Done } else { ExitCode::Failed }),
@@ -217,6 +217,9 @@ impl From<std::io::Error> for Failure {
 struct OneWorker {
     /// The worker: a name, or %7 for number 7
     worker: WorkerArgument,
+    /// WORKER is a name, also if it looks like a number
+    #[arg(long)]
+    name: bool,
     /// Print the answer as a JSON object
     #[arg(long)]
     json: bool,
@@ -225,27 +228,42 @@ struct OneWorker {
     timeout: Option<Duration>,
 }
 
-/// A worker as it is written on the command line: a name, or `%7` for number 7 (rule W4).
+impl OneWorker {
+    /// With what `--name` says of its worker.
+    fn read(self) -> OneWorker {
+        OneWorker { worker: self.worker.read(self.name), ..self }
+    }
+}
+
+/// A worker as it is written on the command line: a name, or `%7` for number 7 (rule W4), with that text.
 #[derive(Clone, Debug)]
 enum WorkerArgument {
     Name(String),
-    Number(WorkerNumber),
+    Number(WorkerNumber, String),
 }
 
 impl WorkerArgument {
+    /// With `--name` it is a name, whatever it looks like: a script that has it from somebody else says so.
+    fn read(self, is_name: bool) -> WorkerArgument {
+        match self {
+            WorkerArgument::Number(_, text) if is_name => WorkerArgument::Name(text),
+            other => other,
+        }
+    }
+
     /// Refuses what is no name, where the supervisor would only say that there is no such worker.
     fn check(&self) -> Result<(), Failure> {
         match self {
             WorkerArgument::Name(name) => WorkerName::check(name)
                 .map_err(|error| Failure::new(ExitCode::Refused, format!("refused: bad_name: {error}"))),
-            WorkerArgument::Number(_) => Ok(()),
+            WorkerArgument::Number(..) => Ok(()),
         }
     }
 
     fn address(&self) -> Address<'_> {
         match self {
             WorkerArgument::Name(name) => Address::from(name.as_str()),
-            WorkerArgument::Number(number) => Address::from(*number),
+            WorkerArgument::Number(number, _) => Address::from(*number),
         }
     }
 }
@@ -254,7 +272,7 @@ impl std::str::FromStr for WorkerArgument {
     type Err = std::convert::Infallible;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(number) = text.strip_prefix('%').and_then(|digits| digits.parse().ok()) {
-            return Ok(WorkerArgument::Number(WorkerNumber(number)));
+            return Ok(WorkerArgument::Number(WorkerNumber(number), text.to_string()));
         }
         // Whether it is a name is said where it is used: refused is not wrong usage (rules W2, C4).
         Ok(WorkerArgument::Name(text.to_string()))
@@ -265,7 +283,7 @@ impl std::fmt::Display for WorkerArgument {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             WorkerArgument::Name(name) => f.write_str(name),
-            WorkerArgument::Number(number) => number.fmt(f),
+            WorkerArgument::Number(number, _) => number.fmt(f),
         }
     }
 }

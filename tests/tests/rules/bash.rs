@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use workhall_tests::harness::{Output, Supervisor, lives, output, workspace};
+use workhall_tests::harness::{ANY_NAME, Output, Supervisor, bin_dir, lives, output, workspace};
 
 use super::examples::is_there;
 
@@ -28,6 +29,15 @@ fn with_probe() -> Option<Supervisor> {
 fn script(text: &str, args: &[&OsStr]) -> Output {
     let text = format!(". '{}'\nset -u\n{text}", library("workhall.bash"));
     output(Command::new("bash").args(["-c", &text, "script"]).args(args).env_remove("WORKHALL_FD"))
+}
+
+/// Runs a script that has sourced the library and is no worker.
+fn outside(supervisor: &Supervisor, text: &str) -> Output {
+    let text = format!(". '{}'\n{text}", library("workhall.bash"));
+    let path = format!("{}:{}", bin_dir().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("bash");
+    command.args(["-c", &text]).env("PATH", path).env("WORKHALL_SOCKET", supervisor.socket());
+    output(command.env_remove("WORKHALL_FD"))
 }
 
 #[track_caller]
@@ -161,6 +171,14 @@ fn json_is_told_from_what_is_none_and_taken_apart() {
     }
     assert_eq!(lines[good.len()..], vec!["none"; bad.len()], "{bad:?}");
 
+    // Rounded up: a time that is not zero does not become zero.
+    let times = script(
+        "for time; do __wh_millis x \"$time\"; echo \"$REPLY\"; done",
+        &["0", "0.0000000", "0.0000001", "0.000001", "0.0010000", "0.0010001", "5.", "999999999.9999999"]
+            .map(OsStr::new),
+    );
+    assert_eq!(times.ok().out, "0\n0\n1\n1\n1\n2\n5000\n1000000000000\n");
+
     let items = script(
         "workhall_items '[\"a\\u00e9\\ud83d\\ude00\\/\",1,{\"x\":1},null,true,{\"$signal\":\"ab\"}]'; printf '<%s>' \"${WORKHALL_ITEMS[@]}\"
          workhall_items '{\"k\":1,\"l\\n\":\"m\"}'; printf '(%s)' \"${WORKHALL_KEYS[@]}\" \"${WORKHALL_ITEMS[@]}\"
@@ -262,6 +280,27 @@ fn d03_a_function_that_fails_says_why_and_the_worker_lives_on() {
 }
 
 #[test]
+fn d03_the_reason_of_a_failure_comes_also_where_programs_start_slowly() {
+    let Some(supervisor) = with_probe() else { return };
+    let tee = output(Command::new("bash").args(["-c", "type -P tee"])).ok().out;
+    let bin = supervisor.path("bin");
+    fs::create_dir(&bin).unwrap();
+    // As on a machine that has much to do.
+    let slow = supervisor.path("bin/tee");
+    fs::write(&slow, format!("#!/bin/sh\nsleep 1.5\nexec {} \"$@\"\n", tee.trim())).unwrap();
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+    let (exec, path) = (library("test/probe"), format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
+    supervisor
+        .file("workhall.toml", &format!("[class.probe]\nexec = [{exec:?}]\nenvironment = {{ PATH = {path:?} }}\n"));
+    supervisor.cli(&["reload"]).ok();
+    assert!(failure(&supervisor, &["says", "no", "such row"]).ends_with("failed: no such row\n"));
+    // What a child holds open holds nobody up for ever, and what it has not said is not waited for.
+    let child = call(&supervisor, "leaves_a_child", &json!([])).as_i64().unwrap() as i32;
+    assert!(failure(&supervisor, &["says", "again"]).ends_with("failed: again\n"));
+    assert!(lives(child));
+}
+
+#[test]
 fn d03_a_result_that_cannot_be_sent_fails_its_message_and_no_other() {
     let Some(supervisor) = with_probe() else { return };
     let result = |kind: &str, value: &str| {
@@ -284,6 +323,7 @@ fn d03_a_result_that_cannot_be_sent_fails_its_message_and_no_other() {
         ("-j", "{\"$bytes\":\"!!\"}", "$bytes in it is no base64: \"!!\""),
         ("-j", "[{\"a\":{\"\\u0024bytes\":\"AB==\"}}]", "$bytes in it is no base64"),
         ("-j", "{\"$bytes\":\"AAA\"}", "$bytes in it is no base64"),
+        ("-j", "[{\"$bytes\":1,\"\\u0024bytes\":\"!!\"}]", "$bytes in it is no base64: \"!!\""),
         ("-S", "x", "this is no signal: x"),
     ] {
         result(kind, value).fails(1, &["workhall_result: ", why]);
@@ -294,7 +334,10 @@ fn d03_a_result_that_cannot_be_sent_fails_its_message_and_no_other() {
         ("-n", "1e-999"),
         ("-n", "0e999"),
         ("-j", "[\"\\ud83d\\ude00\\\\\\n\\u0041\",{\"$bytes\":\"AB==\",\"b\":1},{\"$bytes\":5},1E+2]"),
-        ("-j", "[{\"$bytes\":\"AA==\"},{\"$bytes\":\"\"},{\"$bytes\":\"AAE=\"}]"),
+        (
+            "-j",
+            "[{\"$bytes\":\"!!\",\"$bytes\":\"AA==\"},{\"$bytes\":\"!!\",\"a\":1},{\"a\":1,\"$bytes\":\"!!\"},{\"$bytes\":\"\"},{\"$bytes\":\"AAE=\"}]",
+        ),
     ] {
         let sent: Value = serde_json::from_str(value).unwrap();
         assert_eq!(result(kind, value).ok().json(), sent, "{value}");
@@ -424,6 +467,15 @@ fn whatever_a_function_does_to_the_shell_the_next_one_begins_as_the_first() {
     call(&supervisor, "does", &json!(["name=1 word=2 raw=3 at=4 args=5 why=6 text=7 piece=8 pipe=9; cd /usr"]));
     assert_eq!(call(&supervisor, "add", &json!([1])), 1);
     assert_eq!(call(&supervisor, "state", &json!([])), "1 2 3 4 5 6 7 8 9 /usr");
+}
+
+#[test]
+fn d02_a_function_that_makes_the_shell_execute_nothing_is_a_crash_and_not_the_end_of_all_work() {
+    let Some(supervisor) = with_probe() else { return };
+    for (done, generation) in [("set -n", 2), ("shopt -s extdebug; trap false DEBUG", 3)] {
+        supervisor.cli(&["call", "probe", "does", done, "--wait", "--timeout", "60s"]).fails(6, &["crashed"]);
+        assert_eq!(call(&supervisor, "who", &json!([]))[2], generation, "{done}");
+    }
 }
 
 #[test]
@@ -619,25 +671,49 @@ fn a_cancelled_task_of_a_worker_in_bash_sees_it() {
 #[test]
 fn a_script_that_is_no_worker_calls_by_the_command_line() {
     let Some(supervisor) = with_probe() else { return };
-    let text = format!(
-        ". '{}'\nset -eu
+    let text = "set -eu
         workhall_call probe add -n 5; echo \"$WORKHALL_RECEIPT $REPLY\"
         workhall_call --wait --timeout 30 probe texts 5 -n 5 -j '[1]' -- -n; echo \"$REPLY\"
         workhall_call nobody x || echo \"$? $WORKHALL_RECEIPT\"
         workhall_call --existing other x; echo \"$WORKHALL_RECEIPT\"
         workhall_call --wait probe says 'not today' || echo \"$?\"
-        workhall_kill probe",
-        library("workhall.bash")
-    );
-    let mut command = Command::new("bash");
-    let path = format!("{}:{}", workhall_tests::harness::bin_dir().display(), std::env::var("PATH").unwrap());
-    command.args(["-c", &text]).env("PATH", path).env("WORKHALL_SOCKET", supervisor.socket()).env_remove("WORKHALL_FD");
-    let done = output(&mut command).ok();
+        workhall_kill probe";
+    let done = outside(&supervisor, text).ok();
     assert_eq!(
         done.out, "accepted 1\n[\"5\",\"5\",\"[1]\",\"-n\"]\n3 refused no_class\nignored no_worker\n1\n",
         "{done:?}"
     );
     assert!(done.err.contains("not today") && done.err.contains("no class matches"), "{done:?}");
+}
+
+#[test]
+fn w04_a_script_that_is_no_worker_means_one_worker_whatever_its_name_looks_like() {
+    if !is_there("bash") {
+        return;
+    }
+    let supervisor = Supervisor::with_config(ANY_NAME);
+    for name in ["a", "b", "%2"] {
+        supervisor.call(&["--name", name, "count"]);
+    }
+    let text = "set -eu
+        workhall_call --name --wait %2 count; echo \"$WORKHALL_RECEIPT $REPLY\"
+        workhall_kill -- '*'; echo \"$WORKHALL_RECEIPT, $REPLY.\"
+        workhall_kill --name -- %2; echo \"$WORKHALL_RECEIPT, $REPLY.\"
+        workhall_kill '--name' -- -x; echo \"$WORKHALL_RECEIPT, $REPLY.\"
+        workhall_kill $'\\n' || echo \"$?:$WORKHALL_RECEIPT\"
+        workhall_kill -x || echo \"$?:$WORKHALL_RECEIPT\"";
+    let done = outside(&supervisor, text).ok();
+    let receipts = "accepted 2\nignored no_worker, .\nkilled 0, 0.\nignored no_worker, .\n3:\n2:\n";
+    assert_eq!(done.out, receipts, "{done:?}");
+    assert!(done.err.contains("bad_name") && done.err.contains("there is no option -x"), "{done:?}");
+    supervisor.cli(&["wait", "%4", "--gone"]).ok();
+    for name in ["a", "b"] {
+        assert_eq!(supervisor.ps(name)["generation"], 1);
+        assert_eq!(supervisor.ps(name)["state"], "idle", "{name} was not meant");
+    }
+    // A number is one as in a worker.
+    assert_eq!(outside(&supervisor, "workhall_kill %2; echo \"$WORKHALL_RECEIPT\"").ok().out, "killed 0\n");
+    supervisor.cli(&["wait", "a", "--gone"]).ok();
 }
 
 #[test]

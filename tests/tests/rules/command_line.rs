@@ -785,3 +785,30 @@ fn check_warns_of_a_directory_for_metrics_that_is_not_there() {
     let checked = supervisor.cli(&["check", file.to_str().unwrap()]).ok();
     assert_eq!(checked.err, "workhall: warning: `metrics` in [supervisor]: there is no directory /no dir\n");
 }
+
+#[test]
+fn w04_with_name_a_worker_is_named_whatever_its_name_looks_like() {
+    let supervisor = Supervisor::with_config(ANY_NAME);
+    for name in ["a", "%2", "%02", "*", "**"] {
+        assert_eq!(supervisor.call(&["--name", name, "count"]), 1, "{name}");
+    }
+    let number = |name: &str| supervisor.cli(&["info", "--name", "--json", name]).ok().json()["number"].clone();
+    let numbers = ["a", "%2", "%02", "*", "**"].map(number);
+    assert_eq!(numbers, [2, 3, 4, 5, 6].map(Value::from));
+    assert_eq!(supervisor.cli(&["info", "--json", "%2"]).ok().json()["name"], "a");
+    // The second of them, and not the first.
+    supervisor.cli(&["pause", "--name", "%2"]).ok();
+    assert_eq!([2, 3].map(|number| state(&supervisor, number)), ["idle", "paused"]);
+    supervisor.cli(&["resume", "%2", "--name"]).ok();
+    assert_eq!(state(&supervisor, 3), "idle");
+    let killed = supervisor.cli(&["kill", "--wait", "--json", "--name", "--", "*"]).ok().json();
+    assert_eq!(killed["number"], 5, "one, and no list: {killed}");
+    let killed = supervisor.cli(&["kill", "--wait", "--json", "--name", "%02", "?*"]).ok().json();
+    assert_eq!((&killed[0]["number"], &killed[1]["ignored"]["reason"]), (&json!(4), &json!("no_worker")), "{killed}");
+    assert_eq!([2, 3, 6].map(|number| state(&supervisor, number)), ["idle", "idle", "idle"]);
+    supervisor.cli(&["kill", "--name"]).fails(2, &["<WORKER>"]);
+}
+
+fn state(supervisor: &Supervisor, number: u64) -> Value {
+    supervisor.cli(&["info", &format!("%{number}"), "--json"]).ok().json()["state"].clone()
+}

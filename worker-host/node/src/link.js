@@ -105,7 +105,12 @@ export class Link {
 
   /** Says something that has no answer. */
   say(kind, fields) {
-    this.#write(lineOf(kind, fields));
+    this.sayLine(lineOf(kind, fields));
+  }
+
+  /** The same with a line that is made already. */
+  sayLine(line) {
+    this.#write(line);
   }
 
   /** Ends it from this side, after what was said; resolves when all is written. */
@@ -238,8 +243,8 @@ export class Link {
   }
 }
 
-/** A message as a line. */
-function lineOf(kind, fields) {
+/** A message as a line. Throws if it cannot be said. */
+export function lineOf(kind, fields) {
   const members = [];
   for (const [key, value] of Object.entries(fields)) {
     if (value !== undefined) members.push(`"${key}":${encode(value, placeOf(key))}`);

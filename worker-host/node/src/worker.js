@@ -8,8 +8,7 @@ import { list as checkedList, options } from './checks.js';
 import { Caller, open } from './client.js';
 import { NotStartedBySupervisor, WorkhallError } from './errors.js';
 import { inherited } from './inherited.js';
-import { encode } from './json.js';
-import { Link } from './link.js';
+import { Link, lineOf } from './link.js';
 
 const PROTOCOL = 1;
 /** Characters of an error that go to who waits. */
@@ -182,11 +181,11 @@ class Session {
     if (error !== undefined) return this.link.say('failed', { id, error });
     try {
       // A result that nobody hears is not sent; one that cannot be sent is a failure, whoever waits.
-      if (!wait) encode(result, '`result`');
-      this.link.say('done', { id, result: wait ? result : undefined });
+      const line = lineOf('done', { id, result });
+      if (wait) this.link.sayLine(line);
+      else this.link.say('done', { id });
     } catch (reason) {
-      const why = reason instanceof TypeError || reason instanceof RangeError ? reason.message : describe(reason);
-      this.link.say('failed', { id, error: bounded(`the result cannot be sent: ${why}`) });
+      this.link.say('failed', { id, error: bounded(`the result cannot be sent: ${describe(reason, briefly)}`) });
     }
   }
 }
@@ -355,8 +354,8 @@ function unknown(name, known) {
 }
 
 /** What was thrown, for who waits. Anything can be thrown, also what throws again when it is looked at. */
-function describe(error) {
-  for (const look of [shown, ({ name, message }) => `${name}: ${message}`, ({ message }) => `${message}`, ({ name }) => `${name}`, String]) {
+function describe(error, first = shown) {
+  for (const look of [first, shown, ({ name, message }) => `${name}: ${message}`, ({ message }) => `${message}`, ({ name }) => `${name}`, String]) {
     try {
       return look(error);
     } catch {
@@ -364,6 +363,11 @@ function describe(error) {
     }
   }
   return 'something was thrown that cannot be shown';
+}
+
+/** Of what cannot be sent: where it stands is said by its text, and from where that was found is nobody's business. */
+function briefly(error) {
+  return error instanceof TypeError || error instanceof RangeError ? `${error.message}` : shown(error);
 }
 
 function shown(error) {

@@ -67,11 +67,11 @@ test('d03: whatever is thrown or returned, its message fails and no other', asyn
   };
   for (const [kind, thrown] of [
     ['null', /^null$/], ['undefined', /^undefined$/], ['symbol', /^Symbol\(a sign\)$/], ['bare', /code: 7/], ['stack', /what it says/],
-    ['message', /./], ['name', /what it says/], ['all', /./], ['proxy', /./], ['revoked', /./], ['getter', /Getter/], ['toJSON', /toJSON/], ['fn', /Function/],
+    ['message', /./], ['name', /what it says/], ['all', /./], ['proxy', /./], ['revoked', /./], ['getter', /Getter/], ['toJSON', /toJSON/], ['toJSONProxy', /toJSON/], ['fn', /Function/],
   ]) {
     assert.match(await failure(kind, 'throw'), thrown, kind);
   }
-  for (const kind of ['symbol', 'proxy', 'revoked', 'getter', 'toJSON', 'fn']) {
+  for (const kind of ['symbol', 'proxy', 'revoked', 'getter', 'toJSON', 'toJSONProxy', 'toJSONSymbol', 'toJSONGetter', 'fn']) {
     // A proxy fails when it is awaited already.
     const why = /the result cannot be sent: .|a trap|revoked/;
     assert.match(await failure(kind, 'return'), why, kind);
@@ -95,6 +95,7 @@ test('d03: numbers that are none and bytes that are none are named, and go nowhe
   for (const [method, args, why] of [
     ['notANumber', [], /the result cannot be sent: `result`\.list\[1\] is NaN/],
     ['likeBytes', ['!!'], bytes],
+    ['tooLong', [17 << 20], /the result cannot be sent: .*more than the 16 MiB that a message may have/],
   ]) {
     await assert.rejects(client.callAndWait('probe', method, [...args, null]), (error) => error instanceof Failed && why.test(error.error), method);
     // Nobody waits for this result; who waits for the signal is told.

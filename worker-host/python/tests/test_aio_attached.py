@@ -142,6 +142,52 @@ class Attached(TestCase):
 
         self.use(use)
 
+    def test_d03_what_is_no_exception_fails_its_message_alone_and_who_cancels_run_ends_it(self) -> None:
+        class Base(BaseException):
+            pass
+
+        kinds = {"cancelled": asyncio.CancelledError, "base": Base, "generator": GeneratorExit, "value": ValueError}
+
+        async def use(client: Client, hall: Supervisor, device: Device) -> None:
+            attached = await attach("device", socket=hall.socket)
+
+            @attached.method
+            def ordinary_raises(kind: str) -> None:
+                raise kinds[kind]("odd")
+
+            @attached.method
+            async def raises(kind: str) -> None:
+                raise kinds[kind]("odd")
+
+            @attached.method
+            async def raises_later(kind: str) -> None:
+                await asyncio.sleep(0)
+                raise kinds[kind]("odd")
+
+            @attached.on_error
+            def hook(error: Exception) -> None:
+                raise Base("the hook")
+
+            running = asyncio.ensure_future(attached.run(device))
+            for method in ("ordinary_raises", "raises", "raises_later"):
+                for kind, said in [
+                    ("base", "Base: odd"),
+                    ("generator", "GeneratorExit: odd"),
+                    ("cancelled", "CancelledError: odd|was cancelled from inside"),
+                    ("value", "(?s)ValueError: odd.*the error hook failed itself: .*Base: the hook"),
+                ]:
+                    with self.assertRaisesRegex(Failed, said):
+                        await client.call_and_wait("device", method, kind)
+            holding = asyncio.ensure_future(client.call_and_wait("device", "hold"))
+            await device.begun.wait()
+            running.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await running
+            with self.assertRaises(Dead):
+                await holding
+
+        self.use(use)
+
     def test_p02_k10_a_kill_only_empties_its_mailbox(self) -> None:
         async def use(client: Client, hall: Supervisor, device: Device) -> None:
             attached, running = await self.serve(hall, device)

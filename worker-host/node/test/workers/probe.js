@@ -59,6 +59,9 @@ await worker({
         },
         getter: () => ({ get value() { throw null; } }),
         toJSON: () => ({ toJSON() { throw Symbol('no'); } }),
+        toJSONProxy: () => ({ toJSON() { throw new Proxy({}, new Proxy({}, throwing(new Error('a trap')))); } }),
+        toJSONSymbol: () => ({ toJSON() { throw Object.assign(new TypeError(), { message: Symbol('no text') }); } }),
+        toJSONGetter: () => ({ toJSON() { throw Object.defineProperty(new TypeError(), 'message', throwing(null)); } }),
         fn: () => () => {},
       }[kind]();
       if (how === 'return') return made;
@@ -67,6 +70,7 @@ await worker({
     notANumber: (_context, _signal) => ({ list: [1, NaN] }),
     likeBytes: (_context, text, _signal) => [{ $bytes: text }],
     setOdd: (_context, signal, kind) => signal.trigger({ odd: kind === 'nan' ? NaN : { $bytes: '!!' } }),
+    tooLong: (_context, bytes, _signal) => 'x'.repeat(bytes),
     unsendable: () => ({ list: [1, () => {}] }),
     longError: () => {
       throw new Error('x'.repeat(100_000));

@@ -146,20 +146,34 @@ class AttachedWorker(Methods, Caller):
 
     async def _execute(self, methods: Dict[str, Method], task: Task) -> bytes:
         """Executes a task. Returns what is to be said of it."""
+        inner: "Optional[asyncio.Future[Any]]" = None
         try:
             method = methods.get(task.method)
             if method is None:
                 raise unknown(task.method, list(methods))
             result = method.execute(task.args)
             if inspect.isawaitable(result):
-                result = await _outcome(result, task.method)
+                inner = _begun(result)
+        except BaseException as error:
+            # Also what is no Exception, like asyncio's CancelledError: who cancels `run` is heard only where this waits.
+            return self._failed(task, error)
+        if inner is not None:
+            await _ended(inner)
+        try:
+            if inner is not None:
+                if inner.cancelled():
+                    raise MethodError(f"`{task.method}` was cancelled from inside")
+                result = inner.result()
             try:
                 data = line("done", {"id": task.id, "result": result})
             except CannotSend as error:
                 raise MethodError(f"the result of `{task.method}` cannot be sent: {error}") from None
-        except Exception as error:
-            return line("failed", {"id": task.id, "error": self._failure(error)})
+        except BaseException as error:
+            return self._failed(task, error)
         return data if task.wait or len(data) > UNHEARD_BYTES_MAX else line("done", {"id": task.id})
+
+    def _failed(self, task: Task, error: BaseException) -> bytes:
+        return line("failed", {"id": task.id, "error": self._failure(error)})
 
     # ---- the end --------------------------------------------------------------------------------------------------
 
@@ -182,22 +196,23 @@ class AttachedWorker(Methods, Caller):
         await self.close()
 
 
-async def _outcome(result: Any, name: str) -> Any:
-    """What a method's coroutine returns. A task of its own, so that one that is cancelled inside is told from the end of `run`."""
+def _begun(result: Any) -> "asyncio.Future[Any]":
+    """A method's coroutine, as a task of its own, so that one that is cancelled inside is told from the end of `run`."""
 
     async def wait() -> Any:
         return await result
 
-    inner = asyncio.ensure_future(wait())
+    return asyncio.ensure_future(wait())
+
+
+async def _ended(inner: "asyncio.Future[Any]") -> None:
+    """Waits for its end. Who cancels this cancels it."""
     try:
         await asyncio.wait({inner})
     except asyncio.CancelledError:
         inner.cancel()
         await asyncio.wait({inner})
         raise
-    if inner.cancelled():
-        raise MethodError(f"`{name}` was cancelled from inside")
-    return inner.result()
 
 
 async def attach(name: str, *, socket: Optional[str] = None, timeout: Optional[float] = 30.0) -> AttachedWorker:

@@ -149,8 +149,14 @@ class Methods:
         """Sets the one error hook of the process (rule D3).
 
         It is called with each error that a method raises, and with calls of unknown methods and wrong arguments (MethodError),
-        before the message is settled as failed. `task` says where it happened.
+        before the message is settled as failed. `task` says where it happened. It is an ordinary function, also for asyncio.
         """
+        if not callable(hook):
+            raise TypeError(f"the error hook is a function, not {hook!r:.100}")
+        if inspect.iscoroutinefunction(hook):
+            raise TypeError(
+                "the error hook is an async function, which nobody would await; an ordinary one may begin a task of asyncio's"
+            )
         if self._hook is not None:
             raise ValueError("there is an error hook already: a process has one")
         self._hook = hook
@@ -164,7 +170,9 @@ class Methods:
         if self._hook is not None and isinstance(error, Exception):
             try:
                 self._hook(error)
-            except Exception as second:
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as second:
                 text += f"\nthe error hook failed itself: {told(second)}"
         # Half of a surrogate pair is no text.
         return text.encode(errors="backslashreplace").decode()

@@ -1,5 +1,8 @@
-//! The only `unsafe` of the tests' library: what a program was handed by the one that has started it.
+//! The only `unsafe` of the tests' library: what a program was handed by the one that has started it, and descriptors
+//! with a number of one's choice.
 
+use std::fs::File;
+use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
 /// The descriptor that an environment variable names. To be called once for each; the error says what is missing.
@@ -16,9 +19,26 @@ pub fn inherited(variable: &str) -> Result<OwnedFd, String> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// The same file, close-on-exec, under a number like that of the lock which a supervisor hands to a worker: above those
+/// that programs look at next to their own.
+pub fn out_of_the_way(file: &File) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(file, 64)?)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+
     use super::*;
+
+    #[test]
+    fn what_is_out_of_the_way_is_the_same_file() {
+        let file = tempfile::tempfile().unwrap();
+        let other = out_of_the_way(&file).unwrap();
+        assert!(other.as_raw_fd() >= 64);
+        io::Write::write_all(&mut &file, b"here").unwrap();
+        assert_eq!(File::from(other).metadata().unwrap().len(), 4);
+    }
 
     #[test]
     fn what_is_no_descriptor_is_said() {

@@ -126,7 +126,7 @@ impl Peer {
         let lock = File::create(dir.path().join("name-lock"))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
         // As the supervisor hands it over: out of the way of programs that look at the first few.
-        let inherited = crate::sys::out_of_the_way(&*lock)?;
+        let inherited = crate::sys::out_of_the_way(&lock)?;
         let (out, out_end) = pipe()?;
         let (err, err_end) = pipe()?;
         let pid_file = dir.path().join("pid");

@@ -1,9 +1,24 @@
 /* What the library does with every frame of protocol/recorded/frames.txt that the supervisor says: whole, cut after every byte,
  * and with every byte changed. Each stands in memory of exactly its length, so that a sanitizer sees a read behind it. And
- * what it does with random bytes as values, with null pointers, with texts that are no UTF-8, and when the supervisor goes.
+ * what it does with random bytes as values, with null pointers, with texts that are no UTF-8, when the supervisor goes, and
+ * when there is no memory.
  * `test frames.txt`; exit status 0 if all is well. */
+#define _GNU_SOURCE
+#include <stdbool.h>
+#include <stdlib.h>
+
+/* Where a test says so, the library is refused memory, once. */
+static bool refuse_memory;
+static void *scarce_malloc(size_t size) {
+    bool refuse = refuse_memory;
+    refuse_memory = false;
+    return refuse ? NULL : malloc(size);
+}
+
 #define WORKHALL_IMPLEMENTATION
+#define malloc scarce_malloc
 #include "workhall.h"
+#undef malloc
 
 #include <stdio.h>
 #include <sys/wait.h>
@@ -196,6 +211,15 @@ static wh_link *link_to(int *supervisor) {
     link->fd = ends[0];
     *supervisor = ends[1];
     return link;
+}
+
+/* The supervisor says one frame. */
+static void says(int supervisor, unsigned kind, const void *body, size_t length) {
+    unsigned char frame[100] = {WH_VERSION, (unsigned char)kind, 0, 0, (unsigned char)length};
+    require(length <= sizeof frame - WH_HEADER, "a frame of the test is small");
+    memcpy(frame + WH_HEADER, body, length);
+    ssize_t sent = send(supervisor, frame, WH_HEADER + length, 0);
+    require(sent == (ssize_t)(WH_HEADER + length), "it is sent");
 }
 
 /* A function has failed, and the error has this part. */
@@ -427,6 +451,59 @@ static void the_supervisor_goes(void) {
     wh_close(link);
 }
 
+/* What tasks of a test know: the supervisor's end, and how many have begun. */
+struct stage {
+    int supervisor, begun;
+};
+
+/* Calls somebody. Meanwhile comes a task, for which there is no memory, then the receipt and one more task. */
+static int calls_without_memory(wh_task *task, void *state) {
+    struct stage *stage = state;
+    wh_receipt receipt;
+    stage->begun++;
+    says(stage->supervisor, WH_K_TASK, "\x02\x01" "b\x01\x90\x00\x00", 7);
+    says(stage->supervisor, WH_K_RECEIPT, "\x00\x01\x00\x01w\x01\x01", 7);
+    says(stage->supervisor, WH_K_TASK, "\x03\x01" "b\x01\x90\x00\x00", 7);
+    require(shutdown(stage->supervisor, SHUT_WR) == 0, "the supervisor says no more");
+    refuse_memory = true;
+    refused(wh_call(task->link, wh_name("w"), "m", NULL, &receipt), wh_error(task->link), "there is no memory");
+    return 0;
+}
+
+static int only_counts(wh_task *task, void *state) {
+    struct stage *stage = state;
+    (void)task;
+    stage->begun++;
+    return 0;
+}
+
+/* A task that is lost with the memory that there was not ends the link: who went on would settle it with the next. */
+static void no_memory(void) {
+    static const wh_method both[] = {{"a", NULL, calls_without_memory}, {"b", NULL, only_counts}, {NULL, NULL, NULL}};
+    static const unsigned char welcome[] = "\x01\x01w\x01\x01";
+    unsigned char said[400];
+    struct stage stage = {0, 0};
+    wh_link *link = link_to(&stage.supervisor);
+    link->is_worker = link->is_attached = true;
+    says(stage.supervisor, WH_K_TASK, "\x01\x01" "a\x01\x90\x00\x00", 7);
+    refused(wh_serve(link, both, &stage), wh_error(link), "there is no memory");
+    require(stage.begun == 1, "no task is begun behind one that was lost");
+    wh_close(link);
+    ssize_t length = recv(stage.supervisor, said, sizeof said, MSG_WAITALL);
+    static const unsigned char first_done[] = {WH_VERSION, WH_K_DONE_ALL, 0, 0, 1, 0, 0, 0, 1};
+    require(length > (ssize_t)sizeof first_done, "the call and a settlement were said");
+    require(!memcmp(said + length - sizeof first_done, first_done, sizeof first_done), "the last that is said is that the first is done");
+    close(stage.supervisor);
+    /* Nor does one serve who does not know its name. */
+    link = link_to(&stage.supervisor);
+    refuse_memory = true;
+    wh_reader body = {welcome, welcome + sizeof welcome - 1};
+    refused(wh_take_in(link, WH_K_WELCOME, body), wh_error(link), "there is no memory");
+    require(link->broken, "the link is broken");
+    close(stage.supervisor);
+    wh_close(link);
+}
+
 int main(int argc, char **argv) {
     FILE *file = argc == 2 ? fopen(argv[1], "r") : NULL;
     require(file != NULL, "usage: test protocol/recorded/frames.txt");
@@ -438,6 +515,7 @@ int main(int argc, char **argv) {
     null_pointers();
     failures();
     the_supervisor_goes();
+    no_memory();
     require(frames > 10000 && tasks > 500 && refusals > 500, "the frames were found");
     printf("%lu frames, %lu tasks, %lu not understood\n", frames, tasks, refusals);
     return 0;

@@ -746,6 +746,12 @@ static int wh_breaks(wh_link *link) {
     return -1;
 }
 
+/* What the supervisor has said, and will not say again, is lost with the memory that there was not. */
+static int wh_lost(wh_link *link) {
+    wh_no_memory(link);
+    return wh_breaks(link);
+}
+
 #ifdef __GNUC__
 __attribute__((format(printf, 2, 3)))
 #endif
@@ -893,7 +899,7 @@ static int wh_take_task(wh_link *link, wh_reader body) {
         (has_sender && (!wh_f_text(&body, &sender) || !wh_f_uint(&body, 64, &number))) || !wh_f_bool(&body, &wait))
         return wh_break(link, "a task that is not whole");
     struct wh_task *task = malloc(sizeof *task + method.length + sender.length + args.length + 2);
-    if (!task) return wh_no_memory(link);
+    if (!task) return wh_lost(link);
     memset(task, 0, sizeof *task);
     unsigned char *at = task->body;
     task->link = link;
@@ -965,7 +971,7 @@ static int wh_take_in(wh_link *link, unsigned kind, wh_reader body) {
             return wh_break(link, "a welcome that is not whole");
         free(link->worker);
         link->worker = wh_copy_of(name);
-        return link->worker ? 0 : wh_no_memory(link);
+        return link->worker ? 0 : wh_lost(link);
     case WH_K_TASK:
         return link->is_worker && !link->ending ? wh_take_task(link, body) : 0;
     case WH_K_END:
@@ -1031,10 +1037,7 @@ static int wh_read_once(wh_link *link, bool waits) {
         link->in_from = 0;
         if (link->in.length == 0 && link->in.room > 4 * WH_READ_BYTES) wh_free(&link->in);
     }
-    if (!wh_room(&link->in, WH_READ_BYTES)) {
-        wh_no_memory(link);
-        return wh_breaks(link);
-    }
+    if (!wh_room(&link->in, WH_READ_BYTES)) return wh_lost(link);
     for (;;) {
         ssize_t count = recv(link->fd, link->in.bytes + link->in.length, link->in.room - link->in.length, waits ? 0 : MSG_DONTWAIT);
         if (count > 0) {

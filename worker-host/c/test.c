@@ -451,9 +451,10 @@ static void the_supervisor_goes(void) {
     wh_close(link);
 }
 
-/* What tasks of a test know: the supervisor's end, and how many have begun. */
+/* What tasks of a test know: the supervisor's end, how many have begun, and what it says then. */
 struct stage {
     int supervisor, begun;
+    unsigned then;
 };
 
 /* Calls somebody. Meanwhile comes a task, for which there is no memory, then the receipt and one more task. */
@@ -482,7 +483,7 @@ static void no_memory(void) {
     static const wh_method both[] = {{"a", NULL, calls_without_memory}, {"b", NULL, only_counts}, {NULL, NULL, NULL}};
     static const unsigned char welcome[] = "\x01\x01w\x01\x01";
     unsigned char said[400];
-    struct stage stage = {0, 0};
+    struct stage stage = {0, 0, 0};
     wh_link *link = link_to(&stage.supervisor);
     link->is_worker = link->is_attached = true;
     says(stage.supervisor, WH_K_TASK, "\x01\x01" "a\x01\x90\x00\x00", 7);
@@ -504,6 +505,51 @@ static void no_memory(void) {
     wh_close(link);
 }
 
+/* Calls somebody; behind the receipt comes what the stage says. */
+static int calls_with_more_behind(wh_task *task, void *state) {
+    struct stage *stage = state;
+    wh_receipt receipt;
+    stage->begun++;
+    says(stage->supervisor, WH_K_TASK, "\x02\x01" "b\x01\x90\x00\x00", 7);
+    says(stage->supervisor, WH_K_RECEIPT, "\x00\x01\x00\x01w\x01\x01", 7);
+    says(stage->supervisor, stage->then, "\x02", stage->then == WH_K_CANCELLED);
+    require(shutdown(stage->supervisor, SHUT_WR) == 0, "the supervisor says no more");
+    require(wh_call(task->link, wh_name("w"), "m", NULL, &receipt) == 0, wh_error(task->link));
+    return 0;
+}
+
+/* What was read already, a kill or a cancel, holds for the task that stands before it. */
+static void all_that_was_read(void) {
+    static const wh_method both[] = {{"a", NULL, calls_with_more_behind}, {"b", NULL, only_counts}, {NULL, NULL, NULL}};
+    static const unsigned then[] = {WH_K_END, WH_K_CANCELLED};
+    for (int in_a_method = 0; in_a_method < 2; in_a_method++)
+        for (size_t at = 0; at < 2; at++) {
+            struct stage stage = {0, 0, then[at]};
+            wh_receipt receipt;
+            unsigned char said[400];
+            wh_link *link = link_to(&stage.supervisor);
+            link->is_worker = link->is_attached = true;
+            if (in_a_method) says(stage.supervisor, WH_K_TASK, "\x01\x01" "a\x01\x90\x00\x00", 7);
+            else { /* it calls before it serves: the receipt comes first */
+                says(stage.supervisor, WH_K_RECEIPT, "\x00\x01\x00\x01w\x01\x01", 7);
+                says(stage.supervisor, WH_K_TASK, "\x02\x01" "b\x01\x90\x00\x00", 7);
+                says(stage.supervisor, stage.then, "\x02", stage.then == WH_K_CANCELLED);
+                require(shutdown(stage.supervisor, SHUT_WR) == 0, "the supervisor says no more");
+                require(wh_call(link, wh_name("w"), "m", NULL, &receipt) == 0, wh_error(link));
+            }
+            int failed = wh_serve(link, both, &stage);
+            require(failed == (stage.then == WH_K_END ? 0 : -1), "who was told to end has ended well");
+            require(stage.begun == in_a_method, "the task that was killed, or cancelled, is not begun");
+            wh_close(link);
+            ssize_t length = recv(stage.supervisor, said, sizeof said, MSG_WAITALL);
+            static const unsigned char dropped[] = {WH_VERSION, WH_K_DROPPED, 0, 0, 1, 0, 0, 0, 2};
+            require(length > (ssize_t)sizeof dropped, "the call was said");
+            bool says_so = !memcmp(said + length - sizeof dropped, dropped, sizeof dropped);
+            require(says_so == (stage.then == WH_K_CANCELLED), "what was cancelled is said to be dropped");
+            close(stage.supervisor);
+        }
+}
+
 int main(int argc, char **argv) {
     FILE *file = argc == 2 ? fopen(argv[1], "r") : NULL;
     require(file != NULL, "usage: test protocol/recorded/frames.txt");
@@ -516,6 +562,7 @@ int main(int argc, char **argv) {
     failures();
     the_supervisor_goes();
     no_memory();
+    all_that_was_read();
     require(frames > 10000 && tasks > 500 && refusals > 500, "the frames were found");
     printf("%lu frames, %lu tasks, %lu not understood\n", frames, tasks, refusals);
     return 0;

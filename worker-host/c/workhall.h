@@ -1723,18 +1723,18 @@ static int wh_work(wh_link *link, void *state, uint32_t window) {
     uint32_t unsent = 0;
     int64_t sent = wh_now();
     while (!link->ending) {
+        /* All that was read: the kill, or the cancel, of the next task may stand behind it. */
+        int took;
+        while ((took = wh_take_one(link)) > 0) continue;
+        if (took < 0) return -1;
+        if (link->ending) break;
         wh_task *task = link->first;
         if (!task) {
-            int took = wh_take_one(link);
-            if (took < 0) return -1;
-            if (took) continue;
             if (wh_flush(link)) return -1;
             unsent = 0;
             if (link->ended) break;
             if (wh_read_once(link, true) < 0) return -1;
             sent = wh_now();
-            while ((took = wh_take_one(link)) > 0) continue;
-            if (took < 0) return -1;
             continue;
         }
         /* What was sent ahead is not begun any more when the supervisor has died. */

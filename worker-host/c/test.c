@@ -238,12 +238,15 @@ static void wrong_arguments(void) {
     wh_receipt receipt;
     wh_outcome outcome;
     wh_conditions always = {false, false, 0, 0};
-    wh_signal signal, whole, odd;
+    wh_signal signal, whole, odd, none_made, half;
     wh_value nil = {(const unsigned char *)"\xc0", 1}, nothing = {NULL, 5};
     wh_writer args = {0};
     memset(&odd, 'x', sizeof odd);
     memset(whole.id, 'a', 32);
     whole.id[32] = 0;
+    memset(&none_made, 0, sizeof none_made);
+    half = whole;
+    half.id[7] = 0;
     refused(wh_call(link, wh_name("w"), none, NULL, &receipt), wh_error(link), "the name of the method is NULL");
     refused(wh_call(link, wh_name("w"), broken, NULL, &receipt), wh_error(link), "the name of the method is no UTF-8: byte 3 is 0xe9");
     refused(wh_call(link, wh_name(none), "m", NULL, &receipt), wh_error(link), "the name of the worker is NULL");
@@ -267,14 +270,16 @@ static void wrong_arguments(void) {
     refused(wh_serve(link, methods, NULL), wh_error(link), "wh_attach() makes one that has");
     refused(wh_leave(link, true), wh_error(link), "only who has attached leaves");
     /* What was written wrongly is said by who is handed it. */
-    for (int at = 0; at < 5; at++) {
-        static const char *const parts[] = {"a text is NULL", "a text is no UTF-8", "bytes are NULL", "a value is none", "a signal is none"};
+    for (int at = 0; at < 7; at++) {
+        static const char *const parts[] = {"a text is NULL", "a text is no UTF-8", "bytes are NULL", "a value is none", "a signal is none", "a signal is none", "a signal is none"};
         wh_list(&args, 1);
         if (at == 0) wh_text(&args, none);
         if (at == 1) wh_text(&args, broken);
         if (at == 2) wh_bytes(&args, none, 5);
         if (at == 3) wh_put(&args, nothing);
         if (at == 4) wh_signal_put(&args, odd);
+        if (at == 5) wh_signal_put(&args, none_made);
+        if (at == 6) wh_signal_put(&args, half);
         refused(wh_call(link, wh_name("w"), "m", &args, &receipt), wh_error(link), parts[at]);
         require(!wh_is_value(wh_written(&args)), "what was written wrongly is no value");
         wh_free(&args);

@@ -802,11 +802,14 @@ static int wh_must_be_address(wh_link *link, wh_address worker) {
     return worker.name ? wh_must_be_text(link, "the name of the worker", worker.name) : 0;
 }
 
-static int wh_must_be_signal(wh_link *link, const wh_signal *signal) {
+static bool wh_is_signal(const wh_signal *signal) {
     for (int at = 0; at < 32; at++)
-        if (!signal->id[at] || !strchr("0123456789abcdef", signal->id[at])) goto wrong;
-    if (!signal->id[32]) return 0;
-wrong:
+        if (!signal->id[at] || !strchr("0123456789abcdef", signal->id[at])) return false;
+    return !signal->id[32];
+}
+
+static int wh_must_be_signal(wh_link *link, const wh_signal *signal) {
+    if (wh_is_signal(signal)) return 0;
     return wh_wrong(link, "this is no signal: wh_signal_new() makes one, wh_arg_signal() and wh_signal_of() read one");
 }
 
@@ -1320,7 +1323,7 @@ int wh_signal_new(wh_link *link, const char *description, uint64_t keep_ms, wh_s
 }
 
 void wh_signal_put(wh_writer *out, wh_signal signal) {
-    if (!memchr(signal.id, 0, sizeof signal.id)) {
+    if (!wh_is_signal(&signal)) {
         wh_mistake(out, "a signal is none");
         return;
     }

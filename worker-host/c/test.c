@@ -240,6 +240,9 @@ static void wrong_arguments(void) {
     wh_conditions always = {false, false, 0, 0};
     wh_signal signal, whole, odd, none_made, half;
     wh_value nil = {(const unsigned char *)"\xc0", 1}, nothing = {NULL, 5};
+    /* {"k": ["é", "\xe9"]}, and its key the same. */
+    wh_value in_a_list = {(const unsigned char *)"\x81\xa1k\x92\xa2\xc3\xa9\xa1\xe9", 9};
+    wh_value in_a_key = {(const unsigned char *)"\x81\xa1\xe9\xc0", 4};
     wh_writer args = {0};
     memset(&odd, 'x', sizeof odd);
     memset(whole.id, 'a', 32);
@@ -263,6 +266,7 @@ static void wrong_arguments(void) {
     refused(wh_signal_set(link, whole, none, nil), wh_error(link), "the key of the signal's value is NULL");
     refused(wh_signal_set(link, whole, broken, nil), wh_error(link), "the key of the signal's value is no UTF-8");
     refused(wh_signal_set(link, whole, "key", nothing), wh_error(link), "is not one value");
+    refused(wh_signal_set(link, whole, "key", in_a_list), wh_error(link), "a text in it is no UTF-8");
     refused(wh_signal_set(link, odd, "key", nil), wh_error(link), "this is no signal");
     refused(wh_signal_trigger(link, odd, NULL), wh_error(link), "this is no signal");
     refused(wh_signal_wait(link, odd, 0, &outcome), wh_error(link), "this is no signal");
@@ -270,8 +274,9 @@ static void wrong_arguments(void) {
     refused(wh_serve(link, methods, NULL), wh_error(link), "wh_attach() makes one that has");
     refused(wh_leave(link, true), wh_error(link), "only who has attached leaves");
     /* What was written wrongly is said by who is handed it. */
-    for (int at = 0; at < 7; at++) {
-        static const char *const parts[] = {"a text is NULL", "a text is no UTF-8", "bytes are NULL", "a value is none", "a signal is none", "a signal is none", "a signal is none"};
+    for (int at = 0; at < 9; at++) {
+        static const char *const parts[] = {"a text is NULL", "a text is no UTF-8", "bytes are NULL", "a value is none", "a signal is none", "a signal is none", "a signal is none",
+                                            "a text is no UTF-8, in a value that was put", "a text is no UTF-8, in a value that was put"};
         wh_list(&args, 1);
         if (at == 0) wh_text(&args, none);
         if (at == 1) wh_text(&args, broken);
@@ -280,6 +285,8 @@ static void wrong_arguments(void) {
         if (at == 4) wh_signal_put(&args, odd);
         if (at == 5) wh_signal_put(&args, none_made);
         if (at == 6) wh_signal_put(&args, half);
+        if (at == 7) wh_put(&args, in_a_list);
+        if (at == 8) wh_put(&args, in_a_key);
         refused(wh_call(link, wh_name("w"), "m", &args, &receipt), wh_error(link), parts[at]);
         require(!wh_is_value(wh_written(&args)), "what was written wrongly is no value");
         wh_free(&args);
@@ -357,6 +364,14 @@ static int broken_result(wh_task *task, void *state) {
     return 0;
 }
 
+/* The value is another's, and it is not handed on. */
+static int broken_value(wh_task *task, void *state) {
+    wh_value value = {(const unsigned char *)"\x91\xa1\xe9", 3};
+    (void)state;
+    wh_put(wh_result(task), value);
+    return 0;
+}
+
 static int good_result(wh_task *task, void *state) {
     (void)state;
     wh_text(wh_result(task), "caf\xc3\xa9");
@@ -373,6 +388,7 @@ static void failures(void) {
         {broken_error, WH_K_FAILED, "no caf?: ??"},
         {no_error, WH_K_FAILED, "what it said of it is no text"},
         {broken_result, WH_K_FAILED, "cannot be sent: a text is no UTF-8"},
+        {broken_value, WH_K_FAILED, "cannot be sent: a text is no UTF-8, in a value that was put"},
         {good_result, WH_K_DONE, "caf\xc3\xa9"},
     };
     static const unsigned char task[] = "\x07\x01m\x02\x91\x05\x00\x01";

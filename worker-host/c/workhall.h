@@ -417,9 +417,19 @@ void wh_bytes(wh_writer *out, const void *bytes, size_t length) {
 
 void wh_list(wh_writer *out, uint32_t items) { wh_sized(out, items, 16, 0x90, 0, 0xdc); }
 void wh_map(wh_writer *out, uint32_t pairs) { wh_sized(out, pairs, 16, 0x80, 0, 0xde); }
+
+static bool wh_has_utf8_only(wh_value value) {
+    wh_reader reader = wh_read(value);
+    wh_item item;
+    while (wh_next(&reader, &item))
+        if (item.type == WH_TEXT && !wh_utf8(item.data, item.length)) return false;
+    return true;
+}
+
 void wh_put(wh_writer *out, wh_value value) {
-    if (value.bytes && value.length) wh_append(out, value.bytes, value.length);
-    else wh_mistake(out, "a value is none: it has no bytes");
+    if (!value.bytes || !value.length) wh_mistake(out, "a value is none: it has no bytes");
+    else if (!wh_has_utf8_only(value)) wh_mistake(out, "a text is no UTF-8, in a value that was put");
+    else wh_append(out, value.bytes, value.length);
 }
 
 wh_value wh_written(const wh_writer *out) {
@@ -1350,6 +1360,8 @@ int wh_signal_set(wh_link *link, wh_signal signal, const char *key, wh_value val
     wh_receipt receipt;
     if (!link || wh_must_be_signal(link, &signal) || wh_must_be_text(link, "the key of the signal's value", key)) return -1;
     if (!wh_is_value(value)) return wh_wrong(link, "what is to be written under `%.100s` is not one value", key);
+    if (!wh_has_utf8_only(value))
+        return wh_wrong(link, "what is to be written under `%.100s` cannot be sent: a text in it is no UTF-8", key);
     size_t start = wh_ask(link, WH_K_SIGNAL_SET, &ref);
     wh_byte(&link->out, 1);
     wh_w_ref(&link->out, ref);

@@ -20,7 +20,9 @@ static void *scarce_malloc(size_t size) {
 #include "workhall.h"
 #undef malloc
 
+#include <signal.h>
 #include <stdio.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 static unsigned long frames, tasks, refusals;
@@ -571,6 +573,44 @@ static void all_that_was_read(void) {
         }
 }
 
+static int listener;
+static volatile sig_atomic_t alarms;
+
+/* At the third one there is a place at the supervisor. */
+static void on_alarm(int number) {
+    int before = errno;
+    (void)number;
+    if (++alarms == 3) accept(listener, NULL, NULL);
+    errno = before;
+}
+
+/* A handler that runs while there is no place yet does not end the attempt. */
+static void connecting_is_interrupted(void) {
+    char directory[] = "/tmp/workhall-c-XXXXXX", error[300] = "";
+    struct sockaddr_un address = {AF_UNIX, ""};
+    struct itimerval often = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
+    struct sigaction action;
+    require(mkdtemp(directory) != NULL, "there is a directory");
+    snprintf(address.sun_path, sizeof address.sun_path, "%s/socket", directory);
+    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    require(bind(listener, (struct sockaddr *)&address, sizeof address) == 0 && listen(listener, 0) == 0, "somebody listens");
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_alarm;
+    require(sigaction(SIGALRM, &action, NULL) == 0, "there is a handler");
+    wh_link *first = wh_connect(address.sun_path, error, sizeof error);
+    require(first != NULL, "the first one has the only place");
+    require(setitimer(ITIMER_REAL, &often, NULL) == 0, "there are alarms");
+    wh_link *second = wh_connect(address.sun_path, error, sizeof error);
+    require(setitimer(ITIMER_REAL, &never, NULL) == 0, "there are no more alarms");
+    unlink(address.sun_path);
+    rmdir(directory);
+    require(second != NULL, error);
+    require(alarms >= 3, "it has waited for its place");
+    wh_close(first);
+    wh_close(second);
+    close(listener);
+}
+
 int main(int argc, char **argv) {
     FILE *file = argc == 2 ? fopen(argv[1], "r") : NULL;
     require(file != NULL, "usage: test protocol/recorded/frames.txt");
@@ -584,6 +624,7 @@ int main(int argc, char **argv) {
     the_supervisor_goes();
     no_memory();
     all_that_was_read();
+    connecting_is_interrupted();
     require(frames > 10000 && tasks > 500 && refusals > 500, "the frames were found");
     printf("%lu frames, %lu tasks, %lu not understood\n", frames, tasks, refusals);
     return 0;

@@ -1442,7 +1442,12 @@ wh_link *wh_connect(const char *path, char *error, size_t room) {
     strcpy(address.sun_path, path);
     wh_link *link = calloc(1, sizeof *link);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (!link || fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address)) {
+    int failed = -1;
+    /* On Linux a connect to a path that a signal has interrupted was given up, and does not go on by itself. */
+    if (link && fd >= 0)
+        do failed = connect(fd, (struct sockaddr *)&address, sizeof address);
+        while (failed && errno == EINTR);
+    if (failed) {
         snprintf(error, room, "no supervisor answers at %s: %s", path, strerror(errno));
         if (fd >= 0) close(fd);
         free(link);

@@ -508,7 +508,7 @@ static void no_memory(void) {
     unsigned char said[400];
     struct stage stage = {0, 0, 0};
     wh_link *link = link_to(&stage.supervisor);
-    link->is_worker = link->is_attached = true;
+    require(wh_become_attached(link) == 0, "it has attached");
     says(stage.supervisor, WH_K_TASK, "\x01\x01" "a\x01\x90\x00\x00", 7);
     refused(wh_serve(link, both, &stage), wh_error(link), "there is no memory");
     require(stage.begun == 1, "no task is begun behind one that was lost");
@@ -551,7 +551,7 @@ static void all_that_was_read(void) {
             wh_receipt receipt;
             unsigned char said[400];
             wh_link *link = link_to(&stage.supervisor);
-            link->is_worker = link->is_attached = true;
+            require(wh_become_attached(link) == 0, "it has attached");
             if (in_a_method) says(stage.supervisor, WH_K_TASK, "\x01\x01" "a\x01\x90\x00\x00", 7);
             else { /* it calls before it serves: the receipt comes first */
                 says(stage.supervisor, WH_K_RECEIPT, "\x00\x01\x00\x01w\x01\x01", 7);

@@ -196,6 +196,9 @@ int wh_serve(wh_link *link, const wh_method *methods, void *state);
 /* Gives the name back: wh_serve() returns after the current task; with `drain` what is pending is executed before that, else it is
  * dead, *abandoned*. */
 int wh_leave(wh_link *link, bool drain);
+/* The same, for a signal handler or another thread: it only notes that, and wh_serve(), or whatever waits for the supervisor, then
+ * does it. Not behind wh_close(). */
+void wh_leave_soon(wh_link *link, bool drain);
 
 /* For use in a method. */
 wh_link *wh_link_of(wh_task *task);
@@ -242,10 +245,12 @@ int wh_fail(wh_task *task, const char *format, ...);
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -720,6 +725,7 @@ struct wh_link {
     char *outcome_texts;
     /* Of a worker. */
     bool is_worker, is_attached, ending;
+    int wake, leave; /* of one that has attached: an eventfd, and how it is to leave: 1 without a drain, 2 with it */
     uint64_t *page;
     uint64_t cancels; /* how often the supervisor has said that a task is not wanted any more */
     char *worker;
@@ -781,6 +787,7 @@ static int wh_gone(wh_link *link) {
 }
 
 static int wh_read_once(wh_link *link, bool waits);
+static void wh_leave_if_asked(wh_link *link);
 static int wh_take_one(wh_link *link);
 
 /* Of what was not sent, or not whole. */
@@ -1052,6 +1059,14 @@ static int wh_read_once(wh_link *link, bool waits) {
     }
     if (!wh_room(&link->in, WH_READ_BYTES)) return wh_lost(link);
     for (;;) {
+        if (waits && link->is_attached) {
+            /* A flag alone would not do: a signal may come before the wait, and its handler may let the wait go on. */
+            struct pollfd both[] = {{link->fd, POLLIN, 0}, {link->wake, POLLIN, 0}};
+            if (poll(both, 2, -1) < 0 && errno == EINTR) continue;
+            wh_leave_if_asked(link);
+            if (link->broken) return -1;
+            if (!both[0].revents) continue;
+        }
         ssize_t count = recv(link->fd, link->in.bytes + link->in.length, link->in.room - link->in.length, waits ? 0 : MSG_DONTWAIT);
         if (count > 0) {
             link->in.length += (size_t)count;
@@ -1409,6 +1424,7 @@ void wh_close(wh_link *link) {
     if (!link) return;
     wh_forget_tasks(link);
     if (link->page) munmap(link->page, WH_PAGE_BYTES);
+    if (link->is_attached) close(link->wake);
     close(link->fd);
     wh_free(&link->in);
     wh_free(&link->out);
@@ -1480,6 +1496,7 @@ bool wh_end_requested(wh_task *task) {
     if (!task) return false;
     wh_link *link = task->link;
     if (link->page && wh_load(link->page + WH_STOP)) return true;
+    wh_leave_if_asked(link);
     wh_look(link);
     return link->ending || link->ended || link->broken;
 }
@@ -1904,6 +1921,13 @@ static int wh_take_name(wh_link *link, const char *name) {
     return wh_wrong(link, "%s: %.400s", receipt.reason, receipt.detail);
 }
 
+static int wh_become_attached(wh_link *link) {
+    link->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (link->wake < 0) return wh_wrong(link, "there is no eventfd for it: %s", strerror(errno));
+    link->is_worker = link->is_attached = true;
+    return 0;
+}
+
 wh_link *wh_attach(const char *path, const char *name, char *error, size_t room) {
     char fault[200];
     if (!error) room = 0;
@@ -1913,7 +1937,11 @@ wh_link *wh_attach(const char *path, const char *name, char *error, size_t room)
     }
     wh_link *link = wh_connect(path, error, room);
     if (!link) return NULL;
-    link->is_worker = link->is_attached = true;
+    if (wh_become_attached(link)) {
+        snprintf(error, room, "cannot attach as `%.255s`: %s", name, link->error);
+        wh_close(link);
+        return NULL;
+    }
     if (wh_take_name(link, name) == 0) return link;
     snprintf(error, room, "cannot attach as `%.255s`: %s", name, link->error);
     wh_close(link);
@@ -1941,6 +1969,23 @@ int wh_leave(wh_link *link, bool drain) {
     wh_byte(&link->out, drain);
     if (wh_shut(link, start) || wh_flush(link)) return -1;
     return link->ended ? wh_gone_before(link) : 0;
+}
+
+void wh_leave_soon(wh_link *link, bool drain) {
+    const uint64_t one = 1;
+    int before = errno;
+    if (!link || !link->is_attached) return;
+    __atomic_store_n(&link->leave, drain ? 2 : 1, __ATOMIC_SEQ_CST);
+    ssize_t written = write(link->wake, &one, sizeof one); /* that it is full already is well, too */
+    (void)written;
+    errno = before;
+}
+
+static void wh_leave_if_asked(wh_link *link) {
+    uint64_t count;
+    if (!link->is_attached || read(link->wake, &count, sizeof count) != sizeof count) return;
+    int how = __atomic_exchange_n(&link->leave, 0, __ATOMIC_SEQ_CST);
+    if (how && !link->ending) wh_leave(link, how == 2);
 }
 
 #endif /* WORKHALL_IMPLEMENTED */

@@ -2,6 +2,8 @@
 #define WORKHALL_IMPLEMENTATION
 #include "workhall.h"
 
+#include <signal.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -194,6 +196,13 @@ static int leave(wh_task *task, void *state) {
     return wh_leave(wh_link_of(task), drain) ? wh_fail(task, "%s", wh_error(wh_link_of(task))) : 0;
 }
 
+static wh_link *to_leave;
+
+static void on_sigterm(int number) {
+    (void)number;
+    wh_leave_soon(to_leave, true);
+}
+
 /* Takes the name, serves it, and says of both what is wrong. */
 static int attached(const char *name, const wh_method *methods) {
     char error[512];
@@ -202,7 +211,10 @@ static int attached(const char *name, const wh_method *methods) {
         fprintf(stderr, "%s\n", error);
         return 1;
     }
+    to_leave = link;
+    signal(SIGTERM, on_sigterm);
     int failed = wh_serve(link, methods, NULL);
+    signal(SIGTERM, SIG_DFL);
     if (failed) fprintf(stderr, "%s\n", wh_error(link));
     wh_close(link);
     return failed ? 1 : 0;

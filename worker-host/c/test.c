@@ -1,11 +1,28 @@
 /* What the library does with every frame of protocol/recorded/frames.txt that the supervisor says: whole, cut after every byte,
  * and with every byte changed. Each stands in memory of exactly its length, so that a sanitizer sees a read behind it. And
- * what it does with random bytes as values, with null pointers, with texts that are no UTF-8, and when the supervisor goes.
+ * what it does with random bytes as values, with null pointers, with texts that are no UTF-8, when the supervisor goes, and
+ * when there is no memory.
  * `test frames.txt`; exit status 0 if all is well. */
-#define WORKHALL_IMPLEMENTATION
-#include "workhall.h"
+#define _GNU_SOURCE
+#include <stdbool.h>
+#include <stdlib.h>
 
+/* Where a test says so, the library is refused memory, once. */
+static bool refuse_memory;
+static void *scarce_malloc(size_t size) {
+    bool refuse = refuse_memory;
+    refuse_memory = false;
+    return refuse ? NULL : malloc(size);
+}
+
+#define WORKHALL_IMPLEMENTATION
+#define malloc scarce_malloc
+#include "workhall.h"
+#undef malloc
+
+#include <signal.h>
 #include <stdio.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 static unsigned long frames, tasks, refusals;
@@ -198,6 +215,15 @@ static wh_link *link_to(int *supervisor) {
     return link;
 }
 
+/* The supervisor says one frame. */
+static void says(int supervisor, unsigned kind, const void *body, size_t length) {
+    unsigned char frame[100] = {WH_VERSION, (unsigned char)kind, 0, 0, (unsigned char)length};
+    require(length <= sizeof frame - WH_HEADER, "a frame of the test is small");
+    memcpy(frame + WH_HEADER, body, length);
+    ssize_t sent = send(supervisor, frame, WH_HEADER + length, 0);
+    require(sent == (ssize_t)(WH_HEADER + length), "it is sent");
+}
+
 /* A function has failed, and the error has this part. */
 static void refused(int result, const char *error, const char *part) {
     if (result == -1 && strstr(error, part)) return;
@@ -214,12 +240,18 @@ static void wrong_arguments(void) {
     wh_receipt receipt;
     wh_outcome outcome;
     wh_conditions always = {false, false, 0, 0};
-    wh_signal signal, whole, odd;
+    wh_signal signal, whole, odd, none_made, half;
     wh_value nil = {(const unsigned char *)"\xc0", 1}, nothing = {NULL, 5};
+    /* {"k": ["é", "\xe9"]}, and its key the same. */
+    wh_value in_a_list = {(const unsigned char *)"\x81\xa1k\x92\xa2\xc3\xa9\xa1\xe9", 9};
+    wh_value in_a_key = {(const unsigned char *)"\x81\xa1\xe9\xc0", 4};
     wh_writer args = {0};
     memset(&odd, 'x', sizeof odd);
     memset(whole.id, 'a', 32);
     whole.id[32] = 0;
+    memset(&none_made, 0, sizeof none_made);
+    half = whole;
+    half.id[7] = 0;
     refused(wh_call(link, wh_name("w"), none, NULL, &receipt), wh_error(link), "the name of the method is NULL");
     refused(wh_call(link, wh_name("w"), broken, NULL, &receipt), wh_error(link), "the name of the method is no UTF-8: byte 3 is 0xe9");
     refused(wh_call(link, wh_name(none), "m", NULL, &receipt), wh_error(link), "the name of the worker is NULL");
@@ -236,6 +268,7 @@ static void wrong_arguments(void) {
     refused(wh_signal_set(link, whole, none, nil), wh_error(link), "the key of the signal's value is NULL");
     refused(wh_signal_set(link, whole, broken, nil), wh_error(link), "the key of the signal's value is no UTF-8");
     refused(wh_signal_set(link, whole, "key", nothing), wh_error(link), "is not one value");
+    refused(wh_signal_set(link, whole, "key", in_a_list), wh_error(link), "a text in it is no UTF-8");
     refused(wh_signal_set(link, odd, "key", nil), wh_error(link), "this is no signal");
     refused(wh_signal_trigger(link, odd, NULL), wh_error(link), "this is no signal");
     refused(wh_signal_wait(link, odd, 0, &outcome), wh_error(link), "this is no signal");
@@ -243,14 +276,19 @@ static void wrong_arguments(void) {
     refused(wh_serve(link, methods, NULL), wh_error(link), "wh_attach() makes one that has");
     refused(wh_leave(link, true), wh_error(link), "only who has attached leaves");
     /* What was written wrongly is said by who is handed it. */
-    for (int at = 0; at < 5; at++) {
-        static const char *const parts[] = {"a text is NULL", "a text is no UTF-8", "bytes are NULL", "a value is none", "a signal is none"};
+    for (int at = 0; at < 9; at++) {
+        static const char *const parts[] = {"a text is NULL", "a text is no UTF-8", "bytes are NULL", "a value is none", "a signal is none", "a signal is none", "a signal is none",
+                                            "a text is no UTF-8, in a value that was put", "a text is no UTF-8, in a value that was put"};
         wh_list(&args, 1);
         if (at == 0) wh_text(&args, none);
         if (at == 1) wh_text(&args, broken);
         if (at == 2) wh_bytes(&args, none, 5);
         if (at == 3) wh_put(&args, nothing);
         if (at == 4) wh_signal_put(&args, odd);
+        if (at == 5) wh_signal_put(&args, none_made);
+        if (at == 6) wh_signal_put(&args, half);
+        if (at == 7) wh_put(&args, in_a_list);
+        if (at == 8) wh_put(&args, in_a_key);
         refused(wh_call(link, wh_name("w"), "m", &args, &receipt), wh_error(link), parts[at]);
         require(!wh_is_value(wh_written(&args)), "what was written wrongly is no value");
         wh_free(&args);
@@ -328,6 +366,14 @@ static int broken_result(wh_task *task, void *state) {
     return 0;
 }
 
+/* The value is another's, and it is not handed on. */
+static int broken_value(wh_task *task, void *state) {
+    wh_value value = {(const unsigned char *)"\x91\xa1\xe9", 3};
+    (void)state;
+    wh_put(wh_result(task), value);
+    return 0;
+}
+
 static int good_result(wh_task *task, void *state) {
     (void)state;
     wh_text(wh_result(task), "caf\xc3\xa9");
@@ -344,6 +390,7 @@ static void failures(void) {
         {broken_error, WH_K_FAILED, "no caf?: ??"},
         {no_error, WH_K_FAILED, "what it said of it is no text"},
         {broken_result, WH_K_FAILED, "cannot be sent: a text is no UTF-8"},
+        {broken_value, WH_K_FAILED, "cannot be sent: a text is no UTF-8, in a value that was put"},
         {good_result, WH_K_DONE, "caf\xc3\xa9"},
     };
     static const unsigned char task[] = "\x07\x01m\x02\x91\x05\x00\x01";
@@ -427,6 +474,143 @@ static void the_supervisor_goes(void) {
     wh_close(link);
 }
 
+/* What tasks of a test know: the supervisor's end, how many have begun, and what it says then. */
+struct stage {
+    int supervisor, begun;
+    unsigned then;
+};
+
+/* Calls somebody. Meanwhile comes a task, for which there is no memory, then the receipt and one more task. */
+static int calls_without_memory(wh_task *task, void *state) {
+    struct stage *stage = state;
+    wh_receipt receipt;
+    stage->begun++;
+    says(stage->supervisor, WH_K_TASK, "\x02\x01" "b\x01\x90\x00\x00", 7);
+    says(stage->supervisor, WH_K_RECEIPT, "\x00\x01\x00\x01w\x01\x01", 7);
+    says(stage->supervisor, WH_K_TASK, "\x03\x01" "b\x01\x90\x00\x00", 7);
+    require(shutdown(stage->supervisor, SHUT_WR) == 0, "the supervisor says no more");
+    refuse_memory = true;
+    refused(wh_call(task->link, wh_name("w"), "m", NULL, &receipt), wh_error(task->link), "there is no memory");
+    return 0;
+}
+
+static int only_counts(wh_task *task, void *state) {
+    struct stage *stage = state;
+    (void)task;
+    stage->begun++;
+    return 0;
+}
+
+/* A task that is lost with the memory that there was not ends the link: who went on would settle it with the next. */
+static void no_memory(void) {
+    static const wh_method both[] = {{"a", NULL, calls_without_memory}, {"b", NULL, only_counts}, {NULL, NULL, NULL}};
+    static const unsigned char welcome[] = "\x01\x01w\x01\x01";
+    unsigned char said[400];
+    struct stage stage = {0, 0, 0};
+    wh_link *link = link_to(&stage.supervisor);
+    require(wh_become_attached(link) == 0, "it has attached");
+    says(stage.supervisor, WH_K_TASK, "\x01\x01" "a\x01\x90\x00\x00", 7);
+    refused(wh_serve(link, both, &stage), wh_error(link), "there is no memory");
+    require(stage.begun == 1, "no task is begun behind one that was lost");
+    wh_close(link);
+    ssize_t length = recv(stage.supervisor, said, sizeof said, MSG_WAITALL);
+    static const unsigned char first_done[] = {WH_VERSION, WH_K_DONE_ALL, 0, 0, 1, 0, 0, 0, 1};
+    require(length > (ssize_t)sizeof first_done, "the call and a settlement were said");
+    require(!memcmp(said + length - sizeof first_done, first_done, sizeof first_done), "the last that is said is that the first is done");
+    close(stage.supervisor);
+    /* Nor does one serve who does not know its name. */
+    link = link_to(&stage.supervisor);
+    refuse_memory = true;
+    wh_reader body = {welcome, welcome + sizeof welcome - 1};
+    refused(wh_take_in(link, WH_K_WELCOME, body), wh_error(link), "there is no memory");
+    require(link->broken, "the link is broken");
+    close(stage.supervisor);
+    wh_close(link);
+}
+
+/* Calls somebody; behind the receipt comes what the stage says. */
+static int calls_with_more_behind(wh_task *task, void *state) {
+    struct stage *stage = state;
+    wh_receipt receipt;
+    stage->begun++;
+    says(stage->supervisor, WH_K_TASK, "\x02\x01" "b\x01\x90\x00\x00", 7);
+    says(stage->supervisor, WH_K_RECEIPT, "\x00\x01\x00\x01w\x01\x01", 7);
+    says(stage->supervisor, stage->then, "\x02", stage->then == WH_K_CANCELLED);
+    require(shutdown(stage->supervisor, SHUT_WR) == 0, "the supervisor says no more");
+    require(wh_call(task->link, wh_name("w"), "m", NULL, &receipt) == 0, wh_error(task->link));
+    return 0;
+}
+
+/* What was read already, a kill or a cancel, holds for the task that stands before it. */
+static void all_that_was_read(void) {
+    static const wh_method both[] = {{"a", NULL, calls_with_more_behind}, {"b", NULL, only_counts}, {NULL, NULL, NULL}};
+    static const unsigned then[] = {WH_K_END, WH_K_CANCELLED};
+    for (int in_a_method = 0; in_a_method < 2; in_a_method++)
+        for (size_t at = 0; at < 2; at++) {
+            struct stage stage = {0, 0, then[at]};
+            wh_receipt receipt;
+            unsigned char said[400];
+            wh_link *link = link_to(&stage.supervisor);
+            require(wh_become_attached(link) == 0, "it has attached");
+            if (in_a_method) says(stage.supervisor, WH_K_TASK, "\x01\x01" "a\x01\x90\x00\x00", 7);
+            else { /* it calls before it serves: the receipt comes first */
+                says(stage.supervisor, WH_K_RECEIPT, "\x00\x01\x00\x01w\x01\x01", 7);
+                says(stage.supervisor, WH_K_TASK, "\x02\x01" "b\x01\x90\x00\x00", 7);
+                says(stage.supervisor, stage.then, "\x02", stage.then == WH_K_CANCELLED);
+                require(shutdown(stage.supervisor, SHUT_WR) == 0, "the supervisor says no more");
+                require(wh_call(link, wh_name("w"), "m", NULL, &receipt) == 0, wh_error(link));
+            }
+            int failed = wh_serve(link, both, &stage);
+            require(failed == (stage.then == WH_K_END ? 0 : -1), "who was told to end has ended well");
+            require(stage.begun == in_a_method, "the task that was killed, or cancelled, is not begun");
+            wh_close(link);
+            ssize_t length = recv(stage.supervisor, said, sizeof said, MSG_WAITALL);
+            static const unsigned char dropped[] = {WH_VERSION, WH_K_DROPPED, 0, 0, 1, 0, 0, 0, 2};
+            require(length > (ssize_t)sizeof dropped, "the call was said");
+            bool says_so = !memcmp(said + length - sizeof dropped, dropped, sizeof dropped);
+            require(says_so == (stage.then == WH_K_CANCELLED), "what was cancelled is said to be dropped");
+            close(stage.supervisor);
+        }
+}
+
+static int listener;
+static volatile sig_atomic_t alarms;
+
+/* At the third one there is a place at the supervisor. */
+static void on_alarm(int number) {
+    int before = errno;
+    (void)number;
+    if (++alarms == 3) accept(listener, NULL, NULL);
+    errno = before;
+}
+
+/* A handler that runs while there is no place yet does not end the attempt. */
+static void connecting_is_interrupted(void) {
+    char directory[] = "/tmp/workhall-c-XXXXXX", error[300] = "";
+    struct sockaddr_un address = {AF_UNIX, ""};
+    struct itimerval often = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
+    struct sigaction action;
+    require(mkdtemp(directory) != NULL, "there is a directory");
+    snprintf(address.sun_path, sizeof address.sun_path, "%s/socket", directory);
+    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    require(bind(listener, (struct sockaddr *)&address, sizeof address) == 0 && listen(listener, 0) == 0, "somebody listens");
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_alarm;
+    require(sigaction(SIGALRM, &action, NULL) == 0, "there is a handler");
+    wh_link *first = wh_connect(address.sun_path, error, sizeof error);
+    require(first != NULL, "the first one has the only place");
+    require(setitimer(ITIMER_REAL, &often, NULL) == 0, "there are alarms");
+    wh_link *second = wh_connect(address.sun_path, error, sizeof error);
+    require(setitimer(ITIMER_REAL, &never, NULL) == 0, "there are no more alarms");
+    unlink(address.sun_path);
+    rmdir(directory);
+    require(second != NULL, error);
+    require(alarms >= 3, "it has waited for its place");
+    wh_close(first);
+    wh_close(second);
+    close(listener);
+}
+
 int main(int argc, char **argv) {
     FILE *file = argc == 2 ? fopen(argv[1], "r") : NULL;
     require(file != NULL, "usage: test protocol/recorded/frames.txt");
@@ -438,6 +622,9 @@ int main(int argc, char **argv) {
     null_pointers();
     failures();
     the_supervisor_goes();
+    no_memory();
+    all_that_was_read();
+    connecting_is_interrupted();
     require(frames > 10000 && tasks > 500 && refusals > 500, "the frames were found");
     printf("%lu frames, %lu tasks, %lu not understood\n", frames, tasks, refusals);
     return 0;

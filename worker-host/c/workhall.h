@@ -196,6 +196,9 @@ int wh_serve(wh_link *link, const wh_method *methods, void *state);
 /* Gives the name back: wh_serve() returns after the current task; with `drain` what is pending is executed before that, else it is
  * dead, *abandoned*. */
 int wh_leave(wh_link *link, bool drain);
+/* The same, for a signal handler or another thread: it only notes that, and wh_serve(), or whatever waits for the supervisor, then
+ * does it. Not behind wh_close(). */
+void wh_leave_soon(wh_link *link, bool drain);
 
 /* For use in a method. */
 wh_link *wh_link_of(wh_task *task);
@@ -242,10 +245,12 @@ int wh_fail(wh_task *task, const char *format, ...);
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -417,9 +422,19 @@ void wh_bytes(wh_writer *out, const void *bytes, size_t length) {
 
 void wh_list(wh_writer *out, uint32_t items) { wh_sized(out, items, 16, 0x90, 0, 0xdc); }
 void wh_map(wh_writer *out, uint32_t pairs) { wh_sized(out, pairs, 16, 0x80, 0, 0xde); }
+
+static bool wh_has_utf8_only(wh_value value) {
+    wh_reader reader = wh_read(value);
+    wh_item item;
+    while (wh_next(&reader, &item))
+        if (item.type == WH_TEXT && !wh_utf8(item.data, item.length)) return false;
+    return true;
+}
+
 void wh_put(wh_writer *out, wh_value value) {
-    if (value.bytes && value.length) wh_append(out, value.bytes, value.length);
-    else wh_mistake(out, "a value is none: it has no bytes");
+    if (!value.bytes || !value.length) wh_mistake(out, "a value is none: it has no bytes");
+    else if (!wh_has_utf8_only(value)) wh_mistake(out, "a text is no UTF-8, in a value that was put");
+    else wh_append(out, value.bytes, value.length);
 }
 
 wh_value wh_written(const wh_writer *out) {
@@ -710,6 +725,7 @@ struct wh_link {
     char *outcome_texts;
     /* Of a worker. */
     bool is_worker, is_attached, ending;
+    int wake, leave; /* of one that has attached: an eventfd, and how it is to leave: 1 without a drain, 2 with it */
     uint64_t *page;
     uint64_t cancels; /* how often the supervisor has said that a task is not wanted any more */
     char *worker;
@@ -746,6 +762,12 @@ static int wh_breaks(wh_link *link) {
     return -1;
 }
 
+/* What the supervisor has said, and will not say again, is lost with the memory that there was not. */
+static int wh_lost(wh_link *link) {
+    wh_no_memory(link);
+    return wh_breaks(link);
+}
+
 #ifdef __GNUC__
 __attribute__((format(printf, 2, 3)))
 #endif
@@ -765,6 +787,7 @@ static int wh_gone(wh_link *link) {
 }
 
 static int wh_read_once(wh_link *link, bool waits);
+static void wh_leave_if_asked(wh_link *link);
 static int wh_take_one(wh_link *link);
 
 /* Of what was not sent, or not whole. */
@@ -796,11 +819,14 @@ static int wh_must_be_address(wh_link *link, wh_address worker) {
     return worker.name ? wh_must_be_text(link, "the name of the worker", worker.name) : 0;
 }
 
-static int wh_must_be_signal(wh_link *link, const wh_signal *signal) {
+static bool wh_is_signal(const wh_signal *signal) {
     for (int at = 0; at < 32; at++)
-        if (!signal->id[at] || !strchr("0123456789abcdef", signal->id[at])) goto wrong;
-    if (!signal->id[32]) return 0;
-wrong:
+        if (!signal->id[at] || !strchr("0123456789abcdef", signal->id[at])) return false;
+    return !signal->id[32];
+}
+
+static int wh_must_be_signal(wh_link *link, const wh_signal *signal) {
+    if (wh_is_signal(signal)) return 0;
     return wh_wrong(link, "this is no signal: wh_signal_new() makes one, wh_arg_signal() and wh_signal_of() read one");
 }
 
@@ -893,7 +919,7 @@ static int wh_take_task(wh_link *link, wh_reader body) {
         (has_sender && (!wh_f_text(&body, &sender) || !wh_f_uint(&body, 64, &number))) || !wh_f_bool(&body, &wait))
         return wh_break(link, "a task that is not whole");
     struct wh_task *task = malloc(sizeof *task + method.length + sender.length + args.length + 2);
-    if (!task) return wh_no_memory(link);
+    if (!task) return wh_lost(link);
     memset(task, 0, sizeof *task);
     unsigned char *at = task->body;
     task->link = link;
@@ -965,7 +991,7 @@ static int wh_take_in(wh_link *link, unsigned kind, wh_reader body) {
             return wh_break(link, "a welcome that is not whole");
         free(link->worker);
         link->worker = wh_copy_of(name);
-        return link->worker ? 0 : wh_no_memory(link);
+        return link->worker ? 0 : wh_lost(link);
     case WH_K_TASK:
         return link->is_worker && !link->ending ? wh_take_task(link, body) : 0;
     case WH_K_END:
@@ -1031,11 +1057,16 @@ static int wh_read_once(wh_link *link, bool waits) {
         link->in_from = 0;
         if (link->in.length == 0 && link->in.room > 4 * WH_READ_BYTES) wh_free(&link->in);
     }
-    if (!wh_room(&link->in, WH_READ_BYTES)) {
-        wh_no_memory(link);
-        return wh_breaks(link);
-    }
+    if (!wh_room(&link->in, WH_READ_BYTES)) return wh_lost(link);
     for (;;) {
+        if (waits && link->is_attached) {
+            /* A flag alone would not do: a signal may come before the wait, and its handler may let the wait go on. */
+            struct pollfd both[] = {{link->fd, POLLIN, 0}, {link->wake, POLLIN, 0}};
+            if (poll(both, 2, -1) < 0 && errno == EINTR) continue;
+            wh_leave_if_asked(link);
+            if (link->broken) return -1;
+            if (!both[0].revents) continue;
+        }
         ssize_t count = recv(link->fd, link->in.bytes + link->in.length, link->in.room - link->in.length, waits ? 0 : MSG_DONTWAIT);
         if (count > 0) {
             link->in.length += (size_t)count;
@@ -1317,7 +1348,7 @@ int wh_signal_new(wh_link *link, const char *description, uint64_t keep_ms, wh_s
 }
 
 void wh_signal_put(wh_writer *out, wh_signal signal) {
-    if (!memchr(signal.id, 0, sizeof signal.id)) {
+    if (!wh_is_signal(&signal)) {
         wh_mistake(out, "a signal is none");
         return;
     }
@@ -1344,6 +1375,8 @@ int wh_signal_set(wh_link *link, wh_signal signal, const char *key, wh_value val
     wh_receipt receipt;
     if (!link || wh_must_be_signal(link, &signal) || wh_must_be_text(link, "the key of the signal's value", key)) return -1;
     if (!wh_is_value(value)) return wh_wrong(link, "what is to be written under `%.100s` is not one value", key);
+    if (!wh_has_utf8_only(value))
+        return wh_wrong(link, "what is to be written under `%.100s` cannot be sent: a text in it is no UTF-8", key);
     size_t start = wh_ask(link, WH_K_SIGNAL_SET, &ref);
     wh_byte(&link->out, 1);
     wh_w_ref(&link->out, ref);
@@ -1391,6 +1424,7 @@ void wh_close(wh_link *link) {
     if (!link) return;
     wh_forget_tasks(link);
     if (link->page) munmap(link->page, WH_PAGE_BYTES);
+    if (link->is_attached) close(link->wake);
     close(link->fd);
     wh_free(&link->in);
     wh_free(&link->out);
@@ -1424,7 +1458,12 @@ wh_link *wh_connect(const char *path, char *error, size_t room) {
     strcpy(address.sun_path, path);
     wh_link *link = calloc(1, sizeof *link);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (!link || fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address)) {
+    int failed = -1;
+    /* On Linux a connect to a path that a signal has interrupted was given up, and does not go on by itself. */
+    if (link && fd >= 0)
+        do failed = connect(fd, (struct sockaddr *)&address, sizeof address);
+        while (failed && errno == EINTR);
+    if (failed) {
         snprintf(error, room, "no supervisor answers at %s: %s", path, strerror(errno));
         if (fd >= 0) close(fd);
         free(link);
@@ -1457,6 +1496,7 @@ bool wh_end_requested(wh_task *task) {
     if (!task) return false;
     wh_link *link = task->link;
     if (link->page && wh_load(link->page + WH_STOP)) return true;
+    wh_leave_if_asked(link);
     wh_look(link);
     return link->ending || link->ended || link->broken;
 }
@@ -1720,18 +1760,18 @@ static int wh_work(wh_link *link, void *state, uint32_t window) {
     uint32_t unsent = 0;
     int64_t sent = wh_now();
     while (!link->ending) {
+        /* All that was read: the kill, or the cancel, of the next task may stand behind it. */
+        int took;
+        while ((took = wh_take_one(link)) > 0) continue;
+        if (took < 0) return -1;
+        if (link->ending) break;
         wh_task *task = link->first;
         if (!task) {
-            int took = wh_take_one(link);
-            if (took < 0) return -1;
-            if (took) continue;
             if (wh_flush(link)) return -1;
             unsent = 0;
             if (link->ended) break;
             if (wh_read_once(link, true) < 0) return -1;
             sent = wh_now();
-            while ((took = wh_take_one(link)) > 0) continue;
-            if (took < 0) return -1;
             continue;
         }
         /* What was sent ahead is not begun any more when the supervisor has died. */
@@ -1881,6 +1921,13 @@ static int wh_take_name(wh_link *link, const char *name) {
     return wh_wrong(link, "%s: %.400s", receipt.reason, receipt.detail);
 }
 
+static int wh_become_attached(wh_link *link) {
+    link->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (link->wake < 0) return wh_wrong(link, "there is no eventfd for it: %s", strerror(errno));
+    link->is_worker = link->is_attached = true;
+    return 0;
+}
+
 wh_link *wh_attach(const char *path, const char *name, char *error, size_t room) {
     char fault[200];
     if (!error) room = 0;
@@ -1890,7 +1937,11 @@ wh_link *wh_attach(const char *path, const char *name, char *error, size_t room)
     }
     wh_link *link = wh_connect(path, error, room);
     if (!link) return NULL;
-    link->is_worker = link->is_attached = true;
+    if (wh_become_attached(link)) {
+        snprintf(error, room, "cannot attach as `%.255s`: %s", name, link->error);
+        wh_close(link);
+        return NULL;
+    }
     if (wh_take_name(link, name) == 0) return link;
     snprintf(error, room, "cannot attach as `%.255s`: %s", name, link->error);
     wh_close(link);
@@ -1918,6 +1969,23 @@ int wh_leave(wh_link *link, bool drain) {
     wh_byte(&link->out, drain);
     if (wh_shut(link, start) || wh_flush(link)) return -1;
     return link->ended ? wh_gone_before(link) : 0;
+}
+
+void wh_leave_soon(wh_link *link, bool drain) {
+    const uint64_t one = 1;
+    int before = errno;
+    if (!link || !link->is_attached) return;
+    __atomic_store_n(&link->leave, drain ? 2 : 1, __ATOMIC_SEQ_CST);
+    ssize_t written = write(link->wake, &one, sizeof one); /* that it is full already is well, too */
+    (void)written;
+    errno = before;
+}
+
+static void wh_leave_if_asked(wh_link *link) {
+    uint64_t count;
+    if (!link->is_attached || read(link->wake, &count, sizeof count) != sizeof count) return;
+    int how = __atomic_exchange_n(&link->leave, 0, __ATOMIC_SEQ_CST);
+    if (how && !link->ending) wh_leave(link, how == 2);
 }
 
 #endif /* WORKHALL_IMPLEMENTED */

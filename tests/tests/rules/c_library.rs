@@ -355,6 +355,33 @@ fn p02_a_program_in_c_leaves_with_and_without_a_drain() {
 }
 
 #[test]
+fn p02_a_program_in_c_leaves_by_a_signal_when_idle_and_after_what_waits() {
+    use nix::sys::signal::{Signal, kill};
+    let mut supervisor = with_names_to_take();
+    for waits in [false, true] {
+        let attached = Attached::start(&mut supervisor, "dev");
+        let pid = nix::unistd::Pid::from_raw(attached.0.id().cast_signed());
+        let held = waits.then(|| held(&mut supervisor, "dev"));
+        let next = waits.then(|| supervisor.start_cli(&["call", "dev", "echo", "5", "--wait"]));
+        if waits {
+            supervisor.until("one waits", |this| this.ps("dev")["pending"] == 1);
+        } else {
+            supervisor.call(&["dev", "echo", "1"]);
+        }
+        kill(pid, Signal::SIGTERM).unwrap();
+        if let Some((signal, holds)) = held {
+            supervisor.call(&["c/other", "trigger", &signal, "key", "1"]);
+            holds.end().ok();
+        }
+        if let Some(next) = next {
+            assert_eq!(next.end().ok().json(), 5, "what waits is executed");
+        }
+        assert_eq!(attached.ended(), (0, String::new()), "waits: {waits}");
+        supervisor.until("it is gone", |this| this.cli(&["info", "dev"]).code == 1);
+    }
+}
+
+#[test]
 fn p02_the_end_of_the_supervisor_ends_a_program_in_c_after_its_task() {
     use nix::sys::signal::Signal;
     // A stop is told, and all is well; a death is not.

@@ -52,7 +52,7 @@ fn main() {
     let fd = inherited("WORKHALL_FD");
     let page_fd = inherited("WORKHALL_MARK_FD");
     if mistake == "closes-all" {
-        for number in 3..64 {
+        for number in 3..128 {
             let kept = [&fd, &page_fd].into_iter().any(|kept| number == kept.as_raw_fd());
             if !kept {
                 let _ = nix::unistd::close(number);

@@ -213,7 +213,7 @@ if file:
         os.execve(sys.executable, [sys.executable, sys.argv[0]], {})
 else:
     import fcntl
-    names = [fd for fd in range(3, 64) if os.path.exists(f"/proc/self/fd/{fd}") and ".names/" in os.readlink(f"/proc/self/fd/{fd}")]
+    names = [fd for fd in range(3, 128) if os.path.exists(f"/proc/self/fd/{fd}") and ".names/" in os.readlink(f"/proc/self/fd/{fd}")]
     fcntl.fcntl(names[0], fcntl.F_DUPFD, 4500)
     os.close(names[0])
     for _ in range(4200): os.open("/dev/null", os.O_RDONLY)

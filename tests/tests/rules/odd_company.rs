@@ -16,7 +16,7 @@ libc.mmap.restype = libc.sbrk.restype = ctypes.c_void_p
 libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 if os.fork(): os._exit(0)
 os.setsid()
-os.closerange(3, 64)
+os.closerange(3, 128)
 {oddity}
 file = os.environ["FILE"]
 with open(file + ".new", "w") as new: new.write(str(os.getpid()))
@@ -91,7 +91,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 leader, file = os.getppid(), os.environ["FILE"]
 os.setsid()
-os.closerange(3, 64)
+os.closerange(3, 128)
 done = libc.ptrace(0x4206, leader, None, None)
 with open(file + ".new", "w") as new: new.write(str(os.getpid() if done == 0 else 0))
 os.rename(file + ".new", file)

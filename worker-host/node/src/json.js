@@ -81,8 +81,8 @@ function revive(value, link) {
   if (typeof value !== 'object' || value === null) return value;
   const keys = Object.keys(value);
   if (keys.length === 1 && typeof value[keys[0]] === 'string') {
-    if (keys[0] === '$bytes') return Buffer.from(value.$bytes, 'base64');
-    // What only looks like one is what it is: whoever sends it must not end who reads it.
+    // What only looks like one is what it is: whoever sends it must not end who reads it. A binary peer may send anything.
+    if (keys[0] === '$bytes' && isBase64(value.$bytes)) return Buffer.from(value.$bytes, 'base64');
     if (keys[0] === '$signal' && isSignalId(value.$signal)) return new Signal(link, value.$signal);
   }
   // An own property of the name `__proto__` is assigned like any other.

@@ -54,6 +54,13 @@ test('what only looks like bytes or a signal is a map', () => {
   }
 });
 
+test('what a binary peer has sent and is no base64 is a map', () => {
+  for (const text of ['no base', '!!', 'AA=', 'AA', 'AB==', 'AA==\n', 'AA==AA==', '-_8=', 'é']) {
+    assert.deepEqual(decode(JSON.stringify([{ $bytes: text }]), link), [{ $bytes: text }]);
+  }
+  assert.deepEqual(decode('[{"$bytes":"AA=="},{"$bytes":""}]', link), [Buffer.from([0]), Buffer.alloc(0)]);
+});
+
 test('what cannot be sent is named with its place', () => {
   const itself = [];
   itself.push(itself);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import List, Any, Tuple
 import workhall
 import workhall.aio
 from workhall import Failed, MethodError
+from workhall._json import decoder
 from workhall._methods import Method, told
 
 from .harness import ADMIN, PATIENCE, SOURCES, TestCase, binary, lives, until
@@ -127,6 +129,12 @@ class Methods(TestCase):
         for function, args, said in does_not:
             with self.assertRaisesRegex(MethodError, said):
                 Method("m", function).execute(args)
+
+    def test_what_a_binary_peer_has_sent_and_is_no_base64_is_a_map(self) -> None:
+        decode = decoder(str)
+        for text in ["no base", "!!", "AA=", "AA", "AB==", "AA==\n", "AA==AA==", "-_8=", "é"]:
+            self.assertEqual(decode(json.dumps([{"$bytes": text}]).encode()), [{"$bytes": text}])
+        self.assertEqual(decode(b'[{"$bytes":"AA=="},{"$bytes":""}]'), [b"\0", b""])
 
     def test_a_method_of_an_object_may_be_given_by_itself(self) -> None:
         class State:

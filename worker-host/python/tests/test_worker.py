@@ -110,6 +110,12 @@ class Methods(TestCase):
         def any_keywords(*args, **fields):  # type: ignore[no-untyped-def]
             return [list(args), fields]
 
+        def required(row, *, times, **fields):  # type: ignore[no-untyped-def]
+            return [row, times, fields]
+
+        def misspelt(row, *, times):  # type: ignore[no-untyped-def]
+            return [row, times]
+
         fits: List[Any] = [
             (plain, [{"b": 1}], [{"b": 1}, None]),
             (keywords, [1], [1, None, 0]),
@@ -125,6 +131,10 @@ class Methods(TestCase):
             (keywords, [1, {"d": 3}], "got an unexpected keyword argument 'd'"),
             (keywords, [1, {"a": 3}], "multiple values for argument 'a'"),
             (keywords, [1, 2, 3], "too many positional arguments"),
+            (misspelt, ["x", {"tims": 3}], "missing a required .*'times', and it has no argument 'tims'; it is m"),
+            (misspelt, [{"tims": 3, "y": 1}], "missing a required .*, and it has no argument 'tims', 'y'; it is m"),
+            (misspelt, ["x", {"times": 3, "tims": 3}], "fit: got an unexpected keyword argument 'tims'; it is m"),
+            (required, ["x", {"tims": 3}], "missing a required .*'times'; it is m"),
         ]
         for function, args, said in does_not:
             with self.assertRaisesRegex(MethodError, said):

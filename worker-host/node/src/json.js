@@ -42,6 +42,7 @@ function write(value, place, depth) {
   if (value === null) return 'null';
   if (depth > DEPTH_MAX) throw new RangeError(`${place} is more than ${DEPTH_MAX} levels deep, or holds itself`);
   if (Array.isArray(value)) {
+    // What is undefined, or a hole, is null: so an optional argument may be undefined.
     const items = Array.from(value, (item, at) => write(item, `${place}[${at}]`, depth + 1));
     return `[${items.join(',')}]`;
   }
@@ -50,6 +51,8 @@ function write(value, place, depth) {
     const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
     return `{"$bytes":"${bytes.toString('base64')}"}`;
   }
+  // Its toJSON says null, as that of NaN would.
+  if (value instanceof Date && Number.isNaN(value.getTime())) throw new TypeError(`${place} is an Invalid Date, which cannot be sent`);
   if (typeof value.toJSON === 'function') return write(value.toJSON(), place, depth + 1);
   if (value instanceof Map || value instanceof Set || ArrayBuffer.isView(value) || typeof value.then === 'function') {
     const instead = typeof value.then === 'function' ? 'await it first' : 'make a plain object or an array of it';

@@ -320,9 +320,14 @@ class Attached extends Caller {
     return this.#session.welcome.number;
   }
 
-  /** Ends it after the current task, or with `drain` after all that waits. Resolves as `ended` does. */
-  leave(given = {}) {
+  /**
+   * Ends it after the current task, or with `drain` after all that waits. Resolves as `ended` does; rejects with `Closed` or
+   * `SupervisorGone` if it has ended already.
+   */
+  async leave(given = {}) {
     const { drain } = options(given, ['drain'], 'leave');
+    // What cannot be asked any more says why.
+    if (this.#session.link.end) await this.#session.link.ask('leave', {});
     this.#session.link.say('leave', { drain: drain ? true : undefined });
     return this.ended;
   }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { test } from 'node:test';
-import { AlreadyRunning, Dead, Discarded, Failed, Refused, Worker } from '../src/index.js';
+import { AlreadyRunning, Closed, Dead, Discarded, Failed, Refused, SupervisorGone, Worker } from '../src/index.js';
 import { Supervisor, until } from './harness.js';
 
 test('p01: a process executes one method and ends with it, under a name of its own', async (t) => {
@@ -72,6 +72,7 @@ test('p02: this program takes a name, its calls come one at a time and in order,
   assert.ok(bad instanceof Refused, String(bad));
 
   assert.equal(await attached.leave(), 'left');
+  await assert.rejects(attached.leave(), (error) => error instanceof Closed && /^this worker has ended: leave: it was not sent/.test(error.message));
   await until('the name is free', async () => (await client.info('other'))?.type !== 'attached');
   // Another may take it now, drains, and leaves.
   const next = await made.attach('other', { socket: supervisor.socket });
@@ -90,6 +91,10 @@ test('p02: an attached worker learns that the supervisor is gone, and its progra
   await supervisor.die();
   assert.equal(await attached.ended, 'gone');
   assert.ok(ended);
+  for (const drain of [false, true]) {
+    const gone = /^the supervisor is gone.*: leave: it was not sent, and nothing has happened$/;
+    await assert.rejects(attached.leave({ drain }), (error) => error instanceof SupervisorGone && !(error instanceof Closed) && gone.test(error.message));
+  }
   await assert.rejects(attached.call('probe', 'add', [1]), /was not sent, and nothing has happened/);
   fs.rmSync(supervisor.path('log'));
   await supervisor.restart();

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import diagnostics from 'node:diagnostics_channel';
 import fs from 'node:fs';
 import { test } from 'node:test';
 import { AlreadyRunning, Closed, Dead, Discarded, Failed, Refused, SupervisorGone, Worker } from '../src/index.js';
@@ -80,6 +81,64 @@ test('p02: this program takes a name, its calls come one at a time and in order,
   await until('they are posted', async () => (await client.status()).ledger.accepted >= 12);
   assert.equal(await next.leave({ drain: true }), 'left');
   assert.equal((await drained).length, 3);
+});
+
+/** Attaches as `other`, and has this program read nothing from when it has asked until `meanwhile` is done. */
+async function attachWhile(t, supervisor, made, meanwhile) {
+  const channel = diagnostics.channel('net.client.socket');
+  // Of a connection the program asks in the turn in which it is there, and reads in none before the next.
+  const begun = ({ socket }) => socket.once('connect', () => setImmediate(() => {
+    const end = Date.now() + 30_000;
+    const told = (condition) => {
+      for (;;) {
+        const { out, code } = supervisor.cliSync('info', 'other', '--json');
+        if (code === 0 && condition(JSON.parse(out))) return;
+        assert.ok(Date.now() < end, `it does not come: ${out}`);
+      }
+    };
+    told(({ type }) => type === 'attached');
+    meanwhile(told);
+  }));
+  channel.subscribe(begun);
+  t.after(() => channel.unsubscribe(begun));
+  try {
+    return await made.attach('other', { socket: supervisor.socket });
+  } finally {
+    channel.unsubscribe(begun);
+  }
+}
+
+test('p02: a task that comes together with the welcome waits until the program has what it attaches by', async (t) => {
+  const supervisor = await Supervisor.start(t);
+  const order = [];
+  let attached;
+  const made = new Worker().method('note', (_context, text) => order.push(text, attached?.number));
+  const asked = await attachWhile(t, supervisor, made, (told) => {
+    assert.equal(supervisor.cliSync('call', 'other', 'note', 'early').code, 0);
+    told(({ running }) => running !== null);
+  });
+  attached = asked;
+  order.push('attached');
+  await until('it is executed', () => order.length === 3);
+  assert.deepEqual(order, ['attached', 'early', attached.number]);
+  assert.equal(await attached.leave(), 'left');
+});
+
+test('p02: a task that is cancelled before the program has what it attaches by is not begun', async (t) => {
+  const supervisor = await Supervisor.start(t);
+  const client = await supervisor.client();
+  const order = [];
+  const made = new Worker().method('note', (_context, text) => order.push(text));
+  const attached = await attachWhile(t, supervisor, made, (told) => {
+    const { message } = JSON.parse(supervisor.cliSync('call', 'other', 'note', 'early', '--json').out).accepted;
+    told(({ running }) => running !== null);
+    const cancelled = supervisor.cliSync('cancel', String(message));
+    assert.equal(cancelled.code, 0, cancelled.err);
+  });
+  assert.equal(await client.callAndWait('other', 'note', ['late']), 1);
+  assert.deepEqual(order, ['late']);
+  assert.equal((await client.status()).ledger.discarded, 1);
+  assert.equal(await attached.leave(), 'left');
 });
 
 test('p02: an attached worker learns that the supervisor is gone, and its program goes on', async (t) => {

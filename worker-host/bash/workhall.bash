@@ -13,6 +13,13 @@ readonly __wh_line_max=16777216 __wh_error_bytes=4096
 readonly __wh_patience=10
 # Levels that a value may nest: a result, an argument in its list, the value of a signal.
 readonly __wh_result_levels=64 __wh_levels=63 __wh_signal_levels=62
+# The variables that the functions here have for themselves or answer by. One that is readonly for the whole shell no `local` can hide.
+readonly __wh_names=(
+  IFS LC_ALL REPLY WORKHALL_RECEIPT WORKHALL_ITEMS WORKHALL_KEYS WORKHALL_ARGS WORKHALL_METHOD WORKHALL_MESSAGE WORKHALL_SENDER WORKHALL_SENDER_NUMBER
+  args argument at base body bytes chunk cli close code command count depth descriptor detail digits entry escape exponent fields flags found fraction
+  inside items json key keys kind known length levels line list low mark method name now number open out part parts piece pieces raw rest seconds
+  sequence shown starts status tail text texts then timeout token until value wait want what whole word worker
+)
 readonly __wh_number='^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$'
 
 # ---- JSON: reading ------------------------------------------------------------------------------------------------
@@ -802,8 +809,9 @@ workhall_run() {
   # A method sees the variables of who calls it: from here on all of them are called __wh_ or WORKHALL_.
   local __wh_ifs=${IFS-$' \t\n'}
   local - IFS=$' \t\n'; set +eET
-  local __wh_json='' __wh_awaited='' __wh_answer='' __wh_line='' __wh_stdin='' __wh_stdout='' __wh_options __wh_restore __wh_on_pipe __wh_tee __wh_tail
+  local __wh_json='' __wh_awaited='' __wh_answer='' __wh_line='' __wh_stdin='' __wh_stdout='' __wh_options __wh_restore __wh_wrong='' __wh_on_pipe __wh_tee __wh_tail
   local -A __wh_functions=() __wh_least=() __wh_most=()
+  __wh_writable || { echo "workhall_run: $__wh_wrong" >&2; return 2; }
   __wh_declare "$@" && __wh_connect || return
   __wh_pid=$BASHPID
   __wh_prepare
@@ -819,6 +827,17 @@ workhall_run() {
     fi
   done
 }
+
+# Whether the functions here can have their variables. If not, why in __wh_wrong.
+__wh_writable() {
+  local __wh_name
+  __wh_can_have "${__wh_names[@]}" && return
+  for __wh_name in "${__wh_names[@]}"; do
+    __wh_can_have "$__wh_name" || { __wh_wrong="the variable \`$__wh_name\` is readonly, and workhall.bash needs it: give yours another name"; return 1; }
+  done
+}
+
+__wh_can_have() { local "$@"; } 2>/dev/null
 
 # Which methods there are.
 __wh_declare() {
@@ -951,19 +970,32 @@ __wh_execute() {
   )
   wait "$!"
   exec 2>&"$__wh_pipe" {__wh_pipe}>&-
-  IFS=$__wh_ifs
-  # Without this `eval` a mistake in `$(( ))` would end not the function but all that is executed, and with it the loop.
-  eval '"$@"' || __wh_status=$?
-  # First what would hinder the rest.
-  trap - DEBUG ERR RETURN
-  IFS=$' \t\n'
+  __wh_in_this_shell "$@"
   [[ $SHELLOPTS:$BASHOPTS = "$__wh_options" ]] || eval "$__wh_restore" 2>/dev/null || true
   # The other end of the pipe too, to see what was not read yet, unless the function has put something else in its place.
   if [[ -p /dev/fd/2 && ! /proc/$BASHPID/fd/2 -ef /proc/$BASHPID/fd/$__wh_stderr ]]; then exec {__wh_unread}</proc/"$BASHPID"/fd/2; fi
   exec <&"$__wh_stdin" >&"$__wh_stdout" 2>&"$__wh_stderr"
   eval "$__wh_on_pipe"
+  __wh_writable || __wh_give_up
   __wh_last_words
   [[ ! $__wh_unread ]] || exec {__wh_unread}<&-
+}
+
+# Without its variables nothing of the library works any more, and no `readonly` can be taken back: the message that was executed has failed,
+# and another process executes the next. The words are plain, so that they are JSON as they stand.
+__wh_give_up() {
+  echo "$WORKHALL_WORKER: $__wh_wrong" >&2
+  __wh_say "{\"failed\":{\"id\":$__wh_current,\"error\":\"$__wh_wrong\"}}"
+  exit 1
+}
+
+# The function itself. What it makes readonly of these variables is over with it: they are ours, and not those of the shell.
+__wh_in_this_shell() {
+  local IFS=$__wh_ifs REPLY='' WORKHALL_RECEIPT='' WORKHALL_ITEMS=() WORKHALL_KEYS=()
+  # Without this `eval` a mistake in `$(( ))` would end not the function but all that is executed, and with it the loop.
+  eval '"$@"' || __wh_status=$?
+  # First what would hinder the rest.
+  trap - DEBUG ERR RETURN
 }
 
 # Waits for the end of what was written on stderr, and takes the reason of a failure from it if the function has not said one.

@@ -202,7 +202,7 @@ export interface Attached extends Caller {
   readonly number: Whole;
   /** `left` by `leave()`, or the supervisor is `gone`. */
   readonly ended: Promise<'left' | 'gone'>;
-  /** After the current task, or with `drain` after all that waits. */
+  /** After the current task, or with `drain` after all that waits. Rejects with `Closed` or `SupervisorGone` if it has ended already. */
   leave(options?: { drain?: boolean }): Promise<'left' | 'gone'>;
 }
 /** A worker of these methods, run at once. */

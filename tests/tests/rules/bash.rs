@@ -479,6 +479,59 @@ fn d02_a_function_that_makes_the_shell_execute_nothing_is_a_crash_and_not_the_en
 }
 
 #[test]
+fn d02_what_a_function_in_bash_makes_readonly_harms_no_other_message() {
+    let Some(supervisor) = with_probe() else { return };
+    let goes_on = |generation: u64, made: &str| {
+        assert_eq!(call(&supervisor, "texts", &json!(["a b", 12])), json!(["a b", "12"]), "{made}");
+        let asked = call(&supervisor, "pass_and_wait", &json!(["other", "returns", "x"]));
+        assert_eq!((asked, &supervisor.ps("probe")["generation"]), (json!("x"), &json!(generation)), "{made}");
+    };
+    // By these the library answers a function: what it makes of them is over with it.
+    for made in [
+        "readonly REPLY",
+        "REPLY=5; readonly REPLY",
+        "readonly IFS",
+        "readonly IFS=0 WORKHALL_RECEIPT=x WORKHALL_ITEMS WORKHALL_KEYS=y WORKHALL_METHOD WORKHALL_ARGS",
+    ] {
+        supervisor.cli(&["call", "probe", "does", made, "--wait", "--timeout", "60s"]).ok();
+        goes_on(1, made);
+    }
+    let why = failure(&supervisor, &["does", "readonly REPLY=5; workhall_json x"]);
+    assert!(why.contains("REPLY: readonly variable"), "{why}");
+    goes_on(1, &why);
+    // These the library cannot do without, and nothing takes a `readonly` back: the process says so, and makes place for another.
+    for (made, name, generation) in
+        [("readonly text=5", "text", 2), ("declare -gr REPLY=5", "REPLY", 3), ("readonly LC_ALL", "LC_ALL", 4)]
+    {
+        let why = failure(&supervisor, &["does", made]);
+        assert!(why.contains(&format!("the variable `{name}` is readonly")), "{why}");
+        goes_on(generation, made);
+    }
+    let started = script("readonly name=x; f() { :; }; workhall_run f", &[]);
+    assert!(started.code == 2 && started.err.contains("the variable `name` is readonly"), "{started:?}");
+}
+
+/// The names that the library looks at are all that it has.
+#[test]
+fn the_library_for_bash_knows_the_names_of_its_own_variables() {
+    let text = fs::read_to_string(library("workhall.bash")).unwrap();
+    let is_name = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_') && !word.is_empty();
+    let listed = text.split_once("\nreadonly __wh_names=(").unwrap().1.split_once(')').unwrap().0;
+    let listed: Vec<&str> = listed.split_whitespace().collect();
+    let mut seen = 0;
+    for line in text.lines().filter_map(|line| line.trim_start().strip_prefix("local ")) {
+        let line = line.split(';').next().unwrap();
+        for name in line.split_whitespace().map(|word| word.split('=').next().unwrap()) {
+            if is_name(name) && !name.starts_with("__wh_") && !name.starts_with("WORKHALL_") {
+                assert!(listed.contains(&name), "`{name}` is not among the names of the library");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 60, "{seen}");
+}
+
+#[test]
 fn d03_a_mistake_in_arithmetic_is_a_failure_of_its_function() {
     let Some(supervisor) = with_probe() else { return };
     assert_eq!(call(&supervisor, "add", &json!([5])), 5);

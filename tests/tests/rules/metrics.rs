@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -542,14 +543,24 @@ fn dashboard() -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
+/// A program that may be there, or that a variable names: then it is there, or the test fails.
+fn tool(name: &str, variable: &str) -> Option<String> {
+    let named = std::env::var(variable).ok();
+    let program = named.clone().unwrap_or_else(|| name.to_string());
+    match Command::new(&program).arg("--version").output() {
+        Ok(_) => Some(program),
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            println!("skipped: there is no {name} (Debian package prometheus; or name it in {variable})");
+            None
+        }
+        Err(error) => panic!("{program} (of {variable}: {named:?}): {error}"),
+    }
+}
+
 /// By Prometheus' own tool: the text has nothing that it would complain of, and each expression of the dashboard is one.
 #[test]
 fn prometheus_own_tool_has_no_complaint() {
-    let tool = std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".to_string());
-    if Command::new(&tool).arg("--version").output().is_err() {
-        println!("skipped: there is no promtool (Debian package prometheus; or name it in PROMTOOL)");
-        return;
-    }
+    let Some(tool) = tool("promtool", "PROMTOOL") else { return };
     let supervisor = at_socket(&format!("[class.a]\n{WORKER}metrics_by_worker = true\n"));
     supervisor.call(&["a", "count"]);
     supervisor.cli(&["call", "a", "die", "--wait"]).fails(6, &["crashed"]);
@@ -589,26 +600,27 @@ fn prometheus_own_tool_has_no_complaint() {
 struct Prometheus {
     child: Child,
     port: u16,
+    log: PathBuf,
 }
 
 impl Prometheus {
     /// None where the machine has no such program.
     fn start(supervisor: &Supervisor, target: u16) -> Option<Prometheus> {
-        let program = std::env::var("PROMETHEUS").unwrap_or_else(|_| "prometheus".to_string());
+        let program = tool("prometheus", "PROMETHEUS")?;
         let port = free_port();
         let config = format!(
             "scrape_configs:\n- job_name: workhall\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  static_configs:\n  - targets: ['127.0.0.1:{target}']\n"
         );
         let config = supervisor.file("prometheus.yml", &config);
-        let log = std::fs::File::create(supervisor.path("prometheus.log")).unwrap();
+        let log = supervisor.path("prometheus.log");
         let child = Command::new(program)
             .arg(format!("--config.file={}", text(&config)))
             .arg(format!("--storage.tsdb.path={}", text(&supervisor.path("prometheus"))))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stderr(log)
+            .stderr(std::fs::File::create(&log).unwrap())
             .stdin(Stdio::null())
             .spawn();
-        child.ok().map(|child| Prometheus { child, port })
+        Some(Prometheus { child: child.unwrap(), port, log })
     }
 
     /// The results of an expression; none while it does not answer.
@@ -630,17 +642,17 @@ impl Drop for Prometheus {
     fn drop(&mut self) {
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
+        if std::thread::panicking() {
+            println!("prometheus said:\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        }
     }
 }
 
 #[test]
 fn a_real_prometheus_scrapes_it_and_computes_each_panel_of_the_dashboard() {
     let port = free_port();
-    let mut supervisor = at_port(port, &format!("[class.a]\n{WORKER}"));
-    let Some(prometheus) = Prometheus::start(&supervisor, port) else {
-        println!("skipped: there is no prometheus (Debian package prometheus; or name it in PROMETHEUS)");
-        return;
-    };
+    let mut supervisor = at_port(port, &format!("[class.a]\n{WORKER}metrics_by_worker = true\n"));
+    let Some(prometheus) = Prometheus::start(&supervisor, port) else { return };
     let value = |expression: &str| {
         let result = prometheus.query(expression)?;
         result.first()?["value"][1].as_str().map(str::to_string)
@@ -654,6 +666,11 @@ fn a_real_prometheus_scrapes_it_and_computes_each_panel_of_the_dashboard() {
     supervisor.until("and how long it took", |_| {
         value("workhall_execution_latency_seconds_count{class=\"a\"}").as_deref() == Some("7")
     });
+    // Something of everything: a crash, a kill, what is refused, and a worker at work.
+    supervisor.cli(&["call", "a", "die", "--wait"]).fails(6, &["crashed"]);
+    supervisor.kill(&["a"]);
+    supervisor.cli(&["call", "nobody", "count"]).fails(3, &["no_class"]);
+    let held = supervisor.hold("a");
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap().iter();
     let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
@@ -664,13 +681,13 @@ fn a_real_prometheus_scrapes_it_and_computes_each_panel_of_the_dashboard() {
             .fold(text.replace("$__rate_interval", "10s"), |text, it| text.replace(it, ".*"))
     };
     let expressions: Vec<String> = targets.map(with_values).collect();
+    assert!(expressions.len() > 20, "{expressions:?}");
     for expression in &expressions {
         assert!(!expression.contains('$'), "{expression}");
-        prometheus.query(expression).expect(expression);
+        // A rate needs two scrapes.
+        supervisor.until(&format!("there is something to show of {expression}"), |_| {
+            prometheus.query(expression).is_some_and(|result| !result.is_empty())
+        });
     }
-    // A rate needs two scrapes.
-    supervisor.until("the time of execution is computed", |_| {
-        let of_execution = expressions.iter().filter(|it| it.contains("execution_latency"));
-        of_execution.map(|it| prometheus.query(it)).all(|result| result.is_some_and(|result| !result.is_empty()))
-    });
+    held.release();
 }

@@ -42,6 +42,7 @@ function write(value, place, depth) {
   if (value === null) return 'null';
   if (depth > DEPTH_MAX) throw new RangeError(`${place} is more than ${DEPTH_MAX} levels deep, or holds itself`);
   if (Array.isArray(value)) {
+    // What is undefined, or a hole, is null: so an optional argument may be undefined.
     const items = Array.from(value, (item, at) => write(item, `${place}[${at}]`, depth + 1));
     return `[${items.join(',')}]`;
   }
@@ -50,6 +51,8 @@ function write(value, place, depth) {
     const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
     return `{"$bytes":"${bytes.toString('base64')}"}`;
   }
+  // Its toJSON says null, as that of NaN would.
+  if (value instanceof Date && Number.isNaN(value.getTime())) throw new TypeError(`${place} is an Invalid Date, which cannot be sent`);
   if (typeof value.toJSON === 'function') return write(value.toJSON(), place, depth + 1);
   if (value instanceof Map || value instanceof Set || ArrayBuffer.isView(value) || typeof value.then === 'function') {
     const instead = typeof value.then === 'function' ? 'await it first' : 'make a plain object or an array of it';
@@ -81,8 +84,8 @@ function revive(value, link) {
   if (typeof value !== 'object' || value === null) return value;
   const keys = Object.keys(value);
   if (keys.length === 1 && typeof value[keys[0]] === 'string') {
-    if (keys[0] === '$bytes') return Buffer.from(value.$bytes, 'base64');
-    // What only looks like one is what it is: whoever sends it must not end who reads it.
+    // What only looks like one is what it is: whoever sends it must not end who reads it. A binary peer may send anything.
+    if (keys[0] === '$bytes' && isBase64(value.$bytes)) return Buffer.from(value.$bytes, 'base64');
     if (keys[0] === '$signal' && isSignalId(value.$signal)) return new Signal(link, value.$signal);
   }
   // An own property of the name `__proto__` is assigned like any other.

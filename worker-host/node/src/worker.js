@@ -103,6 +103,7 @@ class Session {
   #current = null;
   #ending = false;
   #fault = null;
+  #held;
   #over;
   #parent = process.ppid;
   #stopWord;
@@ -111,8 +112,10 @@ class Session {
     this.#over = { resolve, reject };
   });
 
-  constructor(worker, socket, { markFd } = {}) {
+  /** `held`: nothing is begun before `begin`. */
+  constructor(worker, socket, { markFd, held = false } = {}) {
     this.worker = worker;
+    this.#held = held;
     this.#stopWord = markFd;
     this.welcomed = new Promise((resolve) => {
       this.isWelcome = resolve;
@@ -130,6 +133,8 @@ class Session {
       kill: () => this.#end(),
       cancelled: ({ id }) => {
         if (this.#current?.message === id) Context.cancel(this.#current);
+        // The window is 1: what was not begun is the only one.
+        else if (this.#queue[0]?.id === id) this.link.say('dropped', { id: this.#queue.shift().id });
       },
       error: (fault) => {
         this.#fault ??= fault;
@@ -150,6 +155,11 @@ class Session {
     return fs.readSync(this.#stopWord, word, 0, 8, STOP_AT) === 8 && word.some((byte) => byte !== 0);
   }
 
+  begin() {
+    this.#held = false;
+    this.#next();
+  }
+
   /** The supervisor has asked for the end, or is gone: the current task is the last. */
   #end() {
     this.#ending = true;
@@ -164,7 +174,7 @@ class Session {
   }
 
   async #next() {
-    if (this.#current || this.#queue.length === 0) return;
+    if (this.#held || this.#current || this.#queue.length === 0) return;
     const task = this.#queue.shift();
     // What came just before the supervisor's sudden death is not begun any more (rule D7).
     if (this.#stopWord !== undefined && process.ppid !== this.#parent) return this.#end();
@@ -254,7 +264,7 @@ export class Worker {
   async attach(name, given = {}) {
     const { socket, timeout } = options(given, ['socket', 'timeout'], 'attach');
     if (typeof name !== 'string' || name === '') throw new TypeError('a worker has a text as its name');
-    const session = new Session(this, await open(socket, timeout));
+    const session = new Session(this, await open(socket, timeout), { held: true });
     const asked = session.link.ask('attach', { protocol: PROTOCOL, worker: name }, { what: `attach as ${name}`, timeout });
     try {
       await Promise.race([session.welcomed, asked]);
@@ -270,6 +280,8 @@ export class Worker {
       return end;
     });
     ended.catch(() => {});
+    // A task may have come together with the welcome, and its method may need what this promise resolves with.
+    setImmediate(() => session.begin());
     return new Attached(session, ended);
   }
 
@@ -320,9 +332,14 @@ class Attached extends Caller {
     return this.#session.welcome.number;
   }
 
-  /** Ends it after the current task, or with `drain` after all that waits. Resolves as `ended` does. */
-  leave(given = {}) {
+  /**
+   * Ends it after the current task, or with `drain` after all that waits. Resolves as `ended` does; rejects with `Closed` or
+   * `SupervisorGone` if it has ended already.
+   */
+  async leave(given = {}) {
     const { drain } = options(given, ['drain'], 'leave');
+    // What cannot be asked any more says why.
+    if (this.#session.link.end) await this.#session.link.ask('leave', {});
     this.#session.link.say('leave', { drain: drain ? true : undefined });
     return this.ended;
   }

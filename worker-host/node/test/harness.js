@@ -1,7 +1,7 @@
 // Real supervisors, each in a directory of its own; no process outlives its test.
 
 import assert from 'node:assert/strict';
-import { execFile, spawn } from 'node:child_process';
+import { execFile, spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -81,6 +81,12 @@ export class Supervisor {
       const env = { ...process.env, WORKHALL_SOCKET: this.socket };
       execFile(bin, args, { env }, (error, out, err) => resolve({ out, err, code: error?.code ?? 0 }));
     });
+  }
+
+  /** The same, while this program's event loop stands still. */
+  cliSync(...args) {
+    const { stdout, stderr, status } = spawnSync(bin, args, { env: { ...process.env, WORKHALL_SOCKET: this.socket }, encoding: 'utf8' });
+    return { out: stdout, err: stderr, code: status };
   }
 
   /** The files by which a task is held: `begun` is there once it runs, and it goes on when `release` was called. */

@@ -9,7 +9,7 @@ const ID = '0123456789abcdef0123456789abcdef';
 test('what JSON can say is said as JSON.stringify does', () => {
   for (const value of [
     null, true, 0, -1, 1.5, 1e300, 5e-324, '', 'a"\\\n\u0000\u2028é😀', [], {}, [1, [2, [3]]], { a: { b: [null] }, 'k"': 1 },
-    { gone: undefined, list: [undefined] }, { ['__proto__']: 1 }, new Date(0), [new Date(5)],
+    { gone: undefined, list: [undefined] }, Array(2), { ['__proto__']: 1 }, new Date(0), [new Date(5)],
   ]) {
     assert.equal(encode(value, 'v'), JSON.stringify(value));
     assert.deepEqual(decode(JSON.stringify(value), link), JSON.parse(JSON.stringify(value)));
@@ -54,12 +54,20 @@ test('what only looks like bytes or a signal is a map', () => {
   }
 });
 
+test('what a binary peer has sent and is no base64 is a map', () => {
+  for (const text of ['no base', '!!', 'AA=', 'AA', 'AB==', 'AA==\n', 'AA==AA==', '-_8=', 'é']) {
+    assert.deepEqual(decode(JSON.stringify([{ $bytes: text }]), link), [{ $bytes: text }]);
+  }
+  assert.deepEqual(decode('[{"$bytes":"AA=="},{"$bytes":""}]', link), [Buffer.from([0]), Buffer.alloc(0)]);
+});
+
 test('what cannot be sent is named with its place', () => {
   const itself = [];
   itself.push(itself);
   for (const [value, message] of [
     [{ a: [1, NaN] }, 'args.a[1] is NaN'],
     [[Infinity], 'args[0] is Infinity'],
+    [{ at: [new Date(NaN)] }, 'args.at[0] is an Invalid Date, which cannot be sent'],
     [[() => {}], 'args[0] is a function'],
     [[Symbol('s')], 'args[0] is a symbol'],
     [[{ x: '\ud800' }], 'args[0].x holds half a surrogate pair'],

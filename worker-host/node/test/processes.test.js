@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
+import diagnostics from 'node:diagnostics_channel';
 import fs from 'node:fs';
 import { test } from 'node:test';
-import { AlreadyRunning, Dead, Discarded, Failed, Refused, Worker } from '../src/index.js';
+import { AlreadyRunning, Closed, Dead, Discarded, Failed, Refused, SupervisorGone, Worker } from '../src/index.js';
 import { Supervisor, until } from './harness.js';
 
 test('p01: a process executes one method and ends with it, under a name of its own', async (t) => {
@@ -72,6 +73,7 @@ test('p02: this program takes a name, its calls come one at a time and in order,
   assert.ok(bad instanceof Refused, String(bad));
 
   assert.equal(await attached.leave(), 'left');
+  await assert.rejects(attached.leave(), (error) => error instanceof Closed && /^this worker has ended: leave: it was not sent/.test(error.message));
   await until('the name is free', async () => (await client.info('other'))?.type !== 'attached');
   // Another may take it now, drains, and leaves.
   const next = await made.attach('other', { socket: supervisor.socket });
@@ -79,6 +81,64 @@ test('p02: this program takes a name, its calls come one at a time and in order,
   await until('they are posted', async () => (await client.status()).ledger.accepted >= 12);
   assert.equal(await next.leave({ drain: true }), 'left');
   assert.equal((await drained).length, 3);
+});
+
+/** Attaches as `other`, and has this program read nothing from when it has asked until `meanwhile` is done. */
+async function attachWhile(t, supervisor, made, meanwhile) {
+  const channel = diagnostics.channel('net.client.socket');
+  // Of a connection the program asks in the turn in which it is there, and reads in none before the next.
+  const begun = ({ socket }) => socket.once('connect', () => setImmediate(() => {
+    const end = Date.now() + 30_000;
+    const told = (condition) => {
+      for (;;) {
+        const { out, code } = supervisor.cliSync('info', 'other', '--json');
+        if (code === 0 && condition(JSON.parse(out))) return;
+        assert.ok(Date.now() < end, `it does not come: ${out}`);
+      }
+    };
+    told(({ type }) => type === 'attached');
+    meanwhile(told);
+  }));
+  channel.subscribe(begun);
+  t.after(() => channel.unsubscribe(begun));
+  try {
+    return await made.attach('other', { socket: supervisor.socket });
+  } finally {
+    channel.unsubscribe(begun);
+  }
+}
+
+test('p02: a task that comes together with the welcome waits until the program has what it attaches by', async (t) => {
+  const supervisor = await Supervisor.start(t);
+  const order = [];
+  let attached;
+  const made = new Worker().method('note', (_context, text) => order.push(text, attached?.number));
+  const asked = await attachWhile(t, supervisor, made, (told) => {
+    assert.equal(supervisor.cliSync('call', 'other', 'note', 'early').code, 0);
+    told(({ running }) => running !== null);
+  });
+  attached = asked;
+  order.push('attached');
+  await until('it is executed', () => order.length === 3);
+  assert.deepEqual(order, ['attached', 'early', attached.number]);
+  assert.equal(await attached.leave(), 'left');
+});
+
+test('p02: a task that is cancelled before the program has what it attaches by is not begun', async (t) => {
+  const supervisor = await Supervisor.start(t);
+  const client = await supervisor.client();
+  const order = [];
+  const made = new Worker().method('note', (_context, text) => order.push(text));
+  const attached = await attachWhile(t, supervisor, made, (told) => {
+    const { message } = JSON.parse(supervisor.cliSync('call', 'other', 'note', 'early', '--json').out).accepted;
+    told(({ running }) => running !== null);
+    const cancelled = supervisor.cliSync('cancel', String(message));
+    assert.equal(cancelled.code, 0, cancelled.err);
+  });
+  assert.equal(await client.callAndWait('other', 'note', ['late']), 1);
+  assert.deepEqual(order, ['late']);
+  assert.equal((await client.status()).ledger.discarded, 1);
+  assert.equal(await attached.leave(), 'left');
 });
 
 test('p02: an attached worker learns that the supervisor is gone, and its program goes on', async (t) => {
@@ -90,6 +150,10 @@ test('p02: an attached worker learns that the supervisor is gone, and its progra
   await supervisor.die();
   assert.equal(await attached.ended, 'gone');
   assert.ok(ended);
+  for (const drain of [false, true]) {
+    const gone = /^the supervisor is gone.*: leave: it was not sent, and nothing has happened$/;
+    await assert.rejects(attached.leave({ drain }), (error) => error instanceof SupervisorGone && !(error instanceof Closed) && gone.test(error.message));
+  }
   await assert.rejects(attached.call('probe', 'add', [1]), /was not sent, and nothing has happened/);
   fs.rmSync(supervisor.path('log'));
   await supervisor.restart();

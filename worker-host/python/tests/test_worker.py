@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import List, Any, Tuple
 import workhall
 import workhall.aio
 from workhall import Failed, MethodError
+from workhall._json import decoder
 from workhall._methods import Method, told
 
 from .harness import ADMIN, PATIENCE, SOURCES, TestCase, binary, lives, until
@@ -108,6 +110,12 @@ class Methods(TestCase):
         def any_keywords(*args, **fields):  # type: ignore[no-untyped-def]
             return [list(args), fields]
 
+        def required(row, *, times, **fields):  # type: ignore[no-untyped-def]
+            return [row, times, fields]
+
+        def misspelt(row, *, times):  # type: ignore[no-untyped-def]
+            return [row, times]
+
         fits: List[Any] = [
             (plain, [{"b": 1}], [{"b": 1}, None]),
             (keywords, [1], [1, None, 0]),
@@ -123,10 +131,20 @@ class Methods(TestCase):
             (keywords, [1, {"d": 3}], "got an unexpected keyword argument 'd'"),
             (keywords, [1, {"a": 3}], "multiple values for argument 'a'"),
             (keywords, [1, 2, 3], "too many positional arguments"),
+            (misspelt, ["x", {"tims": 3}], "missing a required .*'times', and it has no argument 'tims'; it is m"),
+            (misspelt, [{"tims": 3, "y": 1}], "missing a required .*, and it has no argument 'tims', 'y'; it is m"),
+            (misspelt, ["x", {"times": 3, "tims": 3}], "fit: got an unexpected keyword argument 'tims'; it is m"),
+            (required, ["x", {"tims": 3}], "missing a required .*'times'; it is m"),
         ]
         for function, args, said in does_not:
             with self.assertRaisesRegex(MethodError, said):
                 Method("m", function).execute(args)
+
+    def test_what_a_binary_peer_has_sent_and_is_no_base64_is_a_map(self) -> None:
+        decode = decoder(str)
+        for text in ["no base", "!!", "AA=", "AA", "AB==", "AA==\n", "AA==AA==", "-_8=", "é"]:
+            self.assertEqual(decode(json.dumps([{"$bytes": text}]).encode()), [{"$bytes": text}])
+        self.assertEqual(decode(b'[{"$bytes":"AA=="},{"$bytes":""}]'), [b"\0", b""])
 
     def test_a_method_of_an_object_may_be_given_by_itself(self) -> None:
         class State:

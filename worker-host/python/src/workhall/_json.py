@@ -83,17 +83,23 @@ def _check(value: Any, place: str, left: int) -> None:
         raise CannotSend(f"{place} is a value of type {type(value).__name__}, which cannot be sent: {value!r:.100}")
 
 
+def _bytes_of(text: str) -> Optional[bytes]:
+    """The bytes of a base64 text; None if it is none, or has a bit too much."""
+    try:
+        data = base64.b64decode(text, validate=True)
+        # Only the last four characters can say the same in two ways.
+        return data if base64.b64encode(base64.b64decode(text[-4:])).decode() == text[-4:] else None
+    except ValueError:
+        return None
+
+
 def _check_bytes(value: Dict[Any, Any], place: str) -> None:
     """What stands for bytes must be bytes: as the supervisor reads them, with their padding and without a bit too much."""
     text = value.get("$bytes")
     if len(value) != 1 or not isinstance(text, str):
         return
-    try:
-        if base64.b64encode(base64.b64decode(text, validate=True)).decode() == text:
-            return
-    except ValueError:
-        pass
-    raise CannotSend(f'{place} is {{"$bytes": …}}, which stands for bytes, and holds no base64: send bytes')
+    if _bytes_of(text) is None:
+        raise CannotSend(f'{place} is {{"$bytes": …}}, which stands for bytes, and holds no base64: send bytes')
 
 
 def line(kind: str, fields: Mapping[str, Any]) -> bytes:
@@ -116,7 +122,8 @@ def decoder(signal: Callable[[str], Any]) -> Callable[[bytes], Any]:
             # What only looks like one is what it is: whoever sends it must not end who reads it.
             try:
                 if key == "$bytes" and isinstance(inner, str):
-                    return base64.b64decode(inner, validate=True)
+                    data = _bytes_of(inner)
+                    return value if data is None else data
                 if key == "$signal" and isinstance(inner, str):
                     return signal(inner)
             except ValueError:

@@ -69,10 +69,20 @@ class Method:
         try:
             self._signature.bind(*args, **keywords)
         except TypeError as error:
-            text = f"the arguments of `{self.name}` do not fit: {error}; it is {self.name}{self._signature}"
+            text = f"the arguments of `{self.name}` do not fit: {error}"
+            # Python names the first thing that is wrong, which where a name is misspelt is that the right one is missing.
+            unknown_names = "" if "unexpected keyword" in text else self._unknown(keywords)
+            text += f"{unknown_names}; it is {self.name}{self._signature}"
             if self.takes_keywords and keywords:
                 text += " (the last argument is an object, and is taken as keyword arguments)"
             raise MethodError(text) from None
+
+    def _unknown(self, keywords: Dict[str, Any]) -> str:
+        parameters = self._signature.parameters
+        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return ""
+        names = [repr(name) for name in keywords if name not in parameters]
+        return f", and it has no argument {', '.join(names)}" if names else ""
 
 
 def is_of_a_class(function: Callable[..., Any]) -> bool:

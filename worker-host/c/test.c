@@ -308,6 +308,29 @@ static void wrong_arguments(void) {
     wh_close(NULL);
 }
 
+/* Only wh_self() is oneself: no worker has the number 0, and a kill of it, as of any address of zeros, is for nobody. */
+static void number_0(void) {
+    static const unsigned char no_worker[] = "\x00\x01\x01\x00";
+    wh_address zeros = {NULL, 0};
+    const wh_address whom[] = {wh_number(0), zeros, wh_self()};
+    static const unsigned char bodies[][9] = {"\x01\x01\x00\x01\x00\x01", "\x01\x01\x00\x01\x00\x01", "\x00\x01\x00\x01"};
+    static const size_t lengths[] = {6, 6, 4};
+    for (size_t at = 0; at < 3; at++) {
+        int supervisor;
+        unsigned char said[100];
+        wh_receipt receipt;
+        wh_link *link = link_to(&supervisor);
+        says(supervisor, WH_K_RECEIPT, no_worker, sizeof no_worker - 1);
+        require(shutdown(supervisor, SHUT_WR) == 0, "the supervisor says no more");
+        require(wh_kill(link, whom[at], &receipt) == 0, wh_error(link));
+        ssize_t length = recv(supervisor, said, sizeof said, 0);
+        require(length >= (ssize_t)(WH_HEADER + lengths[at]) && said[1] == WH_K_KILL, "the kill was said");
+        require(!memcmp(said + WH_HEADER, bodies[at], lengths[at]), "the kill says for whom it is");
+        close(supervisor);
+        wh_close(link);
+    }
+}
+
 /* Neither the values nor a method's own functions stumble over a null pointer. */
 static void null_pointers(void) {
     wh_reader reader = wh_read(wh_written(NULL));
@@ -619,6 +642,7 @@ int main(int argc, char **argv) {
     random_values();
     there_and_back();
     wrong_arguments();
+    number_0();
     null_pointers();
     failures();
     the_supervisor_goes();

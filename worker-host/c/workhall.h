@@ -91,10 +91,10 @@ typedef struct wh_link wh_link;
  * may have happened. */
 const char *wh_error(const wh_link *link);
 
-/* Whom a request is for: wh_name("mailer"), wh_number(7), or wh_self(), which only a kill knows. */
+/* Whom a request is for: wh_name("mailer"), wh_number(7), or wh_self(), which only a kill knows. No worker has the number 0. */
 typedef struct {
     const char *name; /* null: by number */
-    uint64_t number;  /* 0: oneself */
+    uint64_t number;
 } wh_address;
 wh_address wh_name(const char *name);
 wh_address wh_number(uint64_t number);
@@ -801,8 +801,9 @@ static int wh_gone_before(wh_link *link) {
     return wh_wrong(link, "the supervisor is gone; this was not sent, and has not happened");
 }
 
-/* The name of an address that was made of a null pointer, so that it is not taken for a number. */
-static const char wh_no_name[] = "";
+/* The name of an address that was made of a null pointer, so that it is not taken for a number, and that of oneself, who has none
+ * here. They are known by where they stand, and differ so that no compiler puts them into one place. */
+static const char wh_no_name[] = "(null)", wh_own_name[] = "(self)";
 
 wh_address wh_name(const char *name) {
     wh_address address = {name ? name : wh_no_name, 0};
@@ -836,7 +837,7 @@ wh_address wh_number(uint64_t number) {
 }
 
 wh_address wh_self(void) {
-    wh_address address = {NULL, 0};
+    wh_address address = {wh_own_name, 0};
     return address;
 }
 
@@ -1251,7 +1252,7 @@ static int wh_post(wh_link *link, wh_address worker, const char *method, const w
     wh_item head;
     if (!link) return -1;
     if (wh_must_be_text(link, "the name of the method", method) || wh_must_be_address(link, worker)) return -1;
-    if (!worker.name && !worker.number) return wh_wrong(link, "a call is for a name or a number, wh_self() is for a kill");
+    if (worker.name == wh_own_name) return wh_wrong(link, "a call is for a name or a number, wh_self() is for a kill");
     if (args) {
         if (args->failed) return wh_no_memory(link);
         if (args->mistake) return wh_wrong(link, "the arguments for `%.100s` cannot be sent: %s", method, args->mistake);
@@ -1307,7 +1308,7 @@ int wh_kill(wh_link *link, wh_address worker, wh_receipt *receipt) {
     uint64_t ref;
     if (!link || wh_must_be_address(link, worker)) return -1;
     size_t start = wh_ask(link, WH_K_KILL, &ref);
-    bool self = !worker.name && !worker.number;
+    bool self = worker.name == wh_own_name;
     wh_byte(&link->out, !self);
     if (!self) wh_w_address(&link->out, worker);
     wh_byte(&link->out, 1);

@@ -397,6 +397,21 @@ static int broken_value(wh_task *task, void *state) {
     return 0;
 }
 
+/* What has failed stays failed, also where the method has forgotten to return it. */
+static int forgotten_failure(wh_task *task, void *state) {
+    (void)state;
+    wh_fail(task, "no such row: %d", 5);
+    wh_text(wh_result(task), "fine");
+    return 0;
+}
+
+static int forgotten_misfit(wh_task *task, void *state) {
+    const char *text;
+    (void)state;
+    wh_arg_text(task, 0, &text, NULL);
+    return 0;
+}
+
 static int good_result(wh_task *task, void *state) {
     (void)state;
     wh_text(wh_result(task), "caf\xc3\xa9");
@@ -414,6 +429,8 @@ static void failures(void) {
         {no_error, WH_K_FAILED, "what it said of it is no text"},
         {broken_result, WH_K_FAILED, "cannot be sent: a text is no UTF-8"},
         {broken_value, WH_K_FAILED, "cannot be sent: a text is no UTF-8, in a value that was put"},
+        {forgotten_failure, WH_K_FAILED, "no such row: 5"},
+        {forgotten_misfit, WH_K_FAILED, "argument 1 is a whole number, and a text is needed"},
         {good_result, WH_K_DONE, "caf\xc3\xa9"},
     };
     static const unsigned char task[] = "\x07\x01m\x02\x91\x05\x00\x01";

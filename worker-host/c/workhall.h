@@ -171,7 +171,8 @@ void wh_close(wh_link *link);
 
 typedef struct wh_task wh_task;
 
-/* Executes one task: 0 if it is done, or what wh_fail() returned. `state` is what wh_run() was given. */
+/* Executes one task: 0 if it is done, or what wh_fail() returned. After a wh_fail(), or a wh_arg_…() that did not fit, it has
+ * failed, also with 0. `state` is what wh_run() was given. */
 typedef int (*wh_function)(wh_task *task, void *state);
 
 typedef struct {
@@ -230,7 +231,7 @@ int wh_arg_signal(wh_task *task, uint32_t index, wh_signal *signal);
 
 /* Where the result is written, one value; nothing written is nil. */
 wh_writer *wh_result(wh_task *task);
-/* The task has failed, and this is why: `return wh_fail(task, "no such row: %s", key);` */
+/* The task has failed, and this is why: `return wh_fail(task, "no such row: %s", key);` It stays so, whatever the method returns. */
 #ifdef __GNUC__
 __attribute__((format(printf, 2, 3)))
 #endif
@@ -1681,6 +1682,7 @@ static int wh_execute(wh_task *task, void *state) {
         if (!task->failed) wh_fail(task, "`%s` failed and did not say why", task->name);
         return -1;
     }
+    if (task->failed) return -1; /* the method has forgotten to return it */
     wh_writer *result = &task->link->result;
     if (result->failed) return wh_fail(task, "there is no memory for the result of `%s`", task->name);
     if (result->mistake) return wh_fail(task, "the result of `%s` cannot be sent: %s", task->name, result->mistake);

@@ -418,6 +418,65 @@ static int good_result(wh_task *task, void *state) {
     return 0;
 }
 
+/* What a JSON peer could not send back. */
+static int result_of_bytes(wh_task *task, void *state) {
+    const wh_value *value = state;
+    wh_put(wh_result(task), *value);
+    return 0;
+}
+
+static void results_that_json_cannot_have(void) {
+    static const struct {
+        const char *value;
+        size_t length;
+        const char *said; /* null: it is done */
+    } rows[] = {
+#define VALUE(bytes) bytes, sizeof bytes - 1
+        {VALUE("\x81\xa1k\x01"), NULL},
+        {VALUE("\x81\xa6$bytes\xa4\x41\x41H/"), NULL},
+        {VALUE("\x81\xa6$bytes\xa4/v8="), NULL},
+        {VALUE("\x81\xa6$bytes\xa4\x41\x41=="), NULL},
+        {VALUE("\x81\xa6$bytes\xa0"), NULL},
+        {VALUE("\x81\xa6$bytes\x05"), NULL}, /* no text: an object like any other */
+        {VALUE("\x82\xa6$bytes\xa1n\xa1x\x01"), NULL}, /* not alone */
+        {VALUE("\x92\x81\xa1k\x90\x82\xa1\x61\x81\xa1\x62\x01\xa1\x63\x02"), NULL}, /* lists and maps between the keys */
+        {VALUE("\x81\x90\x01"), "a key of a map in it is a list, and a text is needed"},
+        {VALUE("\x81\x81\xa1k\x01\x01"), "a key of a map in it is a map, and a text is needed"},
+        {VALUE("\x81\xc0\x01"), "a key of a map in it is nil, and a text is needed"},
+        {VALUE("\x81\x05\x01"), "a key of a map in it is a whole number, and a text is needed"},
+        {VALUE("\x81\xc4\x01k\x01"), "a key of a map in it is bytes, and a text is needed"},
+        {VALUE("\x92\x01\x82\xa1k\x91\x80\xc3\x01"), "a key of a map in it is true or false, and a text is needed"},
+        {VALUE("\x81\xa6$bytes\xa7no base"), "a map in it is {\"$bytes\": …}, which stands for bytes, and holds no base64"},
+        {VALUE("\x81\xa6$bytes\xa3\x41\x41="), "holds no base64"}, /* padding is missing, */
+        {VALUE("\x81\xa6$bytes\xa2\x41\x41"), "holds no base64"},
+        {VALUE("\x81\xa6$bytes\xa4\x41==="), "holds no base64"}, /* too much, */
+        {VALUE("\x81\xa6$bytes\xa4===="), "holds no base64"},
+        {VALUE("\x81\xa6$bytes\xa8\x41\x41==\x41\x41\x41\x41"), "holds no base64"}, /* not at the end, */
+        {VALUE("\x81\xa6$bytes\xa4\x41\x42=="), "holds no base64"}, /* a bit too much, */
+        {VALUE("\x81\xa6$bytes\xa4\x41\x41\x42="), "holds no base64"},
+        {VALUE("\x81\xa6$bytes\xa4-v8="), "holds no base64"}, /* another alphabet */
+        {VALUE("\x91\x81\xa1k\x91\x81\xa6$bytes\xa1?"), "holds no base64"},
+#undef VALUE
+    };
+    static const unsigned char task[] = "\x07\x01m\x02\x91\x05\x00\x01";
+    static const wh_method one[] = {{"m", NULL, result_of_bytes}, {NULL, NULL, NULL}};
+    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
+        int supervisor;
+        wh_link *link = link_to(&supervisor);
+        wh_reader body = {task, task + sizeof task - 1};
+        wh_value value = {(const unsigned char *)rows[row].value, rows[row].length};
+        require(wh_is_value(value), "the test has values");
+        link->is_worker = true;
+        link->methods = one;
+        require(wh_take_in(link, WH_K_TASK, body) == 0 && link->first, "the task came");
+        int failed = wh_execute(link->first, &value);
+        if (rows[row].said) refused(failed, link->fail_text, rows[row].said);
+        else require(!failed, link->fail_text);
+        close(supervisor);
+        wh_close(link);
+    }
+}
+
 static void failures(void) {
     static const struct {
         wh_function function;
@@ -662,6 +721,7 @@ int main(int argc, char **argv) {
     number_0();
     null_pointers();
     failures();
+    results_that_json_cannot_have();
     the_supervisor_goes();
     no_memory();
     all_that_was_read();

@@ -229,7 +229,8 @@ int wh_arg_bytes(wh_task *task, uint32_t index, const unsigned char **bytes, siz
 int wh_arg_address(wh_task *task, uint32_t index, wh_address *worker);
 int wh_arg_signal(wh_task *task, uint32_t index, wh_signal *signal);
 
-/* Where the result is written, one value; nothing written is nil. */
+/* Where the result is written, one value; nothing written is nil. Its maps have texts as keys, and {"$bytes": text} has base64: other
+ * results fail the task, as a peer that speaks JSON could not read them or send them back. */
 wh_writer *wh_result(wh_task *task);
 /* The task has failed, and this is why: `return wh_fail(task, "no such row: %s", key);` It stays so, whatever the method returns. */
 #ifdef __GNUC__
@@ -1666,6 +1667,52 @@ static int wh_unknown(wh_task *task) {
     return wh_fail(task, "there is no method `%s`: this worker has %s", task->name, *known ? known : "none");
 }
 
+/* Standard alphabet, with its padding and without a bit too much: as the supervisor reads it. */
+static bool wh_is_base64(const unsigned char *text, size_t length) {
+    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t padding = 0;
+    const char *last = alphabet;
+    if (length % 4) return false;
+    while (padding < 2 && padding < length && text[length - 1 - padding] == '=') padding++;
+    for (size_t at = 0; at < length - padding; at++)
+        if (!text[at] || !(last = strchr(alphabet, text[at]))) return false;
+    unsigned unused = padding == 2 ? 0x0f : padding == 1 ? 0x03 : 0;
+    return !((unsigned)(last - alphabet) & unused);
+}
+
+/* Whether a map with one pair, whose key is read next, stands for bytes and holds none. */
+static bool wh_is_no_bytes(wh_reader pair) {
+    wh_item key, text;
+    if (!wh_next(&pair, &key) || key.type != WH_TEXT || key.length != 6 || memcmp(key.data, "$bytes", 6)) return false;
+    return wh_next(&pair, &text) && text.type == WH_TEXT && !wh_is_base64(text.data, text.length);
+}
+
+/* The result is one value. A peer that speaks JSON must be able to read it, and to send it back. */
+static int wh_must_fit_json(wh_task *task, wh_value value) {
+    uint64_t left[WH_LEVELS_MAX + 1]; /* as wh_next_value() counts */
+    bool is_map[WH_LEVELS_MAX + 1];
+    int level = 0;
+    wh_reader reader = wh_read(value);
+    wh_item item;
+    left[0] = 1;
+    is_map[0] = false;
+    while (wh_next(&reader, &item)) {
+        if (is_map[level] && left[level] % 2 == 0 && item.type != WH_TEXT)
+            return wh_fail(task, "the result of `%s` cannot be sent: a key of a map in it is %s, and a text is needed", task->name,
+                           wh_type_name(item.type));
+        if (item.type == WH_MAP && item.count == 1 && wh_is_no_bytes(reader))
+            return wh_fail(task, "the result of `%s` cannot be sent: a map in it is {\"$bytes\": …}, which stands for bytes, and holds no "
+                           "base64: write it by wh_bytes()", task->name);
+        left[level]--;
+        if (item.type == WH_LIST || item.type == WH_MAP) {
+            left[++level] = item.type == WH_MAP ? 2 * (uint64_t)item.count : item.count;
+            is_map[level] = item.type == WH_MAP;
+        }
+        while (level > 0 && left[level] == 0) level--;
+    }
+    return 0;
+}
+
 static int wh_execute(wh_task *task, void *state) {
     wh_reader reader = wh_read(task->args);
     wh_item head;
@@ -1689,7 +1736,7 @@ static int wh_execute(wh_task *task, void *state) {
     if (result->length == 0) wh_nil(result);
     if (!wh_is_value(wh_written(result)))
         return wh_fail(task, "the result of `%s` cannot be sent: it is not one value of at most 64 levels", task->name);
-    return 0;
+    return wh_must_fit_json(task, wh_written(result));
 }
 
 /* An error's text, made UTF-8 where it is not. */

@@ -1,7 +1,8 @@
 /* What the library does with every frame of protocol/recorded/frames.txt that the supervisor says: whole, cut after every byte,
  * and with every byte changed. Each stands in memory of exactly its length, so that a sanitizer sees a read behind it. And
- * what it does with random bytes as values, with null pointers, with texts that are no UTF-8, when the supervisor goes, and
- * when there is no memory.
+ * what it does with random bytes as values, with null pointers, with texts that are no UTF-8, with results that JSON cannot
+ * have, when the supervisor goes, when there is no memory, when a kill or a cancel was read behind its task, and when a signal
+ * interrupts its connect.
  * `test frames.txt`; exit status 0 if all is well. */
 #define _GNU_SOURCE
 #include <stdbool.h>

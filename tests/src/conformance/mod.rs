@@ -113,8 +113,8 @@ fn bare(method: &'static str) -> &'static str {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
     Nothing,
-    /// A window above 1 and the mark page, so that tasks are sent ahead.
-    TasksAhead,
+    /// The mark page, and a window of at least so many (2 or more), so that tasks are sent ahead.
+    TasksAhead(u64),
     /// A program that takes a name by itself.
     Attaching,
     Json,
@@ -308,15 +308,18 @@ fn skipped(check: &Check, profile: &Profile, options: &Options) -> Option<Verdic
         return skipped(format!("left out by --skip {part}"), false);
     }
     let because = match check.needs {
-        Needs::TasksAhead if profile.window <= 1 => "its window is 1: no task is ever sent ahead to it",
-        Needs::TasksAhead if !profile.marks => "it keeps no marks: no task is ever sent ahead to it",
-        Needs::Attaching if !profile.attaches => "it does not offer attaching",
-        Needs::Json if profile.encoding != JSON => "it speaks binary frames",
-        Needs::Binary if profile.encoding != BINARY => "it speaks JSON lines",
-        _ => "",
+        Needs::TasksAhead(_) if profile.window <= 1 => "its window is 1: no task is ever sent ahead to it".into(),
+        Needs::TasksAhead(_) if !profile.marks => "it keeps no marks: no task is ever sent ahead to it".into(),
+        Needs::TasksAhead(least) if profile.window < least => {
+            format!("its window is {}, and this takes {least} tasks at once", profile.window)
+        }
+        Needs::Attaching if !profile.attaches => "it does not offer attaching".into(),
+        Needs::Json if profile.encoding != JSON => "it speaks binary frames".into(),
+        Needs::Binary if profile.encoding != BINARY => "it speaks JSON lines".into(),
+        _ => String::new(),
     };
     if !because.is_empty() {
-        return skipped(because.into(), false);
+        return skipped(because, false);
     }
     let missing: Vec<String> = check
         .methods

@@ -23,7 +23,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "end of file: no task begins after it",
         methods: &["sleep", "echo"],
-        needs: Needs::TasksAhead,
+        needs: Needs::TasksAhead(2),
         run: no_more_tasks,
     },
     Check {
@@ -36,7 +36,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "supervisor killed: no task begins after it",
         methods: &["sleep", "echo"],
-        needs: Needs::TasksAhead,
+        needs: Needs::TasksAhead(2),
         run: parent_no_more_tasks,
     },
 ];

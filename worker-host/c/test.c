@@ -1,7 +1,8 @@
 /* What the library does with every frame of protocol/recorded/frames.txt that the supervisor says: whole, cut after every byte,
  * and with every byte changed. Each stands in memory of exactly its length, so that a sanitizer sees a read behind it. And
- * what it does with random bytes as values, with null pointers, with texts that are no UTF-8, when the supervisor goes, and
- * when there is no memory.
+ * what it does with random bytes as values, with null pointers, with texts that are no UTF-8, with results that JSON cannot
+ * have, when the supervisor goes, when there is no memory, when a kill or a cancel was read behind its task, and when a signal
+ * interrupts its connect.
  * `test frames.txt`; exit status 0 if all is well. */
 #define _GNU_SOURCE
 #include <stdbool.h>
@@ -308,6 +309,29 @@ static void wrong_arguments(void) {
     wh_close(NULL);
 }
 
+/* Only wh_self() is oneself: no worker has the number 0, and a kill of it, as of any address of zeros, is for nobody. */
+static void number_0(void) {
+    static const unsigned char no_worker[] = "\x00\x01\x01\x00";
+    wh_address zeros = {NULL, 0};
+    const wh_address whom[] = {wh_number(0), zeros, wh_self()};
+    static const unsigned char bodies[][9] = {"\x01\x01\x00\x01\x00\x01", "\x01\x01\x00\x01\x00\x01", "\x00\x01\x00\x01"};
+    static const size_t lengths[] = {6, 6, 4};
+    for (size_t at = 0; at < 3; at++) {
+        int supervisor;
+        unsigned char said[100];
+        wh_receipt receipt;
+        wh_link *link = link_to(&supervisor);
+        says(supervisor, WH_K_RECEIPT, no_worker, sizeof no_worker - 1);
+        require(shutdown(supervisor, SHUT_WR) == 0, "the supervisor says no more");
+        require(wh_kill(link, whom[at], &receipt) == 0, wh_error(link));
+        ssize_t length = recv(supervisor, said, sizeof said, 0);
+        require(length >= (ssize_t)(WH_HEADER + lengths[at]) && said[1] == WH_K_KILL, "the kill was said");
+        require(!memcmp(said + WH_HEADER, bodies[at], lengths[at]), "the kill says for whom it is");
+        close(supervisor);
+        wh_close(link);
+    }
+}
+
 /* Neither the values nor a method's own functions stumble over a null pointer. */
 static void null_pointers(void) {
     wh_reader reader = wh_read(wh_written(NULL));
@@ -374,10 +398,84 @@ static int broken_value(wh_task *task, void *state) {
     return 0;
 }
 
+/* What has failed stays failed, also where the method has forgotten to return it. */
+static int forgotten_failure(wh_task *task, void *state) {
+    (void)state;
+    wh_fail(task, "no such row: %d", 5);
+    wh_text(wh_result(task), "fine");
+    return 0;
+}
+
+static int forgotten_misfit(wh_task *task, void *state) {
+    const char *text;
+    (void)state;
+    wh_arg_text(task, 0, &text, NULL);
+    return 0;
+}
+
 static int good_result(wh_task *task, void *state) {
     (void)state;
     wh_text(wh_result(task), "caf\xc3\xa9");
     return 0;
+}
+
+/* What a JSON peer could not send back. */
+static int result_of_bytes(wh_task *task, void *state) {
+    const wh_value *value = state;
+    wh_put(wh_result(task), *value);
+    return 0;
+}
+
+static void results_that_json_cannot_have(void) {
+    static const struct {
+        const char *value;
+        size_t length;
+        const char *said; /* null: it is done */
+    } rows[] = {
+#define VALUE(bytes) bytes, sizeof bytes - 1
+        {VALUE("\x81\xa1k\x01"), NULL},
+        {VALUE("\x81\xa6$bytes\xa4\x41\x41H/"), NULL},
+        {VALUE("\x81\xa6$bytes\xa4/v8="), NULL},
+        {VALUE("\x81\xa6$bytes\xa4\x41\x41=="), NULL},
+        {VALUE("\x81\xa6$bytes\xa0"), NULL},
+        {VALUE("\x81\xa6$bytes\x05"), NULL}, /* no text: an object like any other */
+        {VALUE("\x82\xa6$bytes\xa1n\xa1x\x01"), NULL}, /* not alone */
+        {VALUE("\x92\x81\xa1k\x90\x82\xa1\x61\x81\xa1\x62\x01\xa1\x63\x02"), NULL}, /* lists and maps between the keys */
+        {VALUE("\x81\x90\x01"), "a key of a map in it is a list, and a text is needed"},
+        {VALUE("\x81\x81\xa1k\x01\x01"), "a key of a map in it is a map, and a text is needed"},
+        {VALUE("\x81\xc0\x01"), "a key of a map in it is nil, and a text is needed"},
+        {VALUE("\x81\x05\x01"), "a key of a map in it is a whole number, and a text is needed"},
+        {VALUE("\x81\xc4\x01k\x01"), "a key of a map in it is bytes, and a text is needed"},
+        {VALUE("\x92\x01\x82\xa1k\x91\x80\xc3\x01"), "a key of a map in it is true or false, and a text is needed"},
+        {VALUE("\x81\xa6$bytes\xa7no base"), "a map in it is {\"$bytes\": …}, which stands for bytes, and holds no base64"},
+        {VALUE("\x81\xa6$bytes\xa3\x41\x41="), "holds no base64"}, /* padding is missing, */
+        {VALUE("\x81\xa6$bytes\xa2\x41\x41"), "holds no base64"},
+        {VALUE("\x81\xa6$bytes\xa4\x41==="), "holds no base64"}, /* too much, */
+        {VALUE("\x81\xa6$bytes\xa4===="), "holds no base64"},
+        {VALUE("\x81\xa6$bytes\xa8\x41\x41==\x41\x41\x41\x41"), "holds no base64"}, /* not at the end, */
+        {VALUE("\x81\xa6$bytes\xa4\x41\x42=="), "holds no base64"}, /* a bit too much, */
+        {VALUE("\x81\xa6$bytes\xa4\x41\x41\x42="), "holds no base64"},
+        {VALUE("\x81\xa6$bytes\xa4-v8="), "holds no base64"}, /* another alphabet */
+        {VALUE("\x91\x81\xa1k\x91\x81\xa6$bytes\xa1?"), "holds no base64"},
+#undef VALUE
+    };
+    static const unsigned char task[] = "\x07\x01m\x02\x91\x05\x00\x01";
+    static const wh_method one[] = {{"m", NULL, result_of_bytes}, {NULL, NULL, NULL}};
+    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
+        int supervisor;
+        wh_link *link = link_to(&supervisor);
+        wh_reader body = {task, task + sizeof task - 1};
+        wh_value value = {(const unsigned char *)rows[row].value, rows[row].length};
+        require(wh_is_value(value), "the test has values");
+        link->is_worker = true;
+        link->methods = one;
+        require(wh_take_in(link, WH_K_TASK, body) == 0 && link->first, "the task came");
+        int failed = wh_execute(link->first, &value);
+        if (rows[row].said) refused(failed, link->fail_text, rows[row].said);
+        else require(!failed, link->fail_text);
+        close(supervisor);
+        wh_close(link);
+    }
 }
 
 static void failures(void) {
@@ -391,6 +489,8 @@ static void failures(void) {
         {no_error, WH_K_FAILED, "what it said of it is no text"},
         {broken_result, WH_K_FAILED, "cannot be sent: a text is no UTF-8"},
         {broken_value, WH_K_FAILED, "cannot be sent: a text is no UTF-8, in a value that was put"},
+        {forgotten_failure, WH_K_FAILED, "no such row: 5"},
+        {forgotten_misfit, WH_K_FAILED, "argument 1 is a whole number, and a text is needed"},
         {good_result, WH_K_DONE, "caf\xc3\xa9"},
     };
     static const unsigned char task[] = "\x07\x01m\x02\x91\x05\x00\x01";
@@ -619,8 +719,10 @@ int main(int argc, char **argv) {
     random_values();
     there_and_back();
     wrong_arguments();
+    number_0();
     null_pointers();
     failures();
+    results_that_json_cannot_have();
     the_supervisor_goes();
     no_memory();
     all_that_was_read();

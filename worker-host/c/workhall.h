@@ -91,10 +91,10 @@ typedef struct wh_link wh_link;
  * may have happened. */
 const char *wh_error(const wh_link *link);
 
-/* Whom a request is for: wh_name("mailer"), wh_number(7), or wh_self(), which only a kill knows. */
+/* Whom a request is for: wh_name("mailer"), wh_number(7), or wh_self(), which only a kill knows. No worker has the number 0. */
 typedef struct {
     const char *name; /* null: by number */
-    uint64_t number;  /* 0: oneself */
+    uint64_t number;
 } wh_address;
 wh_address wh_name(const char *name);
 wh_address wh_number(uint64_t number);
@@ -171,7 +171,8 @@ void wh_close(wh_link *link);
 
 typedef struct wh_task wh_task;
 
-/* Executes one task: 0 if it is done, or what wh_fail() returned. `state` is what wh_run() was given. */
+/* Executes one task: 0 if it is done, or what wh_fail() returned. After a wh_fail(), or a wh_arg_…() that did not fit, it has
+ * failed, also with 0. `state` is what wh_run() was given. */
 typedef int (*wh_function)(wh_task *task, void *state);
 
 typedef struct {
@@ -228,9 +229,10 @@ int wh_arg_bytes(wh_task *task, uint32_t index, const unsigned char **bytes, siz
 int wh_arg_address(wh_task *task, uint32_t index, wh_address *worker);
 int wh_arg_signal(wh_task *task, uint32_t index, wh_signal *signal);
 
-/* Where the result is written, one value; nothing written is nil. */
+/* Where the result is written, one value; nothing written is nil. Its maps have texts as keys, and {"$bytes": text} has base64: other
+ * results fail the task, as a peer that speaks JSON could not read them or send them back. */
 wh_writer *wh_result(wh_task *task);
-/* The task has failed, and this is why: `return wh_fail(task, "no such row: %s", key);` */
+/* The task has failed, and this is why: `return wh_fail(task, "no such row: %s", key);` It stays so, whatever the method returns. */
 #ifdef __GNUC__
 __attribute__((format(printf, 2, 3)))
 #endif
@@ -801,8 +803,9 @@ static int wh_gone_before(wh_link *link) {
     return wh_wrong(link, "the supervisor is gone; this was not sent, and has not happened");
 }
 
-/* The name of an address that was made of a null pointer, so that it is not taken for a number. */
-static const char wh_no_name[] = "";
+/* The name of an address that was made of a null pointer, so that it is not taken for a number, and that of oneself, who has none
+ * here. They are known by where they stand, and differ so that no compiler puts them into one place. */
+static const char wh_no_name[] = "(null)", wh_own_name[] = "(self)";
 
 wh_address wh_name(const char *name) {
     wh_address address = {name ? name : wh_no_name, 0};
@@ -836,7 +839,7 @@ wh_address wh_number(uint64_t number) {
 }
 
 wh_address wh_self(void) {
-    wh_address address = {NULL, 0};
+    wh_address address = {wh_own_name, 0};
     return address;
 }
 
@@ -1251,7 +1254,7 @@ static int wh_post(wh_link *link, wh_address worker, const char *method, const w
     wh_item head;
     if (!link) return -1;
     if (wh_must_be_text(link, "the name of the method", method) || wh_must_be_address(link, worker)) return -1;
-    if (!worker.name && !worker.number) return wh_wrong(link, "a call is for a name or a number, wh_self() is for a kill");
+    if (worker.name == wh_own_name) return wh_wrong(link, "a call is for a name or a number, wh_self() is for a kill");
     if (args) {
         if (args->failed) return wh_no_memory(link);
         if (args->mistake) return wh_wrong(link, "the arguments for `%.100s` cannot be sent: %s", method, args->mistake);
@@ -1307,7 +1310,7 @@ int wh_kill(wh_link *link, wh_address worker, wh_receipt *receipt) {
     uint64_t ref;
     if (!link || wh_must_be_address(link, worker)) return -1;
     size_t start = wh_ask(link, WH_K_KILL, &ref);
-    bool self = !worker.name && !worker.number;
+    bool self = worker.name == wh_own_name;
     wh_byte(&link->out, !self);
     if (!self) wh_w_address(&link->out, worker);
     wh_byte(&link->out, 1);
@@ -1664,6 +1667,52 @@ static int wh_unknown(wh_task *task) {
     return wh_fail(task, "there is no method `%s`: this worker has %s", task->name, *known ? known : "none");
 }
 
+/* Standard alphabet, with its padding and without a bit too much: as the supervisor reads it. */
+static bool wh_is_base64(const unsigned char *text, size_t length) {
+    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t padding = 0;
+    const char *last = alphabet;
+    if (length % 4) return false;
+    while (padding < 2 && padding < length && text[length - 1 - padding] == '=') padding++;
+    for (size_t at = 0; at < length - padding; at++)
+        if (!text[at] || !(last = strchr(alphabet, text[at]))) return false;
+    unsigned unused = padding == 2 ? 0x0f : padding == 1 ? 0x03 : 0;
+    return !((unsigned)(last - alphabet) & unused);
+}
+
+/* Whether a map with one pair, whose key is read next, stands for bytes and holds none. */
+static bool wh_is_no_bytes(wh_reader pair) {
+    wh_item key, text;
+    if (!wh_next(&pair, &key) || key.type != WH_TEXT || key.length != 6 || memcmp(key.data, "$bytes", 6)) return false;
+    return wh_next(&pair, &text) && text.type == WH_TEXT && !wh_is_base64(text.data, text.length);
+}
+
+/* The result is one value. A peer that speaks JSON must be able to read it, and to send it back. */
+static int wh_must_fit_json(wh_task *task, wh_value value) {
+    uint64_t left[WH_LEVELS_MAX + 1]; /* as wh_next_value() counts */
+    bool is_map[WH_LEVELS_MAX + 1];
+    int level = 0;
+    wh_reader reader = wh_read(value);
+    wh_item item;
+    left[0] = 1;
+    is_map[0] = false;
+    while (wh_next(&reader, &item)) {
+        if (is_map[level] && left[level] % 2 == 0 && item.type != WH_TEXT)
+            return wh_fail(task, "the result of `%s` cannot be sent: a key of a map in it is %s, and a text is needed", task->name,
+                           wh_type_name(item.type));
+        if (item.type == WH_MAP && item.count == 1 && wh_is_no_bytes(reader))
+            return wh_fail(task, "the result of `%s` cannot be sent: a map in it is {\"$bytes\": …}, which stands for bytes, and holds no "
+                           "base64: write it by wh_bytes()", task->name);
+        left[level]--;
+        if (item.type == WH_LIST || item.type == WH_MAP) {
+            left[++level] = item.type == WH_MAP ? 2 * (uint64_t)item.count : item.count;
+            is_map[level] = item.type == WH_MAP;
+        }
+        while (level > 0 && left[level] == 0) level--;
+    }
+    return 0;
+}
+
 static int wh_execute(wh_task *task, void *state) {
     wh_reader reader = wh_read(task->args);
     wh_item head;
@@ -1680,13 +1729,14 @@ static int wh_execute(wh_task *task, void *state) {
         if (!task->failed) wh_fail(task, "`%s` failed and did not say why", task->name);
         return -1;
     }
+    if (task->failed) return -1; /* the method has forgotten to return it */
     wh_writer *result = &task->link->result;
     if (result->failed) return wh_fail(task, "there is no memory for the result of `%s`", task->name);
     if (result->mistake) return wh_fail(task, "the result of `%s` cannot be sent: %s", task->name, result->mistake);
     if (result->length == 0) wh_nil(result);
     if (!wh_is_value(wh_written(result)))
         return wh_fail(task, "the result of `%s` cannot be sent: it is not one value of at most 64 levels", task->name);
-    return 0;
+    return wh_must_fit_json(task, wh_written(result));
 }
 
 /* An error's text, made UTF-8 where it is not. */

@@ -151,6 +151,16 @@ fn with_the_methods() -> Supervisor {
 }
 
 #[test]
+fn k06_a_kill_of_number_0_by_a_worker_in_c_is_for_nobody() {
+    let supervisor = with_the_methods();
+    let who = supervisor.call(&["c", "who"]);
+    assert_eq!(supervisor.call(&["c", "kill", "0"]), "ignored no_worker");
+    assert_eq!(supervisor.call(&["c", "call", "0", "\"echo\"", "[1]"]), "ignored no_worker");
+    assert_eq!(supervisor.call(&["c", "who"]), who, "it lives on");
+    assert_eq!(supervisor.call(&["c", "kill", "null"]), "killed 0", "itself is nil");
+}
+
+#[test]
 fn s01_signals_go_through_the_c_library() {
     let supervisor = with_the_methods();
     let signal = supervisor.call(&["c/maker", "new_signal", "the way to the end"]);

@@ -171,6 +171,19 @@ fn without_a_mistake_it_passes_all_that_it_has_methods_for() {
     assert_eq!(lines.last().unwrap()["worker"]["encoding"], "json lines");
 }
 
+/// A check for which the window is too small has not passed.
+#[test]
+fn a_check_that_needs_a_larger_window_is_skipped_and_says_so() {
+    let too_small = |window: u64, least: u64| format!("its window is {window}, and this takes {least} tasks at once");
+    for (window, expected) in [(2, vec![too_small(2, 4), too_small(2, 3)]), (3, vec![too_small(3, 4)]), (4, vec![])] {
+        let program = [&own("conformance-wrong"), "none", &window.to_string()];
+        let (lines, output) = suite(&["--patience", "60", "--only", "cancelled: dropped"], &program);
+        assert_eq!((failed(&lines), lines.len(), output.code), (vec![], 3, 0), "{}{}", output.out, output.err);
+        let reasons = lines.iter().filter_map(|line| line["skipped"]["reason"].as_str());
+        assert_eq!(reasons.collect::<Vec<_>>(), expected, "window {window}");
+    }
+}
+
 #[test]
 fn a_program_that_is_no_worker_is_told_so() {
     for (program, part) in [

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::peer::{End, Peer, Under};
-use super::super::{Check, Needs, Stage, welcome};
+use super::super::{Check, Needs, Stage, in_some_round, welcome};
 
 pub const CHECKS: &[Check] = &[
     Check { name: "end of file: before welcome it ends", methods: &[], needs: Needs::Nothing, run: before_welcome },
@@ -23,7 +23,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "end of file: no task begins after it",
         methods: &["sleep", "echo"],
-        needs: Needs::TasksAhead,
+        needs: Needs::TasksAhead(2),
         run: no_more_tasks,
     },
     Check {
@@ -36,7 +36,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "supervisor killed: no task begins after it",
         methods: &["sleep", "echo"],
-        needs: Needs::TasksAhead,
+        needs: Needs::TasksAhead(2),
         run: parent_no_more_tasks,
     },
 ];
@@ -81,6 +81,9 @@ fn during_question(stage: &Stage) -> Result<(), String> {
     ends(&mut worker)
 }
 
+/// What is to happen during the first task of a round.
+const GONE: &str = "the supervisor was gone";
+
 /// Hands over a task that takes a moment and others behind it; the supervisor goes during the first.
 fn goes_during_the_first(worker: &mut Peer, ahead: u64, go: impl Fn(&mut Peer)) -> Result<bool, String> {
     let tasks: Vec<Value> = (0..ahead)
@@ -103,17 +106,8 @@ fn goes_during_the_first(worker: &mut Peer, ahead: u64, go: impl Fn(&mut Peer)) 
     }
 }
 
-fn in_some_round(mut round: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
-    for _ in 0..5 {
-        if round()? {
-            return Ok(());
-        }
-    }
-    Err("the first task ended five times before the supervisor was gone: this machine is too slow for the check".into())
-}
-
 fn no_more_tasks(stage: &Stage) -> Result<(), String> {
-    in_some_round(|| goes_during_the_first(&mut *stage.worker()?, stage.ahead(10), Peer::hang_up))
+    in_some_round(GONE, || goes_during_the_first(&mut *stage.worker()?, stage.ahead(10), Peer::hang_up))
 }
 
 fn half_a_message(stage: &Stage) -> Result<(), String> {
@@ -147,7 +141,7 @@ fn parent_idle(stage: &Stage) -> Result<(), String> {
 }
 
 fn parent_no_more_tasks(stage: &Stage) -> Result<(), String> {
-    in_some_round(|| {
+    in_some_round(GONE, || {
         let mut worker = stage.start(&Under::Another)?;
         worker.greet()?;
         goes_during_the_first(&mut worker, stage.ahead(10), killed)

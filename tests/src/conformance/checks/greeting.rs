@@ -10,7 +10,12 @@ use super::super::{Check, Needs, Stage, same, welcome};
 
 pub const CHECKS: &[Check] = &[
     Check { name: "ready: comes first, once, with protocol 1", methods: &[], needs: Needs::Nothing, run: ready },
-    Check { name: "ready: the mark page is attached before it", methods: &[], needs: Needs::TasksAhead, run: attached },
+    Check {
+        name: "ready: the mark page is attached before it",
+        methods: &[],
+        needs: Needs::TasksAhead(2),
+        run: attached,
+    },
     Check {
         name: "descriptors: its children inherit neither connection nor mark page",
         methods: &["sleep"],

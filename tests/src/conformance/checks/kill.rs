@@ -21,20 +21,20 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "kill: what was sent ahead is neither executed nor settled",
         methods: &["call", "echo"],
-        needs: Needs::TasksAhead,
+        needs: Needs::TasksAhead(2),
         run: discards,
     },
     Check { name: "kill: a method can see it coming", methods: &["ending"], needs: Needs::Nothing, run: seen },
     Check {
         name: "stop flag: no task begins after it",
         methods: &["sleep", "echo"],
-        needs: Needs::TasksAhead,
+        needs: Needs::TasksAhead(2),
         run: stop,
     },
     Check {
         name: "stop flag: a task that comes after it is not begun",
         methods: &["echo"],
-        needs: Needs::TasksAhead,
+        needs: Needs::TasksAhead(2),
         run: stop_before,
     },
     Check { name: "own kill: the rest of the task still runs", methods: &["kill"], needs: Needs::Nothing, run: own },

@@ -19,7 +19,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "receipt: tasks that come before it wait for their turn",
         methods: &["call", "echo"],
-        needs: Needs::TasksAhead,
+        needs: Needs::TasksAhead(2),
         run: tasks_between,
     },
     Check {

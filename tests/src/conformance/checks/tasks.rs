@@ -33,19 +33,19 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "ahead: what somebody waits for is settled before the next task begins",
         methods: &["echo", "crash"],
-        needs: Needs::TasksAhead,
+        needs: Needs::TasksAhead(2),
         run: awaited_before_next,
     },
     Check {
         name: "ahead: what has failed is settled before the next task begins",
         methods: &["fail", "crash"],
-        needs: Needs::TasksAhead,
+        needs: Needs::TasksAhead(2),
         run: failed_before_next,
     },
     Check {
         name: "ahead: a crash leaves its marks on the right task",
         methods: &["echo", "crash"],
-        needs: Needs::TasksAhead,
+        needs: Needs::TasksAhead(2),
         run: crash_marks,
     },
     Check { name: "crash: the task is not settled", methods: &["crash"], needs: Needs::Nothing, run: crash },

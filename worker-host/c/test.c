@@ -441,12 +441,14 @@ static void results_that_json_cannot_have(void) {
         {VALUE("\x81\xa6$bytes\x05"), NULL}, /* no text: an object like any other */
         {VALUE("\x82\xa6$bytes\xa1n\xa1x\x01"), NULL}, /* not alone */
         {VALUE("\x92\x81\xa1k\x90\x82\xa1\x61\x81\xa1\x62\x01\xa1\x63\x02"), NULL}, /* lists and maps between the keys */
-        {VALUE("\x81\x90\x01"), "a key of a map in it is a list, and a text is needed"},
-        {VALUE("\x81\x81\xa1k\x01\x01"), "a key of a map in it is a map, and a text is needed"},
-        {VALUE("\x81\xc0\x01"), "a key of a map in it is nil, and a text is needed"},
-        {VALUE("\x81\x05\x01"), "a key of a map in it is a whole number, and a text is needed"},
-        {VALUE("\x81\xc4\x01k\x01"), "a key of a map in it is bytes, and a text is needed"},
-        {VALUE("\x92\x01\x82\xa1k\x91\x80\xc3\x01"), "a key of a map in it is true or false, and a text is needed"},
+        {VALUE("\x81\x90\x01"), "a key of a map in it is a list, and a text or a number is needed"},
+        {VALUE("\x81\x81\xa1k\x01\x01"), "a key of a map in it is a map, and a text or a number is needed"},
+        {VALUE("\x81\xc0\x01"), "a key of a map in it is nil, and a text or a number is needed"},
+        {VALUE("\x81\x05\x01"), NULL}, /* they become texts */
+        {VALUE("\x92\x01\x82\xa1k\x91\x80\xc3\x01"), NULL},
+        {VALUE("\x92\x01\x82\xa1k\x91\x80\xc0\x01"), "a key of a map in it is nil"},
+        {VALUE("\x91\xd4\x05\x01"), "JSON has nothing for an extension of MessagePack"},
+        {VALUE("\x81\xc4\x01k\x01"), "a key of a map in it is bytes, and a text or a number is needed"},
         {VALUE("\x81\xa6$bytes\xa7no base"), "a map in it is {\"$bytes\": …}, which stands for bytes, and holds no base64"},
         {VALUE("\x81\xa6$bytes\xa3\x41\x41="), "holds no base64"}, /* padding is missing, */
         {VALUE("\x81\xa6$bytes\xa2\x41\x41"), "holds no base64"},

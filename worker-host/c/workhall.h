@@ -1697,9 +1697,13 @@ static int wh_must_fit_json(wh_task *task, wh_value value) {
     left[0] = 1;
     is_map[0] = false;
     while (wh_next(&reader, &item)) {
-        if (is_map[level] && left[level] % 2 == 0 && item.type != WH_TEXT)
-            return wh_fail(task, "the result of `%s` cannot be sent: a key of a map in it is %s, and a text is needed", task->name,
-                           wh_type_name(item.type));
+        /* Numbers, and true and false, become texts. */
+        bool is_no_key = item.type == WH_NIL || item.type >= WH_BYTES;
+        if (is_map[level] && left[level] % 2 == 0 && is_no_key)
+            return wh_fail(task, "the result of `%s` cannot be sent: a key of a map in it is %s, and a text or a number is needed",
+                           task->name, wh_type_name(item.type));
+        if (item.type == WH_EXTENSION)
+            return wh_fail(task, "the result of `%s` cannot be sent: JSON has nothing for an extension of MessagePack", task->name);
         if (item.type == WH_MAP && item.count == 1 && wh_is_no_bytes(reader))
             return wh_fail(task, "the result of `%s` cannot be sent: a map in it is {\"$bytes\": …}, which stands for bytes, and holds no "
                            "base64: write it by wh_bytes()", task->name);

@@ -76,6 +76,18 @@ fn main() {
 
 /// Takes a name by itself, and ends with its connection.
 fn attach(mistake: String, name: &str) -> ! {
+    match mistake.as_str() {
+        "hangs-alone" => loop {
+            std::thread::park();
+        },
+        "aborts-alone" => std::process::abort(),
+        "ends-alone" => exit(0),
+        "complains-alone" => {
+            eprintln!("a supervisor starts this program");
+            exit(1)
+        }
+        _ => {}
+    }
     let socket = std::env::var("WORKHALL_SOCKET").unwrap_or_default();
     let stream = UnixStream::connect(&socket).unwrap_or_else(|error| {
         eprintln!("nobody answers at {socket}: {error}");

@@ -13,7 +13,8 @@ says, happy and hostile. The program is started for each check as the supervisor
 the encoding. One line per check; of one that failed follow the reason, the conversation, and what the program wrote.
 
 For the checks of attached workers it is started without WORKHALL_FD and with CONFORMANCE_ATTACH, a name: as this it is to
-attach at WORKHALL_SOCKET, and to end with its connection. Who does not connect does not offer it; they are skipped.
+attach at WORKHALL_SOCKET, and to end with its connection. Who ends by itself and does not connect does not offer it; they are
+skipped. They fail for who does neither, or is ended by a signal.
 
   --only PART       only checks whose name holds PART
   --skip PART       no checks whose name holds PART: a limit of your library that you know; said in the output

@@ -74,6 +74,9 @@ pub struct Profile {
     pub marks: bool,
     /// Whether it attaches when it is started with `CONFORMANCE_ATTACH`.
     pub attaches: bool,
+    /// It neither did so nor ended by itself: how the checks of that fail, all of them.
+    #[serde(skip)]
+    attaches_not: Option<Verdict>,
     /// Which of the agreed methods it has.
     pub methods: BTreeSet<&'static str>,
 }
@@ -292,9 +295,11 @@ pub fn run(options: &Options, mut report: impl FnMut(&Line)) -> Result<Profile, 
         if !wanted {
             continue;
         }
-        let verdict = match skipped(&check, &profile, options) {
-            Some(skipped) => skipped,
-            None => {
+        let neither = profile.attaches_not.as_ref().filter(|_| check.needs == Needs::Attaching);
+        let verdict = match (skipped(&check, &profile, options), neither) {
+            (Some(skipped), _) => skipped,
+            (None, Some(failed)) => failed.clone(),
+            (None, None) => {
                 let stage = Stage { plan: plan.clone(), profile: profile.clone(), told: RefCell::default() };
                 match (check.run)(&stage) {
                     Ok(()) => Verdict::Passed,
@@ -324,7 +329,7 @@ fn skipped(check: &Check, profile: &Profile, options: &Options) -> Option<Verdic
         Needs::TasksAhead(least) if profile.window < least => {
             format!("its window is {}, and this takes {least} tasks at once", profile.window)
         }
-        Needs::Attaching if !profile.attaches => "it does not offer attaching".into(),
+        Needs::Attaching if !profile.attaches && profile.attaches_not.is_none() => "it does not offer attaching".into(),
         Needs::Json if profile.encoding != JSON => "it speaks binary frames".into(),
         Needs::Binary if profile.encoding != BINARY => "it speaks JSON lines".into(),
         _ => String::new(),
@@ -353,8 +358,15 @@ fn profile(plan: &Plan) -> Result<Profile, String> {
         format!("the worker cannot be checked: {error}{wrote}")
     })?;
     drop(peer);
-    let attaches = Peer::start(plan, &Under::Attaching)?.connected().is_ok();
-    Ok(Profile { attaches, ..profile })
+    let mut peer = Peer::start(plan, &Under::Attaching)?;
+    let (attaches, attaches_not) = match peer.attaches() {
+        Ok(attaches) => (attaches, None),
+        Err(reason) => {
+            let transcript = peer.output().lines().map(|line| format!("it wrote:        {line}")).collect();
+            (false, Some(Verdict::Failed { reason, transcript: last(transcript) }))
+        }
+    };
+    Ok(Profile { attaches, attaches_not, ..profile })
 }
 
 fn learn(peer: &mut Peer) -> Result<Profile, String> {
@@ -376,6 +388,7 @@ fn learn(peer: &mut Peer) -> Result<Profile, String> {
         window: ready.field("window").as_u64().unwrap_or(1).clamp(1, WINDOW_MAX.into()),
         marks,
         attaches: false,
+        attaches_not: None,
         methods,
     })
 }

@@ -188,6 +188,14 @@ impl Peer {
 
     /// Waits until the program has connected, to attach.
     pub fn connected(&mut self) -> Result<(), String> {
+        match self.attaches()? {
+            true => Ok(()),
+            false => Err(format!("it was to attach, and it ended without connecting: {:?}", self.end)),
+        }
+    }
+
+    /// The same, of a program that may not offer it: then it ends by itself, and this is false. The error says that it did neither.
+    pub fn attaches(&mut self) -> Result<bool, String> {
         let until = Instant::now() + self.patience;
         let listener = self.listener.take().expect("it was started to attach");
         listener.set_nonblocking(true).map_err(|error| format!("the socket: {error}"))?;
@@ -198,16 +206,21 @@ impl Peer {
                 Ok((link, _)) => {
                     link.set_read_timeout(Some(TICK)).map_err(|error| format!("the connection: {error}"))?;
                     self.link = Some(link);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(format!("the socket: {error}")),
             }
-            if let Some(end) = end {
-                return Err(format!("it was to attach, and it ended without connecting: {end:?}"));
+            match end {
+                Some(End::Code(_)) => return Ok(false),
+                Some(End::Signal(signal)) => {
+                    return Err(format!("it was to attach, and {signal} has ended it before it connected"));
+                }
+                None => {}
             }
             if Instant::now() > until {
-                return Err(format!("it was to attach, and did not connect within {} s", self.patience.as_secs_f64()));
+                let seconds = self.patience.as_secs_f64();
+                return Err(format!("it was to attach, and it did not connect within {seconds} s, and did not end"));
             }
             self.empty_pipes();
             std::thread::sleep(Duration::from_millis(1));

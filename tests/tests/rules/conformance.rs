@@ -129,6 +129,9 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("collects-dropped", "cancelled: dropped is written", "`dropped` is to be written before"),
     ("reads-no-cancels", "cancelled: the mark page tells", "closed its connection"),
     ("waits-for-cancels", "cancelled: a word of the mark page", "was due"),
+    ("hangs-alone", "attached: takes the name", "it did not connect within 3 s, and did not end"),
+    ("hangs-alone", "attached, hostile: nobody", "it did not connect within 3 s, and did not end"),
+    ("aborts-alone", "attached: takes the name", "SIGABRT has ended it before it connected"),
     ("protocol-2", "attached: takes the name", "its protocol: expected 1, and it is 2"),
     ("forgets-name", "attached: takes the name", "who it is"),
     ("ready-after-attach", "attached: takes the name", "`attach` is said once, and it said `ready` after it"),
@@ -181,6 +184,20 @@ fn a_check_that_needs_a_larger_window_is_skipped_and_says_so() {
         assert_eq!((failed(&lines), lines.len(), output.code), (vec![], 3, 0), "{}{}", output.out, output.err);
         let reasons = lines.iter().filter_map(|line| line["skipped"]["reason"].as_str());
         assert_eq!(reasons.collect::<Vec<_>>(), expected, "window {window}");
+    }
+}
+
+/// With and without a word about it, and whatever its exit status.
+#[test]
+fn a_program_that_ends_by_itself_does_not_offer_attaching() {
+    for mistake in ["ends-alone", "complains-alone"] {
+        let checks = ["--patience", "60", "--only", "attached: takes the name", "--only", "attached, hostile: nobody"];
+        let (lines, output) = suite(&checks, &[&own("conformance-wrong"), mistake]);
+        assert_eq!((failed(&lines), lines.len(), output.code), (vec![], 3, 0), "{}{}", output.out, output.err);
+        for line in &lines[..2] {
+            assert_eq!(line["skipped"]["reason"], "it does not offer attaching", "{mistake}");
+        }
+        assert_eq!(lines[2]["worker"]["attaches"], false, "{mistake}");
     }
 }
 

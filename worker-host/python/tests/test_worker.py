@@ -176,8 +176,8 @@ class Methods(TestCase):
             (lambda: worker.method(5), TypeError, "a method is a function, not 5"),  # type: ignore[call-overload]
             (lambda: worker.method(lambda: 2, name="a"), ValueError, "two methods `a`"),
             (lambda: worker.on_error(print), ValueError, "an error hook already"),
-            (lambda: workhall.Worker().on_error(later), TypeError, "async function.*ordinary"),
-            (lambda: workhall.aio.AttachedWorker(None, None).on_error(later), TypeError, "async function.*ordinary"),
+            (lambda: workhall.Worker().on_error(later), TypeError, "async function.*ordinary"),  # type: ignore[arg-type]
+            (lambda: workhall.aio.AttachedWorker(None, None).on_error(later), TypeError, "async function.*ordinary"),  # type: ignore[arg-type]
             (lambda: workhall.Worker().on_error(5), TypeError, "the error hook is a function, not 5"),  # type: ignore[arg-type]
             (lambda: worker.run(Marked), TypeError, r"write run\(Marked\(\)\)"),
             (lambda: worker.run(5), TypeError, "int has no method: mark those"),

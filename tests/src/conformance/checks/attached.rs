@@ -1,10 +1,12 @@
 //! Attached workers: a program that the supervisor has not started connects to its socket and takes a name.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use workhall_protocol::wire::Encoding;
 
 use super::super::peer::{End, NUMBER, Peer, Under, WORKER, all};
 use super::super::{Check, Needs, Stage, attached_welcome, result_of, same};
+use super::death::{ends, left_in_task, left_with_a_question};
+use super::kill::kill;
 use super::requests::accepted;
 
 pub const CHECKS: &[Check] = &[
@@ -107,10 +109,6 @@ pub const CHECKS: &[Check] = &[
         run: garbage_later,
     },
 ];
-
-fn kill() -> Value {
-    json!({"kill": {}})
-}
 
 fn takes_the_name(stage: &Stage) -> Result<(), String> {
     let mut worker = stage.attaching()?;
@@ -307,14 +305,6 @@ fn gone_before_answer(stage: &Stage) -> Result<(), String> {
     ends_with_an_error(&mut worker, "the connection ends before the answer").map(drop)
 }
 
-/// It must end, and not by a signal.
-fn ends(worker: &mut Peer) -> Result<(), String> {
-    match worker.ended()? {
-        (End::Signal(signal), _) => Err(format!("it is to end by itself, and {signal} has ended it")),
-        (End::Code(_), _) => Ok(()),
-    }
-}
-
 fn gone_when_idle(stage: &Stage) -> Result<(), String> {
     let mut worker = stage.attached()?;
     worker.result("echo", json!([1]))?;
@@ -323,21 +313,11 @@ fn gone_when_idle(stage: &Stage) -> Result<(), String> {
 }
 
 fn gone_during_task(stage: &Stage) -> Result<(), String> {
-    let mut worker = stage.attached()?;
-    let task = worker.task("sleep", json!([200]));
-    worker.say(&task)?;
-    worker.begins(&task)?;
-    worker.hang_up();
-    ends(&mut worker)
+    left_in_task(stage.attached()?)
 }
 
 fn gone_during_question(stage: &Stage) -> Result<(), String> {
-    let mut worker = stage.attached()?;
-    let task = worker.task("call", json!(["w", "m", []]));
-    worker.say(&task)?;
-    worker.heard_kind("call")?;
-    worker.hang_up();
-    ends(&mut worker)
+    left_with_a_question(stage.attached()?)
 }
 
 /// Bytes that are no message in this encoding.

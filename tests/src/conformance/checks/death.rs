@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::peer::{End, Peer, Under};
-use super::super::{Check, Needs, Stage, in_some_round, welcome};
+use super::super::{Actor, Check, Needs, Stage, in_some_round, welcome};
 
 pub const CHECKS: &[Check] = &[
     Check { name: "end of file: before welcome it ends", methods: &[], needs: Needs::Nothing, run: before_welcome },
@@ -42,7 +42,7 @@ pub const CHECKS: &[Check] = &[
 ];
 
 /// It must end, and not by a signal.
-fn ends(worker: &mut Peer) -> Result<(), String> {
+pub(super) fn ends(worker: &mut Peer) -> Result<(), String> {
     match worker.ended()? {
         (End::Signal(signal), _) => Err(format!("it is to end by itself, and {signal} has ended it")),
         (End::Code(_), _) => Ok(()),
@@ -64,7 +64,15 @@ fn idle(stage: &Stage) -> Result<(), String> {
 }
 
 fn during_task(stage: &Stage) -> Result<(), String> {
-    let mut worker = stage.worker()?;
+    left_in_task(stage.worker()?)
+}
+
+fn during_question(stage: &Stage) -> Result<(), String> {
+    left_with_a_question(stage.worker()?)
+}
+
+/// The supervisor is gone in the middle of a task.
+pub(super) fn left_in_task(mut worker: Actor<'_>) -> Result<(), String> {
     let task = worker.task("sleep", json!([200]));
     worker.say(&task)?;
     worker.begins(&task)?;
@@ -72,8 +80,8 @@ fn during_task(stage: &Stage) -> Result<(), String> {
     ends(&mut worker)
 }
 
-fn during_question(stage: &Stage) -> Result<(), String> {
-    let mut worker = stage.worker()?;
+/// The supervisor is gone before it has answered a call.
+pub(super) fn left_with_a_question(mut worker: Actor<'_>) -> Result<(), String> {
     let task = worker.task("call", json!(["w", "m", []]));
     worker.say(&task)?;
     worker.heard_kind("call")?;

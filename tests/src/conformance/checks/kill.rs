@@ -46,7 +46,7 @@ pub const CHECKS: &[Check] = &[
     },
 ];
 
-fn kill() -> Value {
+pub(super) fn kill() -> Value {
     json!({"kill": {}})
 }
 

@@ -1,6 +1,6 @@
 //! `workhall kill`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -73,10 +73,7 @@ impl Kill {
         }
         let mut connection = connect(socket, self.timeout)?;
         let several = self.workers.len() > 1 || self.has_pattern();
-        let mut targets = self.expand(&mut connection, out)?;
-        // Who is named twice, or by two patterns, is killed once.
-        let mut named = HashSet::new();
-        targets.retain(|target| named.insert(target.to_string()));
+        let targets = self.targets(&mut connection, out)?;
         let mut tickets: Vec<(WorkerArgument, Ticket)> = Vec::new();
         for target in targets {
             let kill = KillMessage {
@@ -156,12 +153,32 @@ impl Kill {
         !self.name && self.workers.iter().any(is_pattern)
     }
 
+    /// Whom to kill, each once: also who is named twice, by two patterns, or by name and number. A second kill would meet
+    /// a successor.
+    fn targets(&self, connection: &mut Connection, out: &mut Out) -> Result<Vec<WorkerArgument>, Failure> {
+        let has_number = self.workers.iter().any(|worker| matches!(worker, WorkerArgument::Number(..)));
+        let rows = match self.has_pattern() || has_number && self.workers.len() > 1 {
+            true => connection.workers(None, None)?,
+            false => Vec::new(),
+        };
+        let mut targets = self.expand(&rows, out)?;
+        let names: HashMap<u64, &str> =
+            rows.iter().filter_map(|row| Some((row["number"].as_u64()?, row["name"].as_str()?))).collect();
+        let mut named = HashSet::new();
+        targets.retain(|target| {
+            named.insert(match target {
+                WorkerArgument::Number(number, _) => names.get(&number.0).map(|name| name.to_string()).ok_or(*number),
+                WorkerArgument::Name(name) => Ok(name.clone()),
+            })
+        });
+        Ok(targets)
+    }
+
     /// Patterns become the names that exist now.
-    fn expand(&self, connection: &mut Connection, out: &mut Out) -> Result<Vec<WorkerArgument>, Failure> {
+    fn expand(&self, rows: &[Value], out: &mut Out) -> Result<Vec<WorkerArgument>, Failure> {
         if !self.has_pattern() {
             return Ok(self.workers.clone());
         }
-        let rows = connection.workers(None, None)?;
         let mut names: Vec<&str> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
         names.sort_unstable();
         let mut targets: Vec<WorkerArgument> = Vec::new();

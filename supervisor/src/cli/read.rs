@@ -38,6 +38,9 @@ const BEFORE_FOLLOWING: u64 = 10;
 pub struct Logs {
     /// The worker: a name, or %7 for number 7; all if left out
     worker: Option<WorkerArgument>,
+    /// WORKER is a name, also if it looks like a number
+    #[arg(long, requires = "worker")]
+    name: bool,
     /// Go on with what comes
     #[arg(short, long)]
     follow: bool,
@@ -57,6 +60,9 @@ pub struct Logs {
 pub struct Events {
     /// The worker: a name, or %7 for number 7; all if left out
     worker: Option<WorkerArgument>,
+    /// WORKER is a name, also if it looks like a number
+    #[arg(long, requires = "worker")]
+    name: bool,
     /// Go on with what comes
     #[arg(short, long)]
     follow: bool,
@@ -77,32 +83,35 @@ pub struct Events {
 impl Logs {
     /// Shows them.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        check(self.worker.as_ref())?;
+        let named = named(self.worker, self.name)?;
         let mut connection = connect(socket, self.timeout)?;
-        let worker = self.worker.as_ref().map(WorkerArgument::address);
+        let worker = named.as_ref().map(WorkerArgument::address);
         let last = self.last.or(self.follow.then_some(BEFORE_FOLLOWING));
         let ticket = connection.ask(|client| client.logs(worker, last, self.follow))?;
         let reader = Reader { what: "lines", key: "`logs` in [supervisor]", follow: self.follow, json: self.json };
-        reader.show(self.worker.as_ref(), connection, ticket, line)
+        reader.show(named.as_ref(), connection, ticket, line)
     }
 }
 
 impl Events {
     /// Shows them.
     pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        check(self.worker.as_ref())?;
+        let named = named(self.worker, self.name)?;
         let mut connection = connect(socket, self.timeout)?;
-        let worker = self.worker.as_ref().map(WorkerArgument::address);
+        let worker = named.as_ref().map(WorkerArgument::address);
         let since_ms = self.since.map(|since| since.as_millis() as u64);
         let last = self.last.or((self.follow && since_ms.is_none()).then_some(BEFORE_FOLLOWING));
         let ticket = connection.ask(|client| client.events(worker, last, self.follow, since_ms))?;
         let reader = Reader { what: "events", key: "`events` in [supervisor]", follow: self.follow, json: self.json };
-        reader.show(self.worker.as_ref(), connection, ticket, event)
+        reader.show(named.as_ref(), connection, ticket, event)
     }
 }
 
-fn check(worker: Option<&WorkerArgument>) -> Result<(), Failure> {
-    worker.map_or(Ok(()), WorkerArgument::check)
+/// The worker that is asked for, if one is. `is_name`: `--name`.
+fn named(worker: Option<WorkerArgument>, is_name: bool) -> Result<Option<WorkerArgument>, Failure> {
+    let worker = worker.map(|worker| worker.read(is_name));
+    worker.as_ref().map_or(Ok(()), WorkerArgument::check)?;
+    Ok(worker)
 }
 
 /// How what comes is shown.

@@ -15,6 +15,9 @@ use super::{ExitCode, Failure, WorkerArgument, parse_duration};
 pub struct Wait {
     /// The worker: a name, or %7 for number 7
     worker: WorkerArgument,
+    /// WORKER is a name, also if it looks like a number
+    #[arg(long)]
+    name: bool,
     /// Until nothing is executed and nothing is pending
     #[arg(long)]
     idle: bool,
@@ -42,7 +45,8 @@ impl Wait {
     }
 
     /// Returns when it is so.
-    pub fn run(self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    pub fn run(mut self, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        self.worker = self.worker.read(self.name);
         let until = match (self.idle, self.gone) {
             (true, _) => Until::Idle,
             (_, true) => Until::Gone,

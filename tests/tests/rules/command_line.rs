@@ -799,14 +799,47 @@ fn w04_with_name_a_worker_is_named_whatever_its_name_looks_like() {
     // The second of them, and not the first.
     supervisor.cli(&["pause", "--name", "%2"]).ok();
     assert_eq!([2, 3].map(|number| state(&supervisor, number)), ["idle", "paused"]);
+    supervisor.cli(&["call", "--name", "%2", "count"]).ok();
+    supervisor.cli(&["wait", "%2", "--empty"]).ok();
+    supervisor.cli(&["wait", "--name", "%2", "--empty", "--timeout", "1ms"]).fails(5, &["%2 is not empty"]);
     supervisor.cli(&["resume", "%2", "--name"]).ok();
+    supervisor.cli(&["wait", "--name", "%2", "--idle"]).ok();
     assert_eq!(state(&supervisor, 3), "idle");
+    let paused = |more: &[&str]| {
+        let events = supervisor.cli(&[&["events", "--json", "%2"], more].concat()).ok().json();
+        let paused = |event: &&Value| event["event"] == "paused";
+        events.as_array().unwrap().iter().find(paused).map(|event| event["number"].clone())
+    };
+    assert_eq!([paused(&[]), paused(&["--name"])], [None, Some(json!(3))]);
+    let lines = |more: &[&str]| supervisor.cli(&[&["logs", "--json", "%2"], more].concat()).ok().json();
+    supervisor.call(&["--name", "%2", "count"]);
+    assert_eq!((lines(&[]), lines(&["--name"])), (json!([]), json!([])));
     let killed = supervisor.cli(&["kill", "--wait", "--json", "--name", "--", "*"]).ok().json();
     assert_eq!(killed["number"], 5, "one, and no list: {killed}");
     let killed = supervisor.cli(&["kill", "--wait", "--json", "--name", "%02", "?*"]).ok().json();
     assert_eq!((&killed[0]["number"], &killed[1]["ignored"]["reason"]), (&json!(4), &json!("no_worker")), "{killed}");
     assert_eq!([2, 3, 6].map(|number| state(&supervisor, number)), ["idle", "idle", "idle"]);
-    supervisor.cli(&["kill", "--name"]).fails(2, &["<WORKER>"]);
+    for command in ["kill", "logs", "events"] {
+        supervisor.cli(&[command, "--name"]).fails(2, &["<WORKER>"]);
+    }
+}
+
+#[test]
+fn k05_who_is_named_by_name_number_and_pattern_is_killed_once() {
+    let supervisor = Supervisor::with_config(ANY_NAME);
+    let count = |name: &str| assert_eq!(supervisor.call(&["--name", name, "count"]), 1, "{name}");
+    let killed = |workers: &[&str]| {
+        let killed = supervisor.cli(&[&["kill", "--wait", "--json"], workers].concat()).ok().json();
+        killed.as_array().unwrap().iter().map(|one| one["number"].clone()).collect::<Vec<Value>>()
+    };
+    ["a", "%3"].map(count);
+    assert_eq!(killed(&["%2", "a", "%02"]), [json!(2)]);
+    ["a", "%3"].map(|name| supervisor.call(&["--name", name, "count"]));
+    // The successor of `a` is number 4.
+    assert_eq!(killed(&["*", "%4", "%3"]), [json!(3), json!(4)]);
+    // A number that nobody has is not a name that looks like it.
+    supervisor.cli(&["call", "--name", "%9", "count", "--wait"]).ok();
+    assert_eq!(killed(&["%9", "%*"]), [Value::Null, json!(5)]);
 }
 
 fn state(supervisor: &Supervisor, number: u64) -> Value {

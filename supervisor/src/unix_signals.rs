@@ -8,7 +8,7 @@ use signal_hook::consts::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGT
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
-/// What would end the supervisor, and means nothing to it. They are handled and not ignored: what is ignored stays so in
+/// What people and timers send by mistake: it would end the supervisor, and means nothing to it. They are handled and not ignored: what is ignored stays so in
 /// the programs of workers, what is handled does not.
 const OTHERS: [(i32, &str); 6] = [
     (SIGUSR1, "SIGUSR1"),

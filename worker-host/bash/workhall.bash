@@ -350,9 +350,10 @@ __wh_value() {
       __wh_in_range "$2" || { __wh_misused "$command: $shown is too large a number: they go to 1.79e308"; return; }
       REPLY=$2 ;;
     -j)
-      # What came as an argument was read already, and may stand where it stood.
+      # What came as an argument was read already, and may stand where it stood; but a peer with the binary encoding may have
+      # sent a map that looks like bytes and is none, which could not be sent from here.
       local argument
-      if ((levels > 62)); then
+      if ((levels > 62)) && [[ $2 != *[\$\\]* ]]; then
         for argument in ${WORKHALL_ARGS[@]+"${WORKHALL_ARGS[@]}"}; do
           if [[ $2 = "$argument" ]]; then REPLY=$2; return 0; fi
         done
@@ -669,6 +670,7 @@ workhall_kill() {
   case ${1-} in
     --) shift; [[ ${1-} ]] || { echo 'workhall_kill: which worker?' >&2; return 2; } ;;
     -*) [[ $name ]] || { echo "workhall_kill: there is no option $1: behind \`--\` is a worker" >&2; return 2; } ;;
+    '') [[ ! $name ]] || { echo 'workhall_kill: which worker?' >&2; return 2; } ;;
   esac
   if [[ ! $__wh_conn ]]; then
     [[ ${1-} ]] || { echo 'workhall_kill: which worker? Only a worker kills itself' >&2; return 2; }

@@ -1,5 +1,6 @@
 //! The library for bash, on a real supervisor.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -9,6 +10,8 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use workhall_protocol::args::Payload;
+use workhall_protocol::messages::{Call, OutcomeBody};
 use workhall_tests::harness::{ANY_NAME, Output, Supervisor, bin_dir, lives, output, workspace};
 
 use super::examples::is_there;
@@ -342,6 +345,15 @@ fn d03_a_result_that_cannot_be_sent_fails_its_message_and_no_other() {
         let sent: Value = serde_json::from_str(value).unwrap();
         assert_eq!(result(kind, value).ok().json(), sent, "{value}");
     }
+    // What a peer with the binary encoding may send is not yet what JSON can have.
+    for (no_bytes, why) in [("!!", "no base64: \"!!\""), ("AAAA=", "no base64: \"AAAA=\"")] {
+        let args = Payload::encode(&("-j", BTreeMap::from([("$bytes", no_bytes)]))).unwrap();
+        let (_, outcome) = supervisor.client().call_and_wait(Call::new("probe", "result", args)).unwrap();
+        match outcome {
+            Some(OutcomeBody::Failed { error, .. }) => assert!(error.contains(why), "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
     assert_eq!(call(&supervisor, "result_again", &json!(["1e999"])), "1e999");
     supervisor.cli(&["call", "probe", "deep", "64", "--wait"]).ok();
     assert!(failure(&supervisor, &["deep", "65"]).contains("it nests more than 64 levels deep"));
@@ -353,6 +365,7 @@ fn d03_a_result_that_cannot_be_sent_fails_its_message_and_no_other() {
 #[test]
 fn what_somebody_else_has_sent_is_never_an_option_in_bash() {
     let Some(supervisor) = with_probe() else { return };
+    assert_eq!(call(&supervisor, "kills_unquoted", &json!([""])), 2);
     for text in ["-n", "-j", "-s", "-S", "--", "-", "-x", "--wait", "--json", "--name", "-e", "%7", ""] {
         assert_eq!(call(&supervisor, "returns", &json!([text])), text);
         assert_eq!(call(&supervisor, "returns", &json!(["--", text])), text);

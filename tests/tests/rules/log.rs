@@ -173,7 +173,8 @@ fn a_supervisor_whose_stderr_is_closed_goes_on() {
 fn d05_a_failed_start_is_a_warning_that_says_how_and_so_does_the_pause_after_it() {
     let config = "[class.deaf]\nexec = ['sleep', '1000']\nstart_timeout = '50ms'\nterm_grace = '0s'\n\
                   crash_limit = { crashes = 2 }\n[class.ends]\nexec = ['sh', '-c', 'exit 3']\n\
-                  crash_limit = { crashes = 2 }\n[supervisor]\nlog_level = 'warn'\n";
+                  crash_limit = { crashes = 2 }\n[class.slow]\nexec = ['sleep', '1000']\nterm_grace = '0s'\n\
+                  [supervisor]\nlog_level = 'warn'\n";
     let mut supervisor = Supervisor::with_config(config);
     for (worker, why) in
         [("deaf", "not ready in time (signal "), ("ends", "it ended before it was ready (exit status 3)")]
@@ -186,6 +187,10 @@ fn d05_a_failed_start_is_a_warning_that_says_how_and_so_does_the_pause_after_it(
     }
     // A kill of one that is not ready yet is no failure.
     let lines = supervisor.log().lines().count();
-    supervisor.kill(&["deaf", "--now"]);
+    for step in ["--now", "--within=0s"] {
+        supervisor.cli(&["call", "slow", "x"]).ok();
+        supervisor.until("it is being started", |this| this.ps("slow")["pid"].is_u64());
+        assert_ne!(supervisor.kill(&["slow", step])["exit"], Value::Null, "there was a process");
+    }
     assert_eq!(supervisor.log().lines().count(), lines, "{}", supervisor.log());
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 use workhall_tests::harness::{PATIENCE, Supervisor, output, output_of, text, workspace};
@@ -14,9 +15,13 @@ use workhall_tests::harness::{PATIENCE, Supervisor, output, output_of, text, wor
 const WORKER: &str = "exec = ['{bin}/test-worker']\n";
 const GET: &str = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A port of loopback that nobody has; it may be taken by another before it is used, which fails the test loudly.
+/// A port for one who binds it later. Below those that the system gives to connections and to who asks for any
+/// (`ip_local_port_range`), each once, so that nobody takes it meanwhile.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let candidates = || 20_000 + ((std::process::id() * 100 + TRIED.fetch_add(1, Ordering::Relaxed)) % 12_000) as u16;
+    std::iter::repeat_with(candidates).find(is_free).unwrap()
 }
 
 fn at_port(port: u16, classes: &str) -> Supervisor {

@@ -9,7 +9,8 @@ export type Whole = number | bigint;
 export type Address = string | Whole;
 /**
  * What can be sent. A Uint8Array arrives as a Buffer (in other languages as bytes), a Signal as a Signal; what has `toJSON`,
- * like a Date, as what that returns. In an object a member that is undefined is left out.
+ * like a Date, as what that returns. In an object a member that is undefined, or whose `toJSON` returns that, is left
+ * out.
  */
 export type Value =
   | null | undefined | boolean | number | bigint | string | Uint8Array | Signal

@@ -120,6 +120,8 @@ pub(crate) enum Needs {
     TasksAhead(u64),
     /// A program that takes a name by itself.
     Attaching,
+    /// The same, whose window is above 1 where it is started: it takes in all that has come before it begins a task.
+    AttachingAhead,
     Json,
     Binary,
 }
@@ -295,7 +297,8 @@ pub fn run(options: &Options, mut report: impl FnMut(&Line)) -> Result<Profile, 
         if !wanted {
             continue;
         }
-        let neither = profile.attaches_not.as_ref().filter(|_| check.needs == Needs::Attaching);
+        let neither =
+            profile.attaches_not.as_ref().filter(|_| matches!(check.needs, Needs::Attaching | Needs::AttachingAhead));
         let verdict = match (skipped(&check, &profile, options), neither) {
             (Some(skipped), _) => skipped,
             (None, Some(failed)) => failed.clone(),
@@ -329,7 +332,12 @@ fn skipped(check: &Check, profile: &Profile, options: &Options) -> Option<Verdic
         Needs::TasksAhead(least) if profile.window < least => {
             format!("its window is {}, and this takes {least} tasks at once", profile.window)
         }
-        Needs::Attaching if !profile.attaches && profile.attaches_not.is_none() => "it does not offer attaching".into(),
+        Needs::Attaching | Needs::AttachingAhead if !profile.attaches && profile.attaches_not.is_none() => {
+            "it does not offer attaching".into()
+        }
+        Needs::AttachingAhead if profile.window <= 1 => {
+            "its window is 1: it may begin a task before it reads what stands behind it".into()
+        }
         Needs::Json if profile.encoding != JSON => "it speaks binary frames".into(),
         Needs::Binary if profile.encoding != BINARY => "it speaks JSON lines".into(),
         _ => String::new(),

@@ -80,7 +80,7 @@ fn the_c_library_reads_nothing_that_is_not_there() {
 fn the_c_library_passes() {
     let dir = tempfile::tempdir().unwrap();
     let worker = compiled("conformance", dir.path(), sanitizers());
-    passes(&[worker.to_str().unwrap()], 104, true);
+    passes(&[worker.to_str().unwrap()], 105, true);
     passes(&[worker.to_str().unwrap(), "1"], 89, true);
 }
 

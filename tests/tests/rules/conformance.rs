@@ -54,7 +54,7 @@ pub(crate) fn passes(program: &[&str], at_least: u64, attaches: bool) {
 
 #[test]
 fn the_rust_library_passes() {
-    passes(&[&own("conformance-worker")], 104, true);
+    passes(&[&own("conformance-worker")], 105, true);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn library(file: &str) -> String {
 #[test]
 fn the_python_library_passes() {
     let worker = library("python/tests/conformance_worker.py");
-    passes(&[harness::python(), &worker], 104, true);
+    passes(&[harness::python(), &worker], 105, true);
     passes(&[harness::python(), &worker, "1"], 89, true);
 }
 
@@ -129,6 +129,9 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("collects-dropped", "cancelled: dropped is written", "`dropped` is to be written before"),
     ("reads-no-cancels", "cancelled: the mark page tells", "closed its connection"),
     ("waits-for-cancels", "cancelled: a word of the mark page", "was due"),
+    ("begins-cancelled", "cancelled: an attached worker", "closed its connection"),
+    ("forgets-dropped", "cancelled: an attached worker", "`dropped` was due"),
+    ("hangs-alone", "cancelled: an attached worker", "it did not connect within 3 s, and did not end"),
     ("hangs-alone", "attached: takes the name", "it did not connect within 3 s, and did not end"),
     ("hangs-alone", "attached, hostile: nobody", "it did not connect within 3 s, and did not end"),
     ("aborts-alone", "attached: takes the name", "SIGABRT has ended it before it connected"),
@@ -185,6 +188,16 @@ fn a_check_that_needs_a_larger_window_is_skipped_and_says_so() {
         let reasons = lines.iter().filter_map(|line| line["skipped"]["reason"].as_str());
         assert_eq!(reasons.collect::<Vec<_>>(), expected, "window {window}");
     }
+}
+
+/// Who does one task at a time may begin it when it has read it, and nothing behind it.
+#[test]
+fn an_attached_worker_with_a_window_of_one_may_begin_a_task_whose_cancel_it_has_not_read() {
+    let check = ["--patience", "60", "--only", "cancelled: an attached worker"];
+    let (lines, output) = suite(&check, &[&own("conformance-wrong"), "begins-cancelled", "1"]);
+    assert_eq!((failed(&lines), lines.len(), output.code), (vec![], 2, 0), "{}{}", output.out, output.err);
+    let reason = "its window is 1: it may begin a task before it reads what stands behind it";
+    assert_eq!(lines[0]["skipped"]["reason"], reason);
 }
 
 /// With and without a word about it, and whatever its exit status.

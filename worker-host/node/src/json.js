@@ -16,9 +16,10 @@ const HALF_A_PAIR = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\ud
 
 /** A value as JSON text. `place` names it in errors: "args". */
 export function encode(value, place) {
-  return write(value, place, 1);
+  return write(value, place, 1) ?? 'null';
 }
 
+/** Undefined for what JSON.stringify leaves out of an object, and writes as null in an array. */
 function write(value, place, depth) {
   switch (typeof value) {
     case 'string':
@@ -33,7 +34,7 @@ function write(value, place, depth) {
       if (value < BIGINT_MIN || value > BIGINT_MAX) throw new RangeError(`${place} is ${value}: more than 64 bits`);
       return String(value);
     case 'undefined':
-      return 'null';
+      return undefined;
     case 'object':
       break;
     default:
@@ -43,7 +44,7 @@ function write(value, place, depth) {
   if (depth > DEPTH_MAX) throw new RangeError(`${place} is more than ${DEPTH_MAX} levels deep, or holds itself`);
   if (Array.isArray(value)) {
     // What is undefined, or a hole, is null: so an optional argument may be undefined.
-    const items = Array.from(value, (item, at) => write(item, `${place}[${at}]`, depth + 1));
+    const items = Array.from(value, (item, at) => write(item, `${place}[${at}]`, depth + 1) ?? 'null');
     return `[${items.join(',')}]`;
   }
   if (value instanceof Signal) return `{"$signal":"${value.id}"}`;
@@ -60,14 +61,15 @@ function write(value, place, depth) {
   }
   const members = [];
   // As JSON.stringify does: so an optional field may be undefined.
-  const entries = Object.entries(value).filter(([, member]) => member !== undefined);
-  if (entries.length === 1 && entries[0][0] === '$bytes' && typeof entries[0][1] === 'string' && !isBase64(entries[0][1])) {
+  for (const [key, member] of Object.entries(value)) {
+    const text = write(member, `${place}.${key}`, depth + 1);
+    if (text !== undefined) members.push([write(key, `a key of ${place}`, 0), text]);
+  }
+  // Looked at as it is written: a text may come from a toJSON. One that has escapes is no base64.
+  if (members.length === 1 && members[0][0] === '"$bytes"' && members[0][1].startsWith('"') && !isBase64(members[0][1].slice(1, -1))) {
     throw new TypeError(`${place} is {"$bytes": …}, which stands for bytes, and holds no base64: send a Buffer`);
   }
-  for (const [key, member] of entries) {
-    members.push(`${write(key, `a key of ${place}`, 0)}:${write(member, `${place}.${key}`, depth + 1)}`);
-  }
-  return `{${members.join(',')}}`;
+  return `{${members.map((member) => member.join(':')).join(',')}}`;
 }
 
 /** As the supervisor reads it: with its padding, and without a bit too much. */

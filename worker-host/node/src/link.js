@@ -13,6 +13,9 @@ const LINE_MAX = 16 << 20;
 /** The longest time that a timer of Node takes, in milliseconds. */
 const TIMER_MAX = 2 ** 31 - 1;
 
+/** Messages that are no answers, and are handed on. */
+const KINDS = new Set(['welcome', 'task', 'kill', 'cancelled']);
+
 /** What became of a message that is waited for, and is no answer. */
 const ENDINGS = { failed: Failed, discarded: Discarded, expired: Expired, dead: Dead };
 
@@ -65,7 +68,10 @@ export class Link {
     this.#whenEnded = resolve;
   });
 
-  /** `handlers` are functions by the kinds of messages that are no answers: `task`, `kill`, `cancelled`, `welcome`. */
+  /**
+   * `handlers` are functions by the kinds of messages that are no answers, `KINDS`; `read` is called after all messages of a
+   * read, `error` with what the supervisor did not understand, `gone` with why the connection has ended.
+   */
   constructor(socket, handlers = {}) {
     this.#socket = socket;
     this.#handlers = handlers;
@@ -148,6 +154,7 @@ export class Link {
       }
       if (line.length > 0) this.#line(line.toString('utf8'));
     }
+    this.#handlers.read?.();
     if (start < chunk.length) {
       this.#parts.push(chunk.subarray(start));
       this.#partBytes += chunk.length - start;
@@ -171,7 +178,7 @@ export class Link {
     if (kind === 'receipt') this.#receipt(body);
     else if (kind === 'outcome') this.#outcome(body);
     else if (kind === 'error') this.#error(body);
-    else if (Object.hasOwn(this.#handlers, kind)) this.#handlers[kind](body);
+    else if (KINDS.has(kind)) this.#handlers[kind]?.(body);
   }
 
   #receipt(body) {

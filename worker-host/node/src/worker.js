@@ -126,10 +126,10 @@ class Session {
         this.isWelcome();
       },
       task: (body) => {
-        if (this.#ending) return;
-        this.#queue.push(body);
-        this.#next();
+        if (!this.#ending) this.#queue.push(body);
       },
+      // Nothing is begun before: the kill, or the cancel, of a task may stand behind it.
+      read: () => this.#next(),
       kill: () => this.#end(),
       cancelled: ({ id }) => {
         if (this.#current?.message === id) Context.cancel(this.#current);

@@ -10,6 +10,9 @@ test('what JSON can say is said as JSON.stringify does', () => {
   for (const value of [
     null, true, 0, -1, 1.5, 1e300, 5e-324, '', 'a"\\\n\u0000\u2028é😀', [], {}, [1, [2, [3]]], { a: { b: [null] }, 'k"': 1 },
     { gone: undefined, list: [undefined] }, Array(2), { ['__proto__']: 1 }, new Date(0), [new Date(5)],
+    // What toJSON makes undefined is what is undefined.
+    { gone: { toJSON() {} }, kept: { toJSON: () => 1 } }, [{ toJSON() {} }], { list: [1, { toJSON() {} }], gone: { toJSON: () => ({ toJSON() {} }).nothing } },
+    { ['\ud800']: { toJSON() {} } },
   ]) {
     assert.equal(encode(value, 'v'), JSON.stringify(value));
     assert.deepEqual(decode(JSON.stringify(value), link), JSON.parse(JSON.stringify(value)));
@@ -49,6 +52,7 @@ test('bytes and signals go through anywhere', () => {
 test('what only looks like bytes or a signal is a map', () => {
   for (const value of [
     { $bytes: '!!', b: 1 }, { $bytes: 5 }, { $bytes: ['!!'] }, { $signal: 'x' }, { $signal: ID.toUpperCase() }, { $signal: 5 }, { $bytes: 'AA==' }, { $bytes: '' },
+    { $bytes: { toJSON: () => 'AA==' } }, { $bytes: { toJSON: () => 5 } }, { $bytes: { toJSON() {} } }, { $bytes: new Date(0), b: 1 }, { $bytes: '!!', b: { toJSON: () => 2 } },
   ]) {
     assert.equal(encode(value, 'v'), JSON.stringify(value));
   }
@@ -80,6 +84,12 @@ test('what cannot be sent is named with its place', () => {
     [[{ $bytes: '!!' }], 'args[0] is {"$bytes": …}, which stands for bytes, and holds no base64: send a Buffer'],
     [{ a: [{ $bytes: 'AA=', b: undefined }] }, 'args.a[0] is {"$bytes": …}'],
     [{ $bytes: 'AB==' }, 'args is {"$bytes": …}'],
+    // As it will be written.
+    [[{ $bytes: new Date(0) }], 'args[0] is {"$bytes": …}, which stands for bytes, and holds no base64: send a Buffer'],
+    [{ a: [{ $bytes: new URL('http://a/') }] }, 'args.a[0] is {"$bytes": …}'],
+    [[{ $bytes: { toJSON: () => ({ toJSON: () => 'AB==' }) } }], 'args[0] is {"$bytes": …}'],
+    [[{ $bytes: '!!', b: { toJSON() {} } }], 'args[0] is {"$bytes": …}'],
+    [[{ $bytes: '\\' }], 'args[0] is {"$bytes": …}'],
   ]) {
     assert.throws(() => encode(value, 'args'), (error) => error.message.includes(message), message);
   }

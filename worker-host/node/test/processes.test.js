@@ -141,6 +141,24 @@ test('p02: a task that is cancelled before the program has what it attaches by i
   assert.equal(await attached.leave(), 'left');
 });
 
+test('p02: a task that comes together with its cancel is not begun', async (t) => {
+  const supervisor = await Supervisor.start(t);
+  const client = await supervisor.client();
+  const order = [];
+  const attached = await new Worker().method('note', (_context, text) => order.push(text)).attach('other', { socket: supervisor.socket });
+  await client.callAndWait('other', 'note', ['first']);
+  // The event loop stands still: both are read at once.
+  assert.equal(supervisor.cliSync('call', 'other', 'note', 'unwanted').code, 0);
+  let running = null;
+  while (running === null) running = JSON.parse(supervisor.cliSync('info', 'other', '--json').out).running;
+  const cancelled = supervisor.cliSync('cancel', String(running.message));
+  assert.equal(cancelled.code, 0, cancelled.err);
+  assert.equal(await client.callAndWait('other', 'note', ['last']), 2);
+  assert.deepEqual(order, ['first', 'last']);
+  assert.equal((await client.status()).ledger.discarded, 1);
+  assert.equal(await attached.leave(), 'left');
+});
+
 test('p02: an attached worker learns that the supervisor is gone, and its program goes on', async (t) => {
   const supervisor = await Supervisor.start(t);
   let ended = false;

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import net from 'node:net';
 import process from 'node:process';
 import { test } from 'node:test';
 import { Dead, Discarded, Failed, Worker } from '../src/index.js';
+import { Link } from '../src/link.js';
 import { Supervisor, lives, probe, until } from './harness.js';
 
 test('c03 w06: tasks are executed one at a time, in order, and the state lives from task to task', async (t) => {
@@ -89,12 +91,14 @@ test('d03: numbers that are none and bytes that are none are named, and go nowhe
   for (const [attempt, why] of [
     [() => client.callAndWait('probe', 'echo', [{ a: [Infinity] }]), /args\[0\]\.a\[0\] is Infinity, which cannot be sent/],
     [() => client.callAndWait('probe', 'echo', [{ $bytes: '!!' }]), bytes],
+    [() => client.callAndWait('probe', 'echo', [{ $bytes: new Date(0) }]), bytes],
   ]) {
     await assert.rejects(attempt, (error) => error instanceof TypeError && why.test(error.message), String(why));
   }
   for (const [method, args, why] of [
     ['notANumber', [], /the result cannot be sent: `result`\.list\[1\] is NaN/],
     ['likeBytes', ['!!'], bytes],
+    ['likeBytesOfDate', [], bytes],
     ['tooLong', [17 << 20], /the result cannot be sent: .*more than the 16 MiB that a message may have/],
   ]) {
     await assert.rejects(client.callAndWait('probe', method, [...args, null]), (error) => error instanceof Failed && why.test(error.error), method);
@@ -271,4 +275,14 @@ test('how many arguments a method takes can be said, and the error hook hears wh
     throw new Error('the hook itself');
   });
   assert.match((await execute('what', [])).error, /no method `what`.*and the error hook failed: Error: the hook itself/s);
+});
+
+test('messages of a later supervisor are passed over, whatever they are called', async (t) => {
+  const server = net.createServer((socket) => socket.end('{"gone":{}}\n{"read":{}}\n{"constructor":{}}\n{"kill":{}}\n'));
+  t.after(() => server.close());
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const heard = [];
+  const handlers = Object.fromEntries(['gone', 'read', 'kill'].map((kind) => [kind, (body) => heard.push([kind, body?.name])]));
+  await new Link(net.connect(server.address().port, '127.0.0.1'), handlers).ended;
+  assert.deepEqual(heard, [['kill', undefined], ['read', undefined], ['gone', 'SupervisorGone']]);
 });

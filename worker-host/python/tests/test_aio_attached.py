@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from typing import Any, Awaitable, Callable, List
 
@@ -228,6 +229,37 @@ class Attached(TestCase):
 
         self.use(use)
 
+    def test_p02_a_task_that_is_cancelled_before_it_is_begun_is_not_begun(self) -> None:
+        async def use(client: Client, hall: Supervisor, device: Device) -> None:
+            def post(what: str) -> str:
+                """Posts one that the process has then, while the event loop stands still. Returns its id."""
+                self.assertEqual(hall.cli("call", "device", "note", what).returncode, 0)
+                running = None
+                while running is None:
+                    running = json.loads(hall.cli("info", "device", "--json").stdout)["running"]
+                return str(running["message"])
+
+            attached = await attach("device", socket=hall.socket)
+            session = attached._connected().session
+            # It has come before `run`, and its cancel is not read yet.
+            message = post("before it runs")
+            while not session.tasks:
+                await asyncio.sleep(0)
+            self.assertEqual(hall.cli("cancel", message).returncode, 0)
+            running = asyncio.ensure_future(attached.run(device))
+            self.assertEqual(await client.call_and_wait("device", "note", 1), 1)
+            # Both are read at once.
+            self.assertEqual(hall.cli("cancel", post("while it runs")).returncode, 0)
+            self.assertEqual(await client.call_and_wait("device", "note", 2), 2)
+            self.assertEqual(device.seen, [1, 2])
+            self.assertEqual((await client.status())["ledger"]["discarded"], 2)
+            with self.assertRaisesRegex(WorkhallError, "no task is executed"):
+                attached.task
+            await attached.leave()
+            await running
+
+        self.use(use)
+
     def test_p02_a_name_that_is_taken_is_refused(self) -> None:
         async def use(client: Client, hall: Supervisor, device: Device) -> None:
             async with await attach("device", socket=hall.socket):
@@ -294,6 +326,39 @@ class Attached(TestCase):
             with self.assertRaises(Dead) as raised:
                 await waiting
             self.assertEqual((raised.exception.reason, ends), ("crashed", ["cleaned up"]))
+
+        self.use(use)
+
+    def test_p02_who_cancels_it_again_cancels_its_task_again_and_it_waits_for_that_all_the_same(self) -> None:
+        async def use(client: Client, hall: Supervisor, device: Device) -> None:
+            attached = await attach("device", socket=hall.socket)
+            ends: List[Any] = []
+            cleans_up = asyncio.Event()
+
+            @attached.method
+            async def stubborn() -> None:
+                try:
+                    device.begun.set()
+                    await device.go.wait()
+                finally:
+                    try:
+                        cleans_up.set()
+                        await device.go.wait()
+                    finally:
+                        # The connection is still there.
+                        ends.append(await attached.call_and_wait("w", "echo", "cleaned up"))
+
+            running = asyncio.ensure_future(attached.run())
+            waiting = asyncio.ensure_future(client.call_and_wait("device", "stubborn"))
+            await device.begun.wait()
+            running.cancel()
+            await cleans_up.wait()
+            running.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await running
+            self.assertEqual(ends, [["cleaned up"]])
+            with self.assertRaises(Dead):
+                await waiting
 
         self.use(use)
 

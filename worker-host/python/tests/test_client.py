@@ -233,6 +233,8 @@ class Calls(TestCase):
             (lambda: self.client.call("w", "echo", [{"$bytes": "!!"}]), ValueError, r'args\[0\]\[0\] is \{"\$bytes": …\}, which stands for bytes'),
             (lambda: self.client.call("w", "echo", {"$bytes": "AB=="}), ValueError, r"no base64: send bytes"),
             (lambda: self.client.call("w", "echo", {"$bytes": "AAA"}), ValueError, r"no base64: send bytes"),
+            (lambda: self.client.call("w", "echo", {"$bytes": "AAAA="}), ValueError, r"no base64: send bytes"),
+            (lambda: self.client.call("w", "echo", {"$bytes": "AAAA=="}), ValueError, r"no base64: send bytes"),
             (lambda: self.client.signal().trigger({"a": [math.nan]}), ValueError, r"value\[0\] is nan"),
             (lambda: self.client.signal().set("a", {"$bytes": "x"}), ValueError, r"value is .* no base64"),
             (lambda: self.client.run_process("w", "echo", 2**64), ValueError, r"args\[0\] is 0x1(0{16}), which cannot be sent: whole"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal as unix_signal
 import subprocess
 import sys
@@ -115,6 +116,26 @@ class Attached(TestCase):
         # Workers call it, and it calls workers, in any thread.
         self.assertEqual(self.client.call_and_wait("w", "call", "device", "note", "from w"), 104)
         self.assertEqual(attached.call_and_wait("w", "echo", 5), [5])
+
+    def test_p02_a_task_that_is_cancelled_before_it_is_begun_is_not_begun(self) -> None:
+        def post(what: str) -> int:
+            """Posts one that the process has then."""
+            message = self.client.call("device", "note", what).message
+            until("it is at the process", lambda: self.client.info("device")["running"])
+            assert message is not None
+            return message
+
+        attached = self.attach()
+        # Read before `run`, together with an answer, and the cancel is not read yet.
+        message = post("before it runs")
+        attached.status()
+        self.assertEqual([task.id for task in attached._running().session.tasks], [message])
+        self.assertTrue(self.client.cancel(message).running)
+        until("its cancel has come", lambda: attached._running()._poll(select.POLLIN, 0))
+        self.serve(attached)
+        self.assertEqual(self.client.call_and_wait("device", "note", 1), 1)
+        self.assertEqual(self.device.seen, [1])
+        self.assertEqual(self.client.status()["ledger"]["discarded"], 1)
 
     def test_p02_p03_its_type_is_said(self) -> None:
         self.attach()

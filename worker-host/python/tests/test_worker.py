@@ -142,7 +142,7 @@ class Methods(TestCase):
 
     def test_what_a_binary_peer_has_sent_and_is_no_base64_is_a_map(self) -> None:
         decode = decoder(str)
-        for text in ["no base", "!!", "AA=", "AA", "AB==", "AA==\n", "AA==AA==", "-_8=", "é"]:
+        for text in ["no base", "!!", "AA=", "AA", "AB==", "AA==\n", "AA==AA==", "-_8=", "é", "AAAA=", "AAAA==", "AA===", "AAAA====", "="]:
             self.assertEqual(decode(json.dumps([{"$bytes": text}]).encode()), [{"$bytes": text}])
         self.assertEqual(decode(b'[{"$bytes":"AA=="},{"$bytes":""}]'), [b"\0", b""])
 
@@ -278,6 +278,7 @@ class Errors(TestCase):
                     "nan": float("nan"), "set": {1}, "object": object(), "surrogate": "\\ud800", "large": 2 ** 64,
                     "huge": "x" * (17 << 20), "deep": deep, "key": {(1, 2): 3},
                     "infinity": [{"a": float("inf")}], "bytes": [{"$bytes": "!!"}],
+                    "padded": [{"$bytes": "AAAA="}],
                 }[what]
 
             @worker.method
@@ -292,6 +293,7 @@ class Errors(TestCase):
             ("nan", "^the result of `odd` cannot be sent: result is nan, which cannot be sent"),
             ("infinity", r"result\[0\]\.a is inf"),
             ("bytes", r'result\[0\] is \{"\$bytes": …\}, which stands for bytes, and holds no base64: send bytes'),
+            ("padded", r'result\[0\] is \{"\$bytes": …\}, which stands for bytes, and holds no base64: send bytes'),
             ("set", "type set, which cannot be sent"),
             ("object", "type object, which cannot be sent"),
             ("surrogate", "no Unicode"),
@@ -308,7 +310,7 @@ class Errors(TestCase):
             client.call_and_wait("w", "fine"),
             [2**64 - 1, -(2**63), 0.5, b"\x00\xff", {"a": None}, "\U0001f600", [1, 2]],
         )
-        self.assertEqual((client.info("w")["generation"], client.status()["ledger"]["failed"]), (1, 20))
+        self.assertEqual((client.info("w")["generation"], client.status()["ledger"]["failed"]), (1, 22))
 
     def test_d03_whatever_is_raised_fails_its_message_alone(self) -> None:
         supervisor = self.with_worker(

@@ -37,6 +37,12 @@ pub const CHECKS: &[Check] = &[
         needs: Needs::TasksAhead(2),
         run: late_message,
     },
+    Check {
+        name: "cancelled: an attached worker begins no task that comes together with its cancel",
+        methods: &["echo", "crash"],
+        needs: Needs::AttachingAhead,
+        run: attached,
+    },
 ];
 
 fn id(task: &Value) -> u64 {
@@ -138,6 +144,18 @@ fn late_message(stage: &Stage) -> Result<(), String> {
     worker.page.cancel();
     for x in 0..3 {
         same("the result", &worker.result("echo", json!([x]))?, &json!(x))?;
+    }
+    Ok(())
+}
+
+fn attached(stage: &Stage) -> Result<(), String> {
+    for awaited in [true, false] {
+        let mut worker = stage.attached()?;
+        same("the result of the first", &worker.result("echo", json!([1]))?, &json!(1))?;
+        let unwanted = if awaited { worker.task("crash", json!([])) } else { worker.unheard_task("crash", json!([])) };
+        worker.say_all(&[unwanted.clone(), cancelled(&unwanted)])?;
+        drops(&mut worker, &unwanted)?;
+        same("the result of the next", &worker.result("echo", json!([2]))?, &json!(2))?;
     }
     Ok(())
 }

@@ -69,6 +69,7 @@ await worker({
     },
     notANumber: (_context, _signal) => ({ list: [1, NaN] }),
     likeBytes: (_context, text, _signal) => [{ $bytes: text }],
+    likeBytesOfDate: (_context, _signal) => [{ $bytes: new Date(0) }],
     setOdd: (_context, signal, kind) => signal.trigger({ odd: kind === 'nan' ? NaN : { $bytes: '!!' } }),
     tooLong: (_context, bytes, _signal) => 'x'.repeat(bytes),
     unsendable: () => ({ list: [1, () => {}] }),

@@ -115,8 +115,8 @@ class AttachedWorker(Methods, Caller):
     async def run(self, state: object = None) -> None:
         """Executes tasks until it has left, or the supervisor stops. SupervisorGone is raised if that is gone.
 
-        `state`: an object whose marked methods may be called too. Who cancels this cancels the task that is executed, which is a dead
-        letter then, as is what is pending.
+        `state`: an object whose marked methods may be called too. Who cancels this cancels the task that is executed, and again where
+        it cleans up; this ends when that has, and the task is a dead letter then, as is what is pending.
         """
         methods = self._with(state)
         conversation = self._connected()
@@ -125,13 +125,19 @@ class AttachedWorker(Methods, Caller):
             raise WorkhallError("it runs already, or has ended: attach again")
         self._has_run = True
         try:
+            # A task may have come with the welcome; what has come since, like its cancel, is read before it is begun.
+            await asyncio.sleep(0)
             while True:
                 await self._until(lambda: bool(session.tasks) or session.is_ending or session.complaint is not None)
                 if session.complaint is not None and not session.has_ended:
                     raise WorkhallError(f"the supervisor did not understand: {session.complaint}")
                 if session.is_ending:
                     break
-                task = session.current = session.next = session.tasks.popleft()
+                task = session.next = session.tasks.popleft()
+                if task.cancelled:
+                    await conversation.say(line("dropped", {"id": task.id}), f"the settlement of message {task.id}")
+                    continue
+                session.current = task
                 settlement = await self._execute(methods, task)
                 session.current = None
                 if session.has_ended:
@@ -206,13 +212,16 @@ def _begun(result: Any) -> "asyncio.Future[Any]":
 
 
 async def _ended(inner: "asyncio.Future[Any]") -> None:
-    """Waits for its end. Who cancels this cancels it."""
-    try:
-        await asyncio.wait({inner})
-    except asyncio.CancelledError:
-        inner.cancel()
-        await asyncio.wait({inner})
-        raise
+    """Waits for its end. Who cancels this cancels it, each time anew, as where it is awaited; and waits for its end all the same."""
+    cancelled: Optional[asyncio.CancelledError] = None
+    while not inner.done():
+        try:
+            await asyncio.wait({inner})
+        except asyncio.CancelledError as error:
+            cancelled = error
+            inner.cancel()
+    if cancelled is not None:
+        raise cancelled
 
 
 async def attach(name: str, *, socket: Optional[str] = None, timeout: Optional[float] = 30.0) -> AttachedWorker:

@@ -46,7 +46,9 @@ class AttachedWorker(Worker):
         return self._running()
 
     def _greet(self, link: Link, window: int) -> None:
-        pass
+        # A task may have come with the welcome; what has come since, like its cancel, is read before it is begun.
+        while link.look():
+            pass
 
     def _is_orphan(self, parent: int) -> bool:
         return False

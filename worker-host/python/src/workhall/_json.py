@@ -84,7 +84,10 @@ def _check(value: Any, place: str, left: int) -> None:
 
 
 def _bytes_of(text: str) -> Optional[bytes]:
-    """The bytes of a base64 text; None if it is none, or has a bit too much."""
+    """The bytes of a base64 text; None if it is none, has a bit too much, or is padded too little or too much."""
+    # Python takes more padding than there may be.
+    if len(text) % 4:
+        return None
     try:
         data = base64.b64decode(text, validate=True)
         # Only the last four characters can say the same in two ways.

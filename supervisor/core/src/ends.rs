@@ -40,7 +40,8 @@ impl Core {
             life.start_failed(StartStage::EndedBeforeReady, "it ended before it was ready".into());
         }
         let slot = life.slot;
-        let asked = worker.goal != Goal::Up || life.idled || life.replaced;
+        // Who is drained, as every run is, is asked only when nothing is left to execute.
+        let asked = killed || life.idled || life.replaced;
         let what = match (life.failed_stage, life.failure.clone()) {
             // Its program was never executed: only what was to prepare it has ended.
             (Some(stage @ (StartStage::Setup | StartStage::Exec)), Some(detail)) => {

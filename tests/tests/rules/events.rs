@@ -69,6 +69,35 @@ fn every_change_of_a_worker_is_an_event() {
 }
 
 #[test]
+fn p01_who_dies_by_itself_in_a_run_or_a_drain_was_not_asked_to_end() {
+    let mut supervisor = Supervisor::with_config(ANY_NAME);
+    let ends = |supervisor: &Supervisor, name: &str| -> Vec<(Value, Value)> {
+        let events = supervisor.cli(&["events", name, "--json"]).ok().json();
+        let exits = events.as_array().unwrap().iter().filter(|event| event["event"] == "exited");
+        exits.map(|event| (event["exit"].clone(), event["ended_by"].clone())).collect()
+    };
+    let by_itself = (json!({"signal": 9}), Value::Null);
+    supervisor.cli(&["run", "any", "die", "--name", "dies", "--wait"]).fails(6, &["signal 9"]);
+    assert_eq!(ends(&supervisor, "dies"), std::slice::from_ref(&by_itself));
+    let crashed = |name: &str| format!("workhall: warning: {name}: its process has crashed: signal 9");
+    assert!(supervisor.log().contains(&crashed("dies")), "{}", supervisor.log());
+    // One that runs to its end is asked.
+    supervisor.cli(&["run", "any", "count", "--name", "ends", "--wait"]).ok();
+    supervisor.until("it is gone", |this| !ends(this, "ends").is_empty());
+    assert_eq!(ends(&supervisor, "ends"), [(json!({"code": 0}), json!("ask"))]);
+    // So is one that is drained, once it has executed all: here by another life.
+    let held = supervisor.hold("drained");
+    for method in ["die", "count"] {
+        supervisor.cli(&["call", "drained", method]).ok();
+    }
+    supervisor.cli(&["kill", "drained", "--drain"]).ok();
+    held.release();
+    supervisor.until("it is gone", |this| ends(this, "drained").len() == 2);
+    assert_eq!(ends(&supervisor, "drained"), [by_itself, (json!({"code": 0}), json!("ask"))]);
+    assert!(supervisor.log().contains(&crashed("drained")), "{}", supervisor.log());
+}
+
+#[test]
 fn what_a_reload_does_to_a_worker_is_an_event() {
     let class = |more: &str| format!("exec = ['{}/test-worker']\n{more}", text(bin_dir()));
     let of = |keep: &str, more: &str| format!("[class.{keep}]\n{}\n[class.other]\n{}", class(more), class(""));

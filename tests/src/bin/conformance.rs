@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use workhall_tests::conformance::{Line, METHODS, Options, Verdict, as_parent, run};
+use workhall_tests::conformance::{Line, METHODS, Options, Verdict, as_parent, is_part_of_a_name, run};
 
 const USAGE: &str = "usage: conformance [--json] [--only PART]… [--skip PART]… [--patience SECONDS] -- PROGRAM [ARG…]
 
@@ -25,7 +25,8 @@ Exit status: 0 all checks passed; 1 one failed; 2 wrong usage; 3 all that could 
 skipped because the worker lacks a method (those that its encoding or its window rule out, or that it does not attach, do
 not count).
 
-The worker needs these methods, under these names. What it lacks, it leaves unchecked:
+The worker needs these methods, under these names. What it lacks, it leaves unchecked: what its error of an unknown method does
+not list; of one that lists none, what it answers with that same error.
 ";
 
 const RECEIPTS: &str = "
@@ -163,6 +164,9 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Option<(Options, bo
                 options.command.extend(args.by_ref());
             }
         }
+    }
+    if let Some(part) = options.only.iter().chain(&options.skip).find(|part| !is_part_of_a_name(part)) {
+        return Err(format!("no check has `{part}` in its name"));
     }
     if options.command.is_empty() {
         return Err("which program is the worker?".into());

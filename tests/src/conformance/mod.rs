@@ -98,11 +98,11 @@ pub const METHODS: &[(&str, &str)] = &[
     ("new_signal(text)", "makes a signal with this description, and returns the signal"),
     (
         "trigger(signal, key, value)",
-        "writes one value, triggers the signal, and returns whether that was the first time",
+        "writes one value, triggers the signal, and returns whether that was the first time; an error where there is no such signal",
     ),
     (
         "wait_for(signal, ms)",
-        "returns the signal's values when it was triggered, nil when the time is up, else an error",
+        "returns the signal's values when it was triggered, nil when the time is up, else an error, as where there is no such signal",
     ),
     ("leave(drain)", "of an attached worker: gives its name back, after what waits if `drain` is true"),
 ];
@@ -286,6 +286,11 @@ pub(crate) fn in_some_round(awaited: &str, mut round: impl FnMut() -> Result<boo
     Err(format!("the first task ended five times before {awaited}: this machine is too slow for the check"))
 }
 
+/// Whether the name of a check holds this: who chooses checks that do not exist has not checked anything.
+pub fn is_part_of_a_name(part: &str) -> bool {
+    checks::all().any(|check| check.name.contains(part))
+}
+
 /// Runs all checks; each line is handed out as it is known. The error says why none could be run.
 pub fn run(options: &Options, mut report: impl FnMut(&Line)) -> Result<Profile, String> {
     // A worker whose parent was killed comes to us, so that its end is seen.
@@ -360,12 +365,17 @@ const BINARY: &str = "binary frames";
 /// Starts the worker once, and finds out what it is.
 fn profile(plan: &Plan) -> Result<Profile, String> {
     let mut peer = Peer::start(plan, &Under::Us)?;
-    let profile = learn(&mut peer).map_err(|error| {
+    let (mut profile, unknown) = learn(&mut peer).map_err(|error| {
         let output = peer.output();
         let wrote = if output.is_empty() { String::new() } else { format!("\nit wrote: {output}") };
         format!("the worker cannot be checked: {error}{wrote}")
     })?;
     drop(peer);
+    if profile.methods.is_empty() {
+        // It does not say what it has. The check of that fails, and each is asked for.
+        let names = METHODS.iter().map(|(method, _)| bare(method));
+        profile.methods = names.filter(|method| !lacks(plan, method, &unknown)).collect();
+    }
     let mut peer = Peer::start(plan, &Under::Attaching)?;
     let (attaches, attaches_not) = match peer.attaches() {
         Ok(attaches) => (attaches, None),
@@ -377,28 +387,55 @@ fn profile(plan: &Plan) -> Result<Profile, String> {
     Ok(Profile { attaches, attaches_not, ..profile })
 }
 
-fn learn(peer: &mut Peer) -> Result<Profile, String> {
+/// A method that nobody has.
+const UNKNOWN: &str = "no such method";
+
+/// What a worker is, its methods as far as it lists them, and what it says of one that it has not.
+fn learn(peer: &mut Peer) -> Result<(Profile, String), String> {
     let ready = peer.greet()?;
     let marks = peer.marks().is_some();
-    let unknown = peer.error("no such method", json!([]))?;
+    let unknown = peer.error(UNKNOWN, json!([]))?;
     let listed = |method: &&&str| {
         let is_part = |c: char| c.is_alphanumeric() || c == '_';
         unknown.split(|c: char| !is_part(c)).any(|word| word == **method)
     };
     let names: Vec<&'static str> = METHODS.iter().map(|(method, _)| bare(method)).collect();
-    let mut methods: BTreeSet<&'static str> = names.iter().filter(listed).copied().collect();
-    if methods.is_empty() {
-        // It does not say what it has. The check of that fails, and the others are tried.
-        methods = names.into_iter().collect();
-    }
-    Ok(Profile {
+    let methods: BTreeSet<&'static str> = names.iter().filter(listed).copied().collect();
+    let profile = Profile {
         encoding: if peer.encoding() == Some(Encoding::Json) { JSON } else { BINARY },
         window: ready.field("window").as_u64().unwrap_or(1).clamp(1, WINDOW_MAX.into()),
         marks,
         attaches: false,
         attaches_not: None,
         methods,
-    })
+    };
+    Ok((profile, unknown))
+}
+
+/// Whether it says of this method what it says of one that nobody has. It is asked with arguments that fit: whoever has it does
+/// something else.
+fn lacks(plan: &Plan, method: &str, unknown: &str) -> bool {
+    if unknown.is_empty() || method == "fail" && !unknown.contains(UNKNOWN) {
+        // Its errors may all be alike.
+        return false;
+    }
+    let signal = json!({"$signal": "00ff00ff00ff00ff0123456789abcdef"});
+    let args = match method {
+        "echo" | "sleep" | "ending" | "cancelled" => json!([1]),
+        "fail" | "kill" | "new_signal" => json!(["x"]),
+        "call" => json!(["x", "y", []]),
+        "reply" => json!(["x", []]),
+        "last_words" => json!(["x", "y"]),
+        "trigger" => json!([signal, "x", 1]),
+        "wait_for" => json!([signal, 1]),
+        "leave" => json!([false]),
+        _ => json!([]),
+    };
+    let said = Peer::start(plan, &Under::Us).and_then(|mut peer| {
+        peer.greet()?;
+        peer.error(method, args)
+    });
+    said.is_ok_and(|error| error == unknown.replace(UNKNOWN, method))
 }
 
 #[cfg(test)]

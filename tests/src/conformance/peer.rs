@@ -409,7 +409,11 @@ impl Peer {
                 return Ok(None);
             }
             if Instant::now() > until {
-                return Err(format!("it said nothing for {} s, and did not end", self.patience.as_secs_f64()));
+                let begun = match self.decoder.buffered() {
+                    0 => String::new(),
+                    bytes => format!(" whole ({bytes} bytes have come, and not the end of a message)"),
+                };
+                return Err(format!("it said nothing{begun} for {} s, and did not end", self.patience.as_secs_f64()));
             }
             self.read_some()?;
         }

@@ -177,6 +177,26 @@ fn without_a_mistake_it_passes_all_that_it_has_methods_for() {
     assert_eq!(lines.last().unwrap()["worker"]["encoding"], "json lines");
 }
 
+/// Whether it names them or not.
+#[test]
+fn what_a_worker_lacks_is_skipped_also_if_it_does_not_list_what_it_has() {
+    let skipped = |mistake: &str| {
+        let (lines, output) = suite(&["--patience", "60"], &[&own("conformance-wrong"), mistake]);
+        let failed: Vec<String> = failed(&lines).into_iter().map(|(check, _)| check).collect();
+        let skipped: Vec<Value> =
+            lines.iter().filter(|line| !line["skipped"]["lacks_method"].is_null()).cloned().collect();
+        assert!(skipped.len() > 5, "{}", output.out);
+        (failed, skipped)
+    };
+    let (failed, listed) = skipped("none");
+    assert!(failed.is_empty(), "{failed:?}");
+    for mistake in ["lists-nothing", "names-alone"] {
+        let (failed, unlisted) = skipped(mistake);
+        assert_eq!(failed, ["failed: an unknown method names those that there are"], "{mistake}");
+        assert_eq!(unlisted, listed, "{mistake}");
+    }
+}
+
 /// A check for which the window is too small has not passed.
 #[test]
 fn a_check_that_needs_a_larger_window_is_skipped_and_says_so() {
@@ -218,6 +238,10 @@ fn a_program_that_ends_by_itself_does_not_offer_attaching() {
 fn a_program_that_is_no_worker_is_told_so() {
     for (program, part) in [
         (&["/no/such/program"][..], "cannot be started"),
+        (
+            &["/bin/sh", "-c", "printf '{\"ready\":{\"protocol\":1}}' >&$WORKHALL_FD; exec sleep 100"],
+            "it said nothing whole (24 bytes have come, and not the end of a message) for 5 s",
+        ),
         (&["/bin/true"], "it closed its connection instead: it ended with Code(0)"),
         (&["/bin/sh", "-c", "echo rubbish >&$WORKHALL_FD; echo I am here; sleep 100"], "the first byte is 0x72"),
     ] {
@@ -239,6 +263,8 @@ fn wrong_usage_says_what_is_wrong() {
         (&["--patience", "soon", "--", "x"], "`soon`"),
         (&["--sing", "--", "x"], "--sing"),
         (&["--only"], "--only needs a value"),
+        (&["--only", "task", "--only", "tsak", "--", "x"], "no check has `tsak` in its name"),
+        (&["--skip", "sginal", "--", "x"], "no check has `sginal` in its name"),
     ] {
         let output = conformance(args);
         assert!(output.code == 2 && output.err.contains(part), "{output:?}");

@@ -192,9 +192,15 @@ export class Worker<S = undefined> {
   /** The one error hook of the process (rule D3), called before the message is settled as failed. */
   onError(fn: (error: unknown, context: Context<S>) => unknown): this;
   onEnd(fn: () => unknown): this;
-  /** Executes tasks until the supervisor asks for the end or is gone; then the process ends, unless `exit` is false. */
+  /**
+   * Executes tasks until the supervisor asks for the end or is gone; then the process ends, unless `exit` is false. Rejects
+   * with a TypeError while it is attached.
+   */
   run(options?: { exit?: boolean }): Promise<void>;
-  /** Makes this process the worker of a name (rule P2). */
+  /**
+   * Makes this process the worker of a name (rule P2). Rejects with `Refused`, `NoSupervisor` or `TimedOut`, and with a
+   * TypeError while it is attached already, or runs; once it has left it may attach again.
+   */
   attach(name: string, options?: ConnectOptions): Promise<Attached>;
 }
 /** An attached worker, as its own program sees it. */

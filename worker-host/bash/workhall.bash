@@ -632,7 +632,7 @@ workhall_call() {
   __wh_awaited=$__wh_ref
   __wh_receipt || return
   if [[ $wait && $WORKHALL_RECEIPT = accepted ]]; then
-    __wh_await "$what is in the mailbox as message $REPLY, and may or may not have been executed" "$timeout" || return
+    __wh_await "$what was accepted as message $REPLY, and may or may not have been executed" "$timeout" || return
     __wh_outcome "$what" || status=$?
   fi
   return "$status"
@@ -656,6 +656,8 @@ __wh_by_command() {
 # workhall_reply METHOD [VALUE…]: calls back the worker that has sent the message, by its number.
 workhall_reply() {
   local - IFS=$' \t\n'; set +eu
+  [[ ${WORKHALL_SENDER_NUMBER-} || $__wh_current ]] ||
+    { echo 'workhall_reply: there is no message here that could be answered: this is no worker, or no method of one' >&2; return 2; }
   [[ ${WORKHALL_SENDER_NUMBER-} ]] || { echo 'the message was sent by a client, which cannot be called back' >&2; return 1; }
   workhall_call "%$WORKHALL_SENDER_NUMBER" "$@"
 }
@@ -803,7 +805,7 @@ workhall_fail() {
 # workhall_run [--json] METHOD…: executes tasks until the supervisor asks for the end or is gone. Each METHOD is a function of
 # this name, or NAME=FUNCTION; behind it may stand how many arguments it takes: `disk/0-1`, `add/1`. A method gets its
 # arguments as $1, $2 …: texts as they are, a signal as its id, null as nothing, all else as JSON; with --json all as JSON. They stand
-# as JSON in WORKHALL_ARGS too. Methods run in this shell, so that its variables, functions and directory are the worker's state. Each begins with
+# as JSON in the array WORKHALL_ARGS too. Methods run in this shell, so that its variables, functions and directory are the worker's state. Each begins with
 # the options (but for -e, -E and -T), the IFS and the stdin, stdout and stderr that there were at workhall_run, and without a trap on ERR, DEBUG and
 # RETURN, whatever the one before it has left: the loop stands on these. A status that is not 0 settles the message as failed, with what
 # the method wrote last on stderr.

@@ -10,13 +10,14 @@ export type Address = string | Whole;
 /**
  * What can be sent. A Uint8Array arrives as a Buffer (in other languages as bytes), a Signal as a Signal; what has `toJSON`,
  * like a Date, as what that returns. In an object a member that is undefined, or whose `toJSON` returns that, is left
- * out.
+ * out. What cannot be sent is a TypeError, or a RangeError if it is too large: a bigint of more than 64 bits, more than 64
+ * levels, as of what holds itself, and a message of more than 16 MiB.
  */
 export type Value =
   | null | undefined | boolean | number | bigint | string | Uint8Array | Signal
   | readonly Value[] | { readonly [key: string]: Value } | { toJSON(): Value };
 
-/** The message is in the mailbox, or was ignored by the rules: then `ignored` says why. */
+/** The message was accepted, or was ignored by the rules: then `ignored` says why. */
 export type Receipt = Accepted | Ignored;
 export interface Accepted { worker: string; number: Whole; message: Whole; ignored?: undefined }
 export interface Ignored {
@@ -192,9 +193,15 @@ export class Worker<S = undefined> {
   /** The one error hook of the process (rule D3), called before the message is settled as failed. */
   onError(fn: (error: unknown, context: Context<S>) => unknown): this;
   onEnd(fn: () => unknown): this;
-  /** Executes tasks until the supervisor asks for the end or is gone; then the process ends, unless `exit` is false. */
+  /**
+   * Executes tasks until the supervisor asks for the end or is gone; then the process ends, unless `exit` is false. Rejects
+   * with a TypeError while it is attached.
+   */
   run(options?: { exit?: boolean }): Promise<void>;
-  /** Makes this process the worker of a name (rule P2). */
+  /**
+   * Makes this process the worker of a name (rule P2). Rejects with `Refused`, `NoSupervisor` or `TimedOut`, and with a
+   * TypeError while it is attached already, or runs; once it has left it may attach again.
+   */
   attach(name: string, options?: ConnectOptions): Promise<Attached>;
 }
 /** An attached worker, as its own program sees it. */

@@ -355,6 +355,9 @@ fn d03_a_result_that_cannot_be_sent_fails_its_message_and_no_other() {
         }
     }
     assert_eq!(call(&supervisor, "result_again", &json!(["1e999"])), "1e999");
+    // The last one counts, whether or not its function looks at the status of the others.
+    assert_eq!(call(&supervisor, "does", &json!(["workhall_result -n 1e999; workhall_result ok"])), "ok");
+    assert!(failure(&supervisor, &["does", "workhall_result ok; workhall_result -n 1e999; :"]).contains("too large"));
     supervisor.cli(&["call", "probe", "deep", "64", "--wait"]).ok();
     assert!(failure(&supervisor, &["deep", "65"]).contains("it nests more than 64 levels deep"));
     assert!(failure(&supervisor, &["large", "17000000"]).contains("the result has 170000"));
@@ -697,7 +700,7 @@ fn l02_a_call_of_a_worker_in_bash_that_is_not_answered_any_more_says_what_is_kno
         fs::read_to_string(this.path("asked")).is_ok_and(|text| text.ends_with("4\n"))
     });
     let log = fs::read_to_string(&paths[3]).unwrap();
-    let known = "the supervisor has gone: `hold` of other is in the mailbox as message 2, and may or may not have been executed\n4\n";
+    let known = "the supervisor has gone: `hold` of other was accepted as message 2, and may or may not have been executed\n4\n";
     assert_eq!(log, known);
     fs::write(&paths[2], "").unwrap();
     supervisor.until("all have ended", |this| this.processes().is_empty());
@@ -797,6 +800,7 @@ fn wrong_use_of_the_library_for_bash_is_named() {
         ("workhall_call --expires 5s x", "a time is a number of seconds like 5 or 0.25, not `5s`"),
         ("workhall_call --expires", "--expires wants seconds"),
         ("workhall_kill", "Only a worker kills itself"),
+        ("workhall_reply x", "workhall_reply: there is no message here that could be answered: this is no worker"),
         ("workhall_signal_new", "this is no worker"),
         ("workhall_signal_wait x", "this is no signal: `x`"),
         ("workhall_result a b", "one value, not 2 words"),

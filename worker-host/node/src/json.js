@@ -2,8 +2,9 @@
 //
 // - Whole numbers have 64 bits. One that a Number would round is a BigInt, both ways.
 // - Bytes are {"$bytes":"base64"} there and a Buffer here (any Uint8Array is taken), a signal is {"$signal":"id"}.
-// - What JSON cannot say (functions, NaN, symbols, half a surrogate pair) is an error that names its place, where
-//   JSON.stringify would leave it out or send null.
+// - What JSON cannot say (functions, NaN, symbols, half a surrogate pair) is a TypeError that names its place, where
+//   JSON.stringify would leave it out or send null. What is too large, or too deep, is a RangeError; what holds itself has no end
+//   of levels, and is one too, where JSON.stringify throws a TypeError.
 
 import { Buffer } from 'node:buffer';
 import { Signal, isSignalId } from './signal.js';

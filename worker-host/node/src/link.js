@@ -35,7 +35,8 @@ class Asked {
     const posts = this.kind === 'call' || this.kind === 'run';
     if (!this.sent) return 'it was not sent, and nothing has happened';
     if (this.receipt?.accepted) {
-      return `it is in the mailbox as message ${this.receipt.accepted.message}; whether it was executed is not known`;
+      // Where it is now nobody knows: with a supervisor its mailboxes are gone.
+      return `it was accepted as message ${this.receipt.accepted.message}; whether it was executed is not known`;
     }
     if (this.receipt) return 'it was taken in; its outcome is not known';
     if (posts) return 'whether it was posted, and may have been executed, is not known';

@@ -205,6 +205,8 @@ export class Worker {
   #methods = new Map();
   #onError = null;
   #onEnd = null;
+  /** It is attached, or runs: its methods have one state, and one of them is executed at a time. */
+  #isBusy = false;
 
   constructor(state) {
     this.state = state;
@@ -240,42 +242,50 @@ export class Worker {
 
   /**
    * Executes tasks until the supervisor asks for the end or is gone; then the process ends, whatever timers and
-   * connections it still has. With `exit: false` it is left alone, and the promise resolves.
+   * connections it still has. With `exit: false` it is left alone, and the promise resolves. Rejects with a TypeError while
+   * it is attached.
    */
   async run(given = {}) {
     const { exit = true } = options(given, ['exit'], 'run');
+    this.#checkIdle();
     if (taken) throw new TypeError('WORKHALL_FD was taken already: a process runs one worker');
     const { number, isSocket } = inherited('WORKHALL_FD');
     if (!isSocket) throw new NotStartedBySupervisor(`WORKHALL_FD is ${number}, which is not the supervisor's connection`);
     taken = true;
+    this.#isBusy = true;
     const markFd = process.env.WORKHALL_MARK_FD ? inherited('WORKHALL_MARK_FD').number : undefined;
     const socket = new net.Socket({ fd: number, readable: true, writable: true });
     const session = new Session(this, socket, { markFd });
     session.link.say('ready', { protocol: PROTOCOL, window: 1 });
-    await session.over;
+    await this.#over(session);
     await this.#onEnd?.();
     if (exit) process.exit();
   }
 
   /**
    * Makes this process, which someone else has started, the worker of a name (rule P2). Resolves when the supervisor has
-   * agreed, rejects with `Refused` if the name is taken or not permitted.
+   * agreed, rejects with `Refused` if the name is taken or not permitted, and with a TypeError while it is attached already,
+   * or runs. Once it has left it may attach again.
    */
   async attach(name, given = {}) {
     const { socket, timeout } = options(given, ['socket', 'timeout'], 'attach');
     if (typeof name !== 'string' || name === '') throw new TypeError('a worker has a text as its name');
-    const session = new Session(this, await open(socket, timeout), { held: true });
-    const asked = session.link.ask('attach', { protocol: PROTOCOL, worker: name }, { what: `attach as ${name}`, timeout });
+    this.#checkIdle();
+    this.#isBusy = true;
+    let session;
     try {
+      session = new Session(this, await open(socket, timeout), { held: true });
+      const asked = session.link.ask('attach', { protocol: PROTOCOL, worker: name }, { what: `attach as ${name}`, timeout });
       await Promise.race([session.welcomed, asked]);
+      asked.catch(() => {});
     } catch (error) {
       // Who was refused is a client as any other, which nobody needs.
-      session.over.catch(() => {});
-      await session.link.close();
+      session?.over.catch(() => {});
+      await session?.link.close();
+      this.#isBusy = false;
       throw error;
     }
-    asked.catch(() => {});
-    const ended = session.over.then(async (end) => {
+    const ended = this.#over(session).then(async (end) => {
       await this.#onEnd?.();
       return end;
     });
@@ -283,6 +293,19 @@ export class Worker {
     // A task may have come together with the welcome, and its method may need what this promise resolves with.
     setImmediate(() => session.begin());
     return new Attached(session, ended);
+  }
+
+  #checkIdle() {
+    if (!this.#isBusy) return;
+    const instead = 'make another one for another name, or wait until it has left';
+    throw new TypeError(`this Worker is attached already, or runs, and executes one task at a time: ${instead}`);
+  }
+
+  /** When its last task has ended. From then on, also in the hook of the end, it may attach again. */
+  #over(session) {
+    return session.over.finally(() => {
+      this.#isBusy = false;
+    });
   }
 
   /** Not for users: executes one task, and says how it ended. */

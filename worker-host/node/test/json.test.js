@@ -76,8 +76,6 @@ test('what cannot be sent is named with its place', () => {
     [[Symbol('s')], 'args[0] is a symbol'],
     [[{ x: '\ud800' }], 'args[0].x holds half a surrogate pair'],
     [[{ '\udc00x': 1 }], 'a key of args[0] holds half a surrogate pair'],
-    [[2n ** 64n], 'more than 64 bits'],
-    [itself, 'more than 64 levels deep'],
     [[new Map()], 'args[0] is a Map, which cannot be sent: make a plain object'],
     [[Promise.resolve()], 'args[0] is a Promise, which cannot be sent: await it first'],
     [[new Float64Array(1)], 'args[0] is a Float64Array'],
@@ -91,6 +89,18 @@ test('what cannot be sent is named with its place', () => {
     [[{ $bytes: '!!', b: { toJSON() {} } }], 'args[0] is {"$bytes": …}'],
     [[{ $bytes: '\\' }], 'args[0] is {"$bytes": …}'],
   ]) {
-    assert.throws(() => encode(value, 'args'), (error) => error.message.includes(message), message);
+    assert.throws(() => encode(value, 'args'), (error) => error instanceof TypeError && error.message.includes(message), message);
+  }
+  const deep = (levels) => JSON.parse('['.repeat(levels) + ']'.repeat(levels));
+  assert.equal(encode(deep(64), 'args'), JSON.stringify(deep(64)));
+  const endless = { toJSON: () => endless };
+  for (const [value, message] of [
+    [[2n ** 64n], 'args[0] is 18446744073709551616: more than 64 bits'],
+    [[-(2n ** 63n) - 1n], 'args[0] is -9223372036854775809: more than 64 bits'],
+    [itself, `args${'[0]'.repeat(64)} is more than 64 levels deep, or holds itself`],
+    [deep(65), 'is more than 64 levels deep'],
+    [{ a: endless }, 'args.a is more than 64 levels deep, or holds itself'],
+  ]) {
+    assert.throws(() => encode(value, 'args'), (error) => error instanceof RangeError && error.message.includes(message), message);
   }
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import diagnostics from 'node:diagnostics_channel';
 import fs from 'node:fs';
 import { test } from 'node:test';
-import { AlreadyRunning, Closed, Dead, Discarded, Failed, Refused, SupervisorGone, Worker } from '../src/index.js';
+import { AlreadyRunning, Closed, Dead, Discarded, Failed, NoSupervisor, Refused, SupervisorGone, Worker } from '../src/index.js';
 import { Supervisor, until } from './harness.js';
 
 test('p01: a process executes one method and ends with it, under a name of its own', async (t) => {
@@ -81,6 +81,51 @@ test('p02: this program takes a name, its calls come one at a time and in order,
   await until('they are posted', async () => (await client.status()).ledger.accepted >= 12);
   assert.equal(await next.leave({ drain: true }), 'left');
   assert.equal((await drained).length, 3);
+});
+
+test('p02: a Worker has one name at a time, whose tasks are run one at a time', async (t) => {
+  const supervisor = await Supervisor.start(t);
+  const client = await supervisor.client();
+  const { socket } = supervisor;
+  const busy = (error) => error instanceof TypeError && /^this Worker is attached already, or runs, .*: make another one for another name, or wait until it has left$/.test(error.message);
+  let release;
+  const gate = new Promise((resolve) => (release = resolve));
+  const made = new Worker(0).method('hold', async (context) => {
+    await gate;
+    return (context.state += 1);
+  }).method('again', () => made.attach('third', { socket })).method('add', (context) => (context.state += 1));
+  // Also while the first is still under way.
+  const [attached, second] = await Promise.all([made.attach('other', { socket }), made.attach('third', { socket }).catch((error) => error)]);
+  assert.ok(busy(second), String(second));
+  await assert.rejects(made.attach('third', { socket }), busy);
+  await assert.rejects(made.run(), busy);
+  await assert.rejects(client.callAndWait('other', 'again'), /TypeError: this Worker is attached already/);
+  const held = client.callAndWait('other', 'hold');
+  await until('it is executed', async () => (await client.info('other')).running !== null);
+  const left = attached.leave();
+  await assert.rejects(made.attach('third', { socket }), busy, 'its last task is executed');
+  release();
+  assert.equal(await held, 1);
+  assert.equal(await left, 'left');
+
+  // What did not come to be does not hold it up: nobody is there, a name is none, a name cannot be said, a name is taken.
+  await assert.rejects(made.attach('third', { socket: supervisor.path('nobody') }), NoSupervisor);
+  await assert.rejects(made.attach(''), TypeError);
+  await assert.rejects(made.attach('a\ud800', { socket }), /half a surrogate pair/);
+  const other = await new Worker().attach('other', { socket });
+  await assert.rejects(made.attach('other', { socket }), Refused);
+  let next;
+  made.onEnd(async () => {
+    if (!next) next = await made.attach('other', { socket });
+  });
+  // After it has left, and in the hook of the end too.
+  const third = await made.attach('third', { socket });
+  assert.equal(await client.callAndWait('third', 'add'), 2);
+  await other.leave();
+  await until('the name is free', async () => (await client.info('other'))?.type !== 'attached');
+  assert.equal(await third.leave(), 'left');
+  assert.equal(await client.callAndWait('other', 'add'), 3);
+  assert.equal(await next.leave(), 'left');
 });
 
 /** Attaches as `other`, and has this program read nothing from when it has asked until `meanwhile` is done. */

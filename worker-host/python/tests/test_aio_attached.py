@@ -304,6 +304,26 @@ class Attached(TestCase):
 
         self.use(use)
 
+    def test_p02_a_second_run_only_raises(self) -> None:
+        async def use(client: Client, hall: Supervisor, device: Device) -> None:
+            attached = await attach("device", socket=hall.socket)
+
+            @attached.method
+            async def run_again() -> None:
+                await attached.run(device)
+
+            again = "it runs already, or has ended: attach again"
+            running = asyncio.ensure_future(attached.run(device))
+            with self.assertRaisesRegex(Failed, again):
+                await client.call_and_wait("device", "run_again")
+            with self.assertRaisesRegex(WorkhallError, again):
+                await attached.run(device)
+            self.assertEqual(await client.call_and_wait("device", "note", 1), 1)
+            await attached.leave()
+            await running
+
+        self.use(use)
+
     def test_p02_who_cancels_it_cancels_its_task(self) -> None:
         async def use(client: Client, hall: Supervisor, device: Device) -> None:
             attached = await attach("device", socket=hall.socket)

@@ -188,6 +188,34 @@ class Attached(TestCase):
         with self.assertRaisesRegex(WorkhallError, "has ended: attach again"):
             attached.run()
 
+    def test_p02_a_second_run_only_raises(self) -> None:
+        attached = self.attach()
+
+        @attached.method
+        def run_again() -> None:
+            attached.run(self.device)
+
+        thread = self.serve(attached)
+        again = "it runs already, or has ended: attach again"
+        # In a method, and in another thread, while nothing is executed and while something is.
+        with self.assertRaisesRegex(Failed, again):
+            self.client.call_and_wait("device", "run_again")
+        with self.assertRaisesRegex(WorkhallError, again):
+            attached.run(self.device)
+        # What is wrong otherwise ends the first as little.
+        with self.assertRaisesRegex(TypeError, "int has no method"):
+            attached.run(5)
+        self.client.call("device", "hold")
+        self.assertTrue(self.device.begun.wait(PATIENCE))
+        with self.assertRaisesRegex(WorkhallError, again):
+            attached.run()
+        self.device.go.set()
+        self.assertEqual(self.client.call_and_wait("device", "note", 1), 1)
+        self.assertEqual(self.client.status()["ledger"]["dead"], 0)
+        attached.leave()
+        thread.join()
+        self.assertEqual(self.ends, [])
+
     def test_p02_one_that_disappears_leaves_dead_letters(self) -> None:
         program = (
             "import os, workhall\n"

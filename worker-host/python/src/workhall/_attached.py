@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
 from typing import Optional, Type
 
@@ -38,11 +39,13 @@ class AttachedWorker(Worker):
             raise
         self._link = link
         self._has_run = False
+        self._opening = threading.Lock()
 
     def _open(self) -> Link:
-        if self._has_run:
-            raise WorkhallError("it runs already, or has ended: attach again")
-        self._has_run = True
+        with self._opening:
+            if self._has_run:
+                raise WorkhallError("it runs already, or has ended: attach again")
+            self._has_run = True
         return self._running()
 
     def _greet(self, link: Link, window: int) -> None:
@@ -54,18 +57,21 @@ class AttachedWorker(Worker):
         return False
 
     def run(self, state: object = None, *, window: int = 1) -> None:
-        """Executes tasks until it has left, or the supervisor stops. SupervisorGone is raised if that is gone.
+        """Executes tasks until it has left, or the supervisor stops. SupervisorGone is raised if that is gone; WorkhallError if it
+        runs already, also in another thread, which goes on, or has ended.
 
         `state`: an object whose marked methods may be called too. One task comes at a time, so `window` is 1.
         """
+        methods = self._with(state)
+        # Who may not run it does not end it either.
+        link = self._open()
         try:
-            super().run(state, window=1)
-            session = self._running().session
+            self._run(link, methods, 1)
+            session = link.session
             if session.has_ended and not session.was_killed and not session.was_closed:
                 raise SupervisorGone(session.socket, "", True, session.unanswered, session.complaint)
         finally:
-            if self._has_run:
-                self.close()
+            self.close()
 
     def leave(self, *, drain: bool = False) -> None:
         """Gives the name back: `run` returns after the current task. With `drain` what is pending is executed before; without it

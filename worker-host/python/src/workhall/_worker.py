@@ -141,7 +141,9 @@ class Worker(Methods, Caller):
         if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window <= 1024:
             raise ValueError(f"`window` is 1 to 1024, not {window!r}")
         methods = self._with(state)
-        link = self._open()
+        self._run(self._open(), methods, window)
+
+    def _run(self, link: Link, methods: Dict[str, Method], window: int) -> None:
         # Without a page to mark what begins, only one task at a time keeps the promises.
         window = 1 if self._page is None else window
         # What is printed is a line in the log at once, not when the buffer is full.

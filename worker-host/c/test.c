@@ -1,6 +1,6 @@
 /* What the library does with every frame of protocol/recorded/frames.txt that the supervisor says: whole, cut after every byte,
  * and with every byte changed. Each stands in memory of exactly its length, so that a sanitizer sees a read behind it. And
- * what it does with random bytes as values, with null pointers, with texts that are no UTF-8, with results that JSON cannot
+ * what it does with random bytes as values, with null pointers, with texts that are no UTF-8, with values that JSON cannot
  * have, when the supervisor goes, when there is no memory, when a kill or a cancel was read behind its task, and when a signal
  * interrupts its connect.
  * `test frames.txt`; exit status 0 if all is well. */
@@ -426,7 +426,56 @@ static int result_of_bytes(wh_task *task, void *state) {
     return 0;
 }
 
-static void results_that_json_cannot_have(void) {
+/* So many lists or maps in each other; the innermost is empty. */
+static void nest(wh_writer *out, int count, bool in_maps) {
+    while (count--) {
+        if (in_maps) wh_map(out, count != 0);
+        else wh_list(out, count != 0);
+        if (in_maps && count) wh_text(out, "k");
+    }
+}
+
+/* What is the error of these arguments, and of this value of a signal, or null: then it is sent. */
+static void is_sent_or_not(const wh_writer *args, wh_value value, const char *of_args, const char *of_value) {
+    int supervisor;
+    unsigned char said[400];
+    wh_receipt receipt;
+    wh_signal signal;
+    wh_link *link = link_to(&supervisor);
+    memset(signal.id, 'a', 32);
+    signal.id[32] = 0;
+    if (!of_args) says(supervisor, WH_K_RECEIPT, "\x00\x01\x00\x01w\x01\x01", 7);
+    require(shutdown(supervisor, SHUT_WR) == 0, "the supervisor says no more");
+    int result = wh_call(link, wh_name("w"), "m", args, &receipt);
+    ssize_t length = recv(supervisor, said, sizeof said, MSG_DONTWAIT);
+    if (of_args) {
+        refused(result, wh_error(link), "the arguments for `m` ");
+        refused(result, wh_error(link), of_args);
+        require(length < 0 && link->out.length == 0, "no call was sent");
+    } else {
+        require(result == 0, wh_error(link));
+        require(length > (ssize_t)WH_HEADER && said[1] == WH_K_CALL, "the call was sent");
+    }
+    close(supervisor);
+    wh_close(link);
+    link = link_to(&supervisor);
+    if (!of_value) says(supervisor, WH_K_RECEIPT, "\x00\x01\x0c", 3);
+    require(shutdown(supervisor, SHUT_WR) == 0, "the supervisor says no more");
+    result = wh_signal_set(link, signal, "key", value);
+    length = recv(supervisor, said, sizeof said, MSG_DONTWAIT);
+    if (of_value) {
+        refused(result, wh_error(link), "what is to be written under `key` ");
+        refused(result, wh_error(link), of_value);
+        require(length < 0 && link->out.length == 0, "no value was sent");
+    } else {
+        require(result == 0, wh_error(link));
+        require(length > (ssize_t)WH_HEADER && said[1] == WH_K_SIGNAL_SET, "the value was sent");
+    }
+    close(supervisor);
+    wh_close(link);
+}
+
+static void values_that_json_cannot_have(void) {
     static const struct {
         const char *value;
         size_t length;
@@ -441,14 +490,23 @@ static void results_that_json_cannot_have(void) {
         {VALUE("\x81\xa6$bytes\x05"), NULL}, /* no text: an object like any other */
         {VALUE("\x82\xa6$bytes\xa1n\xa1x\x01"), NULL}, /* not alone */
         {VALUE("\x92\x81\xa1k\x90\x82\xa1\x61\x81\xa1\x62\x01\xa1\x63\x02"), NULL}, /* lists and maps between the keys */
-        {VALUE("\x81\x90\x01"), "a key of a map in it is a list, and a text or a number is needed"},
-        {VALUE("\x81\x81\xa1k\x01\x01"), "a key of a map in it is a map, and a text or a number is needed"},
-        {VALUE("\x81\xc0\x01"), "a key of a map in it is nil, and a text or a number is needed"},
+        {VALUE("\x81\x90\x01"), "a key of a map in it is a list, and a text, a finite number, true or false is needed"},
+        {VALUE("\x81\x81\xa1k\x01\x01"), "a key of a map in it is a map, and a text, a finite number, true or false is needed"},
+        {VALUE("\x81\xc0\x01"), "a key of a map in it is nil, and a text, a finite number, true or false is needed"},
         {VALUE("\x81\x05\x01"), NULL}, /* they become texts */
         {VALUE("\x92\x01\x82\xa1k\x91\x80\xc3\x01"), NULL},
         {VALUE("\x92\x01\x82\xa1k\x91\x80\xc0\x01"), "a key of a map in it is nil"},
+        {VALUE("\x81\xcb\x3f\xf8\0\0\0\0\0\0\x01"), NULL},
+        {VALUE("\x81\xcb\x7f\xef\xff\xff\xff\xff\xff\xff\x01"), NULL}, /* the largest of all */
+        {VALUE("\x81\xcb\x7f\xf8\0\0\0\0\0\0\x01"), "a key of a map in it is NaN or infinite, and a text, a finite number, true or false is needed"},
+        {VALUE("\x81\xcb\x7f\xf0\0\0\0\0\0\0\x01"), "a key of a map in it is NaN or infinite"},
+        {VALUE("\x81\xcb\xff\xf0\0\0\0\0\0\0\x01"), "a key of a map in it is NaN or infinite"},
+        {VALUE("\x82\xa1k\x01\xca\x7f\xc0\0\0\x01"), "a key of a map in it is NaN or infinite"}, /* of 32 bits */
+        {VALUE("\x81\xca\x7f\x80\0\0\x01"), "a key of a map in it is NaN or infinite"},
+        {VALUE("\x92\xcb\x7f\xf8\0\0\0\0\0\0\x81\xa1k\xca\x7f\x80\0\0"), NULL}, /* no keys: they become null */
+        {VALUE("\x81\xd4\x05\x01\x01"), "a key of a map in it is an extension"},
         {VALUE("\x91\xd4\x05\x01"), "JSON has nothing for an extension of MessagePack"},
-        {VALUE("\x81\xc4\x01k\x01"), "a key of a map in it is bytes, and a text or a number is needed"},
+        {VALUE("\x81\xc4\x01k\x01"), "a key of a map in it is bytes, and a text, a finite number, true or false is needed"},
         {VALUE("\x81\xa6$bytes\xa7no base"), "a map in it is {\"$bytes\": …}, which stands for bytes, and holds no base64"},
         {VALUE("\x81\xa6$bytes\xa3\x41\x41="), "holds no base64"}, /* padding is missing, */
         {VALUE("\x81\xa6$bytes\xa2\x41\x41"), "holds no base64"},
@@ -459,6 +517,15 @@ static void results_that_json_cannot_have(void) {
         {VALUE("\x81\xa6$bytes\xa4\x41\x41\x42="), "holds no base64"},
         {VALUE("\x81\xa6$bytes\xa4-v8="), "holds no base64"}, /* another alphabet */
         {VALUE("\x91\x81\xa1k\x91\x81\xa6$bytes\xa1?"), "holds no base64"},
+        {VALUE("\x80"), NULL},
+        {VALUE("\x81\xa6$bytes\xc4\x01?"), NULL}, /* bytes, in an object like any other */
+        {VALUE("\x82\xa6$bytes\xa2!!\xa6$bytes\xa2!!"), "holds no base64"}, /* twice: the last one counts */
+        {VALUE("\x82\xa6$bytes\xa4\x41\x41H/\xa6$bytes\xa2!!"), "holds no base64"},
+        {VALUE("\x82\xa6$bytes\x92\x01\x80\xa6$bytes\xa2!!"), "holds no base64"},
+        {VALUE("\x91\x83\xa6$bytes\x01\xa6$bytes\x02\xa6$bytes\xa2!!"), "holds no base64"},
+        {VALUE("\x82\xa6$bytes\xa2!!\xa6$bytes\xa4\x41\x41H/"), NULL},
+        {VALUE("\x82\xa6$bytes\xa2!!\xa6$bytes\x01"), NULL},
+        {VALUE("\x83\xa6$bytes\xa2!!\xa1k\x01\xa6$bytes\xa2!!"), NULL}, /* not alone */
 #undef VALUE
     };
     static const unsigned char task[] = "\x07\x01m\x02\x91\x05\x00\x01";
@@ -477,7 +544,48 @@ static void results_that_json_cannot_have(void) {
         else require(!failed, link->fail_text);
         close(supervisor);
         wh_close(link);
+        wh_writer args = {0};
+        wh_list(&args, 2);
+        wh_nil(&args);
+        wh_put(&args, value);
+        is_sent_or_not(&args, value, rows[row].said, rows[row].said);
+        wh_free(&args);
     }
+}
+
+static int result_of_levels(wh_task *task, void *state) {
+    nest(wh_result(task), *(const int *)state, task->args.bytes[1] == 5);
+    return 0;
+}
+
+/* As many levels as the supervisor takes, and no more. */
+static void levels(void) {
+    static const wh_method one[] = {{"m", NULL, result_of_levels}, {NULL, NULL, NULL}};
+    for (int count = 61; count <= 66; count++)
+        for (int in_maps = 0; in_maps < 2; in_maps++) {
+            int supervisor;
+            const char task[] = {7, 1, 'm', 2, '\x91', in_maps ? 5 : 6, 0, 1};
+            wh_link *link = link_to(&supervisor);
+            wh_reader body = {(const unsigned char *)task, (const unsigned char *)task + sizeof task};
+            link->is_worker = true;
+            link->methods = one;
+            require(wh_take_in(link, WH_K_TASK, body) == 0 && link->first, "the task came");
+            int failed = wh_execute(link->first, &count);
+            if (count > 64) refused(failed, link->fail_text, "it is not one value of at most 64 levels");
+            else require(!failed, link->fail_text);
+            close(supervisor);
+            wh_close(link);
+            wh_writer value = {0}, args = {0};
+            nest(&value, count, in_maps);
+            wh_list(&args, 1); /* is a level too */
+            nest(&args, count - 1, in_maps);
+            is_sent_or_not(&args, wh_written(&value), count > 64 ? "are not one whole list of at most 64 levels" : NULL,
+                           count > 64   ? "is not one value of at most 62 levels"
+                           : count > 62 ? "cannot be sent: it nests more than 62 levels deep"
+                                        : NULL);
+            wh_free(&value);
+            wh_free(&args);
+        }
 }
 
 static void failures(void) {
@@ -724,7 +832,8 @@ int main(int argc, char **argv) {
     number_0();
     null_pointers();
     failures();
-    results_that_json_cannot_have();
+    values_that_json_cannot_have();
+    levels();
     the_supervisor_goes();
     no_memory();
     all_that_was_read();

@@ -26,7 +26,16 @@
 
 /* ---- values: what arguments and results are made of ---------------------------------------------------------------- */
 
-/* One value, whole, in MessagePack. It points into memory of the task or link that it is from, which says until when. */
+/* One value, whole, in MessagePack. It points into memory of the task or link that it is from, which says until when.
+ *
+ * Any peer may speak JSON. So what is sent, as arguments, as a result or as a value of a signal, is only what it can read and send back:
+ * - A key of a map is a text, or a finite number, true or false, which become texts. It is no nil, bytes, list, map or extension.
+ * - There is no extension anywhere.
+ * - A map without a key but "$bytes" stands for bytes: where its value is a text (of a key that is there twice: the last), that is base64
+ *   of the standard alphabet, with its padding. wh_bytes() needs none of that.
+ * - Arguments and results have at most 64 levels of lists and maps, of which the list of the arguments is one; a value of a signal has 62.
+ * Else a call, or wh_signal_set(), is an error that says which, and nothing was sent; a result fails its task. A double that is NaN or
+ * infinite, and no key, is null in JSON. */
 typedef struct {
     const unsigned char *bytes;
     size_t length;
@@ -132,8 +141,8 @@ typedef struct {
     uint64_t in_ms;      /* it enters the mailbox after so long */
 } wh_conditions;
 
-/* Posts a message. `args` is null for none, or one list: wh_list(&w, 2), then two values. It does not wait for the execution,
- * only for the receipt. */
+/* Posts a message. `args` is null for none, or one list that can be sent (see wh_value): wh_list(&w, 2), then two values. It does
+ * not wait for the execution, only for the receipt. */
 int wh_call(wh_link *link, wh_address worker, const char *method, const wh_writer *args, wh_receipt *receipt);
 int wh_call_if(wh_link *link, wh_address worker, const char *method, const wh_writer *args, wh_conditions conditions,
                wh_receipt *receipt);
@@ -152,7 +161,7 @@ typedef struct {
 int wh_signal_new(wh_link *link, const char *description, uint64_t keep_ms, wh_signal *signal);
 void wh_signal_put(wh_writer *out, wh_signal signal);
 bool wh_signal_of(wh_value value, wh_signal *signal);
-/* Writes one value, before the trigger. */
+/* Writes one value that can be sent (see wh_value), before the trigger. */
 int wh_signal_set(wh_link *link, wh_signal signal, const char *key, wh_value value);
 /* Triggers it; *first says whether nobody had before. */
 int wh_signal_trigger(wh_link *link, wh_signal signal, bool *first);
@@ -229,8 +238,7 @@ int wh_arg_bytes(wh_task *task, uint32_t index, const unsigned char **bytes, siz
 int wh_arg_address(wh_task *task, uint32_t index, wh_address *worker);
 int wh_arg_signal(wh_task *task, uint32_t index, wh_signal *signal);
 
-/* Where the result is written, one value; nothing written is nil. Its maps have texts as keys, and {"$bytes": text} has base64: other
- * results fail the task, as a peer that speaks JSON could not read them or send them back. */
+/* Where the result is written, one value that can be sent (see wh_value); nothing written is nil. Any other fails the task. */
 wh_writer *wh_result(wh_task *task);
 /* The task has failed, and this is why: `return wh_fail(task, "no such row: %s", key);` It stays so, whatever the method returns. */
 #ifdef __GNUC__
@@ -264,6 +272,8 @@ int wh_fail(wh_task *task, const char *format, ...);
 #define WH_HEADER 8u
 #define WH_FRAME_MAX (16u << 20)
 #define WH_LEVELS_MAX 64
+/* The values of a signal stand in the values of a report. */
+#define WH_SIGNAL_LEVELS_MAX 62
 #define WH_READ_BYTES (64u << 10)
 /* Settlements are collected up to so many bytes, and no longer than so many nanoseconds before the next task. */
 #define WH_WRITE_BYTES (32u << 10)
@@ -612,6 +622,86 @@ bool wh_find(wh_value map, const char *key, wh_value *found) {
                      memcmp(name.data, key, name.length) == 0;
         if (!wh_next_value(&reader, found)) return false;
         if (is_it) return true;
+    }
+    return false;
+}
+
+/* ---- what a peer that speaks JSON can have --------------------------------------------------------------------------- */
+
+static const char *wh_type_name(wh_type type) {
+    static const char *const names[] = {"nil", "true or false", "a whole number below 0", "a whole number", "a decimal number",
+                                        "a text", "bytes", "a list", "a map", "an extension"};
+    return names[type];
+}
+
+/* Standard alphabet, with its padding and without a bit too much: as the supervisor reads it. */
+static bool wh_is_base64(const unsigned char *text, size_t length) {
+    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t padding = 0;
+    const char *last = alphabet;
+    if (length % 4) return false;
+    while (padding < 2 && padding < length && text[length - 1 - padding] == '=') padding++;
+    for (size_t at = 0; at < length - padding; at++)
+        if (!text[at] || !(last = strchr(alphabet, text[at]))) return false;
+    unsigned unused = padding == 2 ? 0x0f : padding == 1 ? 0x03 : 0;
+    return !((unsigned)(last - alphabet) & unused);
+}
+
+/* Whether a map of so many pairs, whose first key is read next, stands for bytes and holds none. It has no key but `$bytes`; of a
+ * key that is there twice the last value counts. */
+static bool wh_is_no_bytes(wh_reader pairs, uint32_t count) {
+    wh_item key, text = {0};
+    wh_value unused;
+    for (uint32_t left = count; left; left--) {
+        if (!wh_next(&pairs, &key) || key.type != WH_TEXT || key.length != 6 || memcmp(key.data, "$bytes", 6)) return false;
+        if (left == 1 ? !wh_next(&pairs, &text) : !wh_next_value(&pairs, &unused)) return false;
+    }
+    return text.type == WH_TEXT && !wh_is_base64(text.data, text.length);
+}
+
+/* By its bits: a compiler that was told that all numbers are finite would not compare. */
+static bool wh_is_finite(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (bits >> 52 & 0x7ff) != 0x7ff;
+}
+
+/* What is wrong with a value, for people, if a peer that speaks JSON could not read it, or not send it back, or if it has more levels
+ * than so many (at most WH_LEVELS_MAX); false if all is well. */
+static bool wh_json_fault(wh_value value, int levels, char *fault, size_t room) {
+    uint64_t left[WH_LEVELS_MAX + 1]; /* as wh_next_value() counts */
+    bool is_map[WH_LEVELS_MAX + 1];
+    int level = 0;
+    wh_reader reader = wh_read(value);
+    wh_item item;
+    left[0] = 1;
+    is_map[0] = false;
+    while (wh_next(&reader, &item)) {
+        /* Numbers, and true and false, become texts. */
+        bool is_no_key = item.type == WH_NIL || item.type >= WH_BYTES, is_odd = item.type == WH_DOUBLE && !wh_is_finite(item.real);
+        if (is_map[level] && left[level] % 2 == 0 && (is_no_key || is_odd)) {
+            snprintf(fault, room, "a key of a map in it is %s, and a text, a finite number, true or false is needed",
+                     is_odd ? "NaN or infinite" : wh_type_name(item.type));
+            return true;
+        }
+        if (item.type == WH_EXTENSION) {
+            snprintf(fault, room, "JSON has nothing for an extension of MessagePack");
+            return true;
+        }
+        if (item.type == WH_MAP && wh_is_no_bytes(reader, item.count)) {
+            snprintf(fault, room, "a map in it is {\"$bytes\": …}, which stands for bytes, and holds no base64: write it by wh_bytes()");
+            return true;
+        }
+        left[level]--;
+        if (item.type == WH_LIST || item.type == WH_MAP) {
+            if (level == levels) {
+                snprintf(fault, room, "it nests more than %d levels deep", levels);
+                return true;
+            }
+            left[++level] = item.type == WH_MAP ? 2 * (uint64_t)item.count : item.count;
+            is_map[level] = item.type == WH_MAP;
+        }
+        while (level > 0 && left[level] == 0) level--;
     }
     return false;
 }
@@ -1252,6 +1342,7 @@ static int wh_post(wh_link *link, wh_address worker, const char *method, const w
     wh_value list = {none, 1};
     wh_reader reader;
     wh_item head;
+    char fault[200];
     if (!link) return -1;
     if (wh_must_be_text(link, "the name of the method", method) || wh_must_be_address(link, worker)) return -1;
     if (worker.name == wh_own_name) return wh_wrong(link, "a call is for a name or a number, wh_self() is for a kill");
@@ -1261,7 +1352,10 @@ static int wh_post(wh_link *link, wh_address worker, const char *method, const w
         list = wh_written(args);
         reader = wh_read(list);
         if (!wh_is_value(list) || !wh_next(&reader, &head) || head.type != WH_LIST)
-            return wh_wrong(link, "the arguments for `%.100s` are not one whole list: begin with wh_list(&args, COUNT)", method);
+            return wh_wrong(link, "the arguments for `%.100s` are not one whole list of at most %d levels: begin with wh_list(&args, COUNT)",
+                            method, WH_LEVELS_MAX);
+        if (wh_json_fault(list, WH_LEVELS_MAX, fault, sizeof fault))
+            return wh_wrong(link, "the arguments for `%.100s` cannot be sent: %s", method, fault);
     }
     uint64_t ref;
     size_t start = wh_ask(link, WH_K_CALL, &ref);
@@ -1376,10 +1470,14 @@ bool wh_signal_of(wh_value value, wh_signal *signal) {
 int wh_signal_set(wh_link *link, wh_signal signal, const char *key, wh_value value) {
     uint64_t ref;
     wh_receipt receipt;
+    char fault[200];
     if (!link || wh_must_be_signal(link, &signal) || wh_must_be_text(link, "the key of the signal's value", key)) return -1;
-    if (!wh_is_value(value)) return wh_wrong(link, "what is to be written under `%.100s` is not one value", key);
+    if (!wh_is_value(value))
+        return wh_wrong(link, "what is to be written under `%.100s` is not one value of at most %d levels", key, WH_SIGNAL_LEVELS_MAX);
     if (!wh_has_utf8_only(value))
         return wh_wrong(link, "what is to be written under `%.100s` cannot be sent: a text in it is no UTF-8", key);
+    if (wh_json_fault(value, WH_SIGNAL_LEVELS_MAX, fault, sizeof fault))
+        return wh_wrong(link, "what is to be written under `%.100s` cannot be sent: %s", key, fault);
     size_t start = wh_ask(link, WH_K_SIGNAL_SET, &ref);
     wh_byte(&link->out, 1);
     wh_w_ref(&link->out, ref);
@@ -1534,12 +1632,6 @@ int wh_fail(wh_task *task, const char *format, ...) {
     return -1;
 }
 
-static const char *wh_type_name(wh_type type) {
-    static const char *const names[] = {"nil", "true or false", "a whole number below 0", "a whole number", "a decimal number",
-                                        "a text", "bytes", "a list", "a map", "an extension"};
-    return names[type];
-}
-
 /* The method has given no place for an argument. */
 static int wh_no_place(wh_task *task, uint32_t index) {
     wh_fail(task, "`%s` has no place for argument %u: the pointer is NULL", wh_method_of(task), index + 1);
@@ -1667,59 +1759,10 @@ static int wh_unknown(wh_task *task) {
     return wh_fail(task, "there is no method `%s`: this worker has %s", task->name, *known ? known : "none");
 }
 
-/* Standard alphabet, with its padding and without a bit too much: as the supervisor reads it. */
-static bool wh_is_base64(const unsigned char *text, size_t length) {
-    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    size_t padding = 0;
-    const char *last = alphabet;
-    if (length % 4) return false;
-    while (padding < 2 && padding < length && text[length - 1 - padding] == '=') padding++;
-    for (size_t at = 0; at < length - padding; at++)
-        if (!text[at] || !(last = strchr(alphabet, text[at]))) return false;
-    unsigned unused = padding == 2 ? 0x0f : padding == 1 ? 0x03 : 0;
-    return !((unsigned)(last - alphabet) & unused);
-}
-
-/* Whether a map with one pair, whose key is read next, stands for bytes and holds none. */
-static bool wh_is_no_bytes(wh_reader pair) {
-    wh_item key, text;
-    if (!wh_next(&pair, &key) || key.type != WH_TEXT || key.length != 6 || memcmp(key.data, "$bytes", 6)) return false;
-    return wh_next(&pair, &text) && text.type == WH_TEXT && !wh_is_base64(text.data, text.length);
-}
-
-/* The result is one value. A peer that speaks JSON must be able to read it, and to send it back. */
-static int wh_must_fit_json(wh_task *task, wh_value value) {
-    uint64_t left[WH_LEVELS_MAX + 1]; /* as wh_next_value() counts */
-    bool is_map[WH_LEVELS_MAX + 1];
-    int level = 0;
-    wh_reader reader = wh_read(value);
-    wh_item item;
-    left[0] = 1;
-    is_map[0] = false;
-    while (wh_next(&reader, &item)) {
-        /* Numbers, and true and false, become texts. */
-        bool is_no_key = item.type == WH_NIL || item.type >= WH_BYTES;
-        if (is_map[level] && left[level] % 2 == 0 && is_no_key)
-            return wh_fail(task, "the result of `%s` cannot be sent: a key of a map in it is %s, and a text or a number is needed",
-                           task->name, wh_type_name(item.type));
-        if (item.type == WH_EXTENSION)
-            return wh_fail(task, "the result of `%s` cannot be sent: JSON has nothing for an extension of MessagePack", task->name);
-        if (item.type == WH_MAP && item.count == 1 && wh_is_no_bytes(reader))
-            return wh_fail(task, "the result of `%s` cannot be sent: a map in it is {\"$bytes\": …}, which stands for bytes, and holds no "
-                           "base64: write it by wh_bytes()", task->name);
-        left[level]--;
-        if (item.type == WH_LIST || item.type == WH_MAP) {
-            left[++level] = item.type == WH_MAP ? 2 * (uint64_t)item.count : item.count;
-            is_map[level] = item.type == WH_MAP;
-        }
-        while (level > 0 && left[level] == 0) level--;
-    }
-    return 0;
-}
-
 static int wh_execute(wh_task *task, void *state) {
     wh_reader reader = wh_read(task->args);
     wh_item head;
+    char fault[200];
     for (const wh_method *known = task->link->methods; known && known->name; known++)
         if (strlen(known->name) == task->name_length && !memcmp(known->name, task->name, task->name_length)) task->method = known;
     if (!task->method) return wh_unknown(task);
@@ -1740,7 +1783,9 @@ static int wh_execute(wh_task *task, void *state) {
     if (result->length == 0) wh_nil(result);
     if (!wh_is_value(wh_written(result)))
         return wh_fail(task, "the result of `%s` cannot be sent: it is not one value of at most 64 levels", task->name);
-    return wh_must_fit_json(task, wh_written(result));
+    if (wh_json_fault(wh_written(result), WH_LEVELS_MAX, fault, sizeof fault))
+        return wh_fail(task, "the result of `%s` cannot be sent: %s", task->name, fault);
+    return 0;
 }
 
 /* An error's text, made UTF-8 where it is not. */

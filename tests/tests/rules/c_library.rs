@@ -179,6 +179,19 @@ fn s01_signals_go_through_the_c_library() {
     supervisor.cli(&["call", "--wait", "c/waiter", "wait_for", "5", "0"]).fails(1, &["and a signal is needed"]);
 }
 
+/// The C library knows how deep the supervisor lets a signal's value be.
+#[test]
+fn s04_a_value_of_62_levels_goes_into_a_signal_from_c_and_one_of_63_is_not_sent() {
+    let supervisor = with_the_methods();
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let signal = supervisor.call(&["c", "new_signal", "deep"]).to_string();
+    let deeper = supervisor.cli(&["call", "--wait", "c", "trigger", &signal, "key", &nested(63)]);
+    deeper.fails(1, &["what is to be written under `key` cannot be sent: it nests more than 62 levels deep"]);
+    assert_eq!(supervisor.call(&["c", "trigger", &signal, "key", &nested(62)]), true, "nothing was sent before");
+    let values = supervisor.call(&["c", "wait_for", &signal, "0"]);
+    assert_eq!(values.to_string(), format!("{{\"key\":{}}}", nested(62)));
+}
+
 #[test]
 fn s05_a_method_in_c_sees_that_it_is_cancelled() {
     let mut supervisor = with_the_methods();

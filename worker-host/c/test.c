@@ -772,6 +772,10 @@ static void all_that_was_read(void) {
             }
             int failed = wh_serve(link, both, &stage);
             require(failed == (stage.then == WH_K_END ? 0 : -1), "who was told to end has ended well");
+            if (!failed) {
+                refused(wh_serve(link, both, &stage), wh_error(link), "it has served to its end");
+                refused(wh_leave(link, false), wh_error(link), "it has served to its end");
+            }
             require(stage.begun == in_a_method, "the task that was killed, or cancelled, is not begun");
             wh_close(link);
             ssize_t length = recv(stage.supervisor, said, sizeof said, MSG_WAITALL);

@@ -200,8 +200,8 @@ int wh_run(const wh_method *methods, void *state, uint32_t window);
 /* Connects as wh_connect() does, and takes the name: from here on calls to it wait for wh_serve(). Null if that cannot be had;
  * `error` then says why, of a name that is taken with the word `name_taken`. The link is good for calls as any other. */
 wh_link *wh_attach(const char *path, const char *name, char *error, size_t room);
-/* Executes tasks, one at a time and in order, until this worker has left or the supervisor stops: 0, and wh_close() is due. -1 if
- * the supervisor is gone, or said what is not understood. A kill only empties the mailbox. The table as for wh_run(). */
+/* Executes tasks, one at a time and in order, until this worker has left or the supervisor stops: 0, and wh_close() is due, for the
+ * name is gone with it. -1 if the supervisor is gone, or said what is not understood. A kill only empties the mailbox. The table as for wh_run(). */
 int wh_serve(wh_link *link, const wh_method *methods, void *state);
 /* Gives the name back: wh_serve() returns after the current task; with `drain` what is pending is executed before that, else it is
  * dead, *abandoned*. */
@@ -816,7 +816,7 @@ struct wh_link {
     char *receipt_texts;
     char *outcome_texts;
     /* Of a worker. */
-    bool is_worker, is_attached, ending;
+    bool is_worker, is_attached, ending, has_left;
     int wake, leave; /* of one that has attached: an eventfd, and how it is to leave: 1 without a drain, 2 with it */
     uint64_t *page;
     uint64_t cancels; /* how often the supervisor has said that a task is not wanted any more */
@@ -2047,14 +2047,20 @@ wh_link *wh_attach(const char *path, const char *name, char *error, size_t room)
     return NULL;
 }
 
+static int wh_has_left(wh_link *link) {
+    return wh_wrong(link, "it has served to its end, and has no name any more: wh_attach() takes one");
+}
+
 int wh_serve(wh_link *link, const wh_method *methods, void *state) {
     if (!link) return -1;
     if (!link->is_attached) return wh_wrong(link, "this link has no name to serve: wh_attach() makes one that has");
     if (link->current) return wh_wrong(link, "a method cannot serve: this link serves already");
+    if (link->has_left) return wh_has_left(link);
     if (wh_must_be_methods(link, methods)) return -1;
     if (link->broken) return wh_wrong(link, "the link is broken: %s", link->why_broken);
     link->methods = methods;
     if (wh_work(link, state, 1)) return -1;
+    link->has_left = link->ending;
     return link->ending ? 0 : wh_wrong(link, "the supervisor is gone");
 }
 
@@ -2062,6 +2068,7 @@ int wh_leave(wh_link *link, bool drain) {
     if (!link) return -1;
     if (!link->is_attached)
         return wh_wrong(link, "only who has attached leaves; a worker of the supervisor's ends by wh_kill(link, wh_self(), NULL)");
+    if (link->has_left) return wh_has_left(link);
     if (link->broken) return wh_wrong(link, "this was not sent, because the link is broken: %s", link->why_broken);
     wh_say_ended_well(link);
     size_t start = wh_open(&link->out, WH_K_LEAVE);

@@ -158,6 +158,9 @@ impl Core {
                 format!("`{name}` is the name of {number}, which the configuration keeps running")
             }
             (Kind::Called, Some(_)) => format!("`{name}` is the name of {number}, which has a process"),
+            (Kind::Called, None) if messages == 1 => {
+                format!("`{name}` is the name of {number}, for which 1 message waits")
+            }
             (Kind::Called, None) if messages > 0 => {
                 format!("`{name}` is the name of {number}, for which {messages} messages wait")
             }

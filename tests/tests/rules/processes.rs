@@ -68,6 +68,8 @@ fn p01_it_is_listed_with_its_type_and_is_nobodys_to_call() {
     assert_eq!(running, json!({"running": {"worker": "one", "number": 2}}));
     supervisor.call(&["a", "count"]);
     supervisor.cli(&["run", "job", "count", "--name", "a"]).fails(3, &["name_taken", "has a process"]);
+    supervisor.cli(&["call", "job", "count", "--in", "1h"]).ok();
+    supervisor.cli(&["run", "job", "count", "--name", "job"]).fails(3, &["name_taken", "for which 1 message waits"]);
     std::fs::write(go, "").unwrap();
     gone(&mut supervisor, "one");
     supervisor.cli(&["run", "job", "count", "--name", "one", "--unique", "--wait"]).ok();

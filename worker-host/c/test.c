@@ -751,37 +751,50 @@ static int calls_with_more_behind(wh_task *task, void *state) {
     return 0;
 }
 
-/* What was read already, a kill or a cancel, holds for the task that stands before it. */
-static void all_that_was_read(void) {
-    static const wh_method both[] = {{"a", NULL, calls_with_more_behind}, {"b", NULL, only_counts}, {NULL, NULL, NULL}};
+/* The supervisor goes. */
+static int is_the_last(wh_task *task, void *state) {
+    struct stage *stage = state;
+    (void)task;
+    require(shutdown(stage->supervisor, SHUT_WR) == 0, "the supervisor says no more");
+    return 0;
+}
+
+/* Where the kill, or the cancel, of a task stands. */
+enum { BEHIND_A_CALL, IN_A_METHOD, UNREAD };
+
+/* What has come already, a kill or a cancel, holds for the task that stands before it. */
+static void all_that_has_come(void) {
+    static const wh_method all[] = {
+        {"a", NULL, calls_with_more_behind}, {"b", NULL, only_counts}, {"c", NULL, is_the_last}, {NULL, NULL, NULL}};
     static const unsigned then[] = {WH_K_END, WH_K_CANCELLED};
-    for (int in_a_method = 0; in_a_method < 2; in_a_method++)
+    for (int where = BEHIND_A_CALL; where <= UNREAD; where++)
         for (size_t at = 0; at < 2; at++) {
             struct stage stage = {0, 0, then[at]};
             wh_receipt receipt;
             unsigned char said[400];
             wh_link *link = link_to(&stage.supervisor);
             require(wh_become_attached(link) == 0, "it has attached");
-            if (in_a_method) says(stage.supervisor, WH_K_TASK, "\x01\x01" "a\x01\x90\x00\x00", 7);
+            if (where == IN_A_METHOD) says(stage.supervisor, WH_K_TASK, "\x01\x01" "a\x01\x90\x00\x00", 7);
             else { /* it calls before it serves: the receipt comes first */
                 says(stage.supervisor, WH_K_RECEIPT, "\x00\x01\x00\x01w\x01\x01", 7);
                 says(stage.supervisor, WH_K_TASK, "\x02\x01" "b\x01\x90\x00\x00", 7);
+                if (where == UNREAD) require(wh_call(link, wh_name("w"), "m", NULL, &receipt) == 0, wh_error(link));
                 says(stage.supervisor, stage.then, "\x02", stage.then == WH_K_CANCELLED);
-                require(shutdown(stage.supervisor, SHUT_WR) == 0, "the supervisor says no more");
-                require(wh_call(link, wh_name("w"), "m", NULL, &receipt) == 0, wh_error(link));
+                says(stage.supervisor, WH_K_TASK, "\x03\x01" "c\x01\x90\x00\x00", 7);
+                if (where != UNREAD) require(wh_call(link, wh_name("w"), "m", NULL, &receipt) == 0, wh_error(link));
             }
-            int failed = wh_serve(link, both, &stage);
+            int failed = wh_serve(link, all, &stage);
             require(failed == (stage.then == WH_K_END ? 0 : -1), "who was told to end has ended well");
             if (!failed) {
-                refused(wh_serve(link, both, &stage), wh_error(link), "it has served to its end");
+                refused(wh_serve(link, all, &stage), wh_error(link), "it has served to its end");
                 refused(wh_leave(link, false), wh_error(link), "it has served to its end");
             }
-            require(stage.begun == in_a_method, "the task that was killed, or cancelled, is not begun");
+            require(stage.begun == (where == IN_A_METHOD), "the task that was killed, or cancelled, is not begun");
             wh_close(link);
             ssize_t length = recv(stage.supervisor, said, sizeof said, MSG_WAITALL);
             static const unsigned char dropped[] = {WH_VERSION, WH_K_DROPPED, 0, 0, 1, 0, 0, 0, 2};
             require(length > (ssize_t)sizeof dropped, "the call was said");
-            bool says_so = !memcmp(said + length - sizeof dropped, dropped, sizeof dropped);
+            bool says_so = memmem(said, (size_t)length, dropped, sizeof dropped);
             require(says_so == (stage.then == WH_K_CANCELLED), "what was cancelled is said to be dropped");
             close(stage.supervisor);
         }
@@ -840,7 +853,7 @@ int main(int argc, char **argv) {
     levels();
     the_supervisor_goes();
     no_memory();
-    all_that_was_read();
+    all_that_has_come();
     connecting_is_interrupted();
     require(frames > 10000 && tasks > 500 && refusals > 500, "the frames were found");
     printf("%lu frames, %lu tasks, %lu not understood\n", frames, tasks, refusals);

@@ -2059,6 +2059,9 @@ int wh_serve(wh_link *link, const wh_method *methods, void *state) {
     if (wh_must_be_methods(link, methods)) return -1;
     if (link->broken) return wh_wrong(link, "the link is broken: %s", link->why_broken);
     link->methods = methods;
+    /* A task may have been read before, by a call; what has come since, like its cancel, is read before it is begun. */
+    wh_look(link);
+    if (link->broken) return -1;
     if (wh_work(link, state, 1)) return -1;
     link->has_left = link->ending;
     return link->ending ? 0 : wh_wrong(link, "the supervisor is gone");

@@ -1,6 +1,6 @@
 //! `workhall kill`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -153,8 +153,8 @@ impl Kill {
         !self.name && self.workers.iter().any(is_pattern)
     }
 
-    /// Whom to kill, each once: also who is named twice, by two patterns, or by name and number. A second kill would meet
-    /// a successor.
+    /// Whom to kill, each once: a second kill would meet a successor (rule K11). A kill by name is for all who have that name
+    /// now, one that is ending and its successor; so their numbers are not killed besides. A number alone is only itself.
     fn targets(&self, connection: &mut Connection, out: &mut Out) -> Result<Vec<WorkerArgument>, Failure> {
         let has_number = self.workers.iter().any(|worker| matches!(worker, WorkerArgument::Number(..)));
         let rows = match self.has_pattern() || has_number && self.workers.len() > 1 {
@@ -162,12 +162,18 @@ impl Kill {
             false => Vec::new(),
         };
         let mut targets = self.expand(&rows, out)?;
-        let names: HashMap<u64, &str> =
-            rows.iter().filter_map(|row| Some((row["number"].as_u64()?, row["name"].as_str()?))).collect();
-        let mut named = HashSet::new();
+        let named = |target: &WorkerArgument| match target {
+            WorkerArgument::Name(name) => Some(name.clone()),
+            WorkerArgument::Number(..) => None,
+        };
+        let names: HashSet<String> = targets.iter().filter_map(named).collect();
+        let is_named = |row: &&Value| row["name"].as_str().is_some_and(|name| names.contains(name));
+        let numbers: HashSet<u64> = rows.iter().filter(is_named).filter_map(|row| row["number"].as_u64()).collect();
+        let mut seen = HashSet::new();
         targets.retain(|target| {
-            named.insert(match target {
-                WorkerArgument::Number(number, _) => names.get(&number.0).map(|name| name.to_string()).ok_or(*number),
+            seen.insert(match target {
+                WorkerArgument::Number(number, _) if numbers.contains(&number.0) => return false,
+                WorkerArgument::Number(number, _) => Err(*number),
                 WorkerArgument::Name(name) => Ok(name.clone()),
             })
         });

@@ -843,6 +843,36 @@ fn k05_who_is_named_by_name_number_and_pattern_is_killed_once() {
     assert_eq!(killed(&["%9", "%*"]), [Value::Null, json!(5)]);
 }
 
+#[test]
+fn k05_one_that_is_ending_and_its_successor_are_two_by_number_and_one_by_name() {
+    let mut supervisor = Supervisor::with_config(ANY_NAME);
+    let line = |supervisor: &Supervisor| -> Vec<u64> {
+        let rows = supervisor.cli(&["ps", "--json"]).ok().json();
+        let mut numbers: Vec<u64> = rows.as_array().unwrap().iter().filter_map(|row| row["number"].as_u64()).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    for by in ["numbers", "number and name", "name and number", "number and pattern"] {
+        supervisor.cli(&["call", "a", "sleep", "1000000"]).ok();
+        supervisor.until("it is busy", |this| this.ps("a")["state"] == "busy");
+        supervisor.cli(&["kill", "a"]).ok();
+        supervisor.cli(&["call", "a", "count"]).ok();
+        let numbers = line(&supervisor);
+        let [old, new] = numbers[..] else { panic!("{numbers:?}") };
+        let [old, new] = [old, new].map(|number| format!("%{number}"));
+        let targets = match by {
+            "numbers" => [&*old, &new],
+            "number and name" => [&*old, "a"],
+            "name and number" => ["a", &new],
+            _ => [&*old, "*"],
+        };
+        let killed = supervisor.cli(&[&["kill", "--now", "--json", "--wait"], &targets[..]].concat()).ok().json();
+        assert_eq!(killed.as_array().unwrap().len(), if by == "numbers" { 2 } else { 1 }, "{by}: {killed}");
+        supervisor.until("both are gone", |this| line(this).is_empty());
+        assert_eq!(supervisor.ledger("done"), 0, "{by}");
+    }
+}
+
 fn state(supervisor: &Supervisor, number: u64) -> Value {
     supervisor.cli(&["info", &format!("%{number}"), "--json"]).ok().json()["state"].clone()
 }

@@ -251,10 +251,10 @@ export class Worker {
     if (taken) throw new TypeError('WORKHALL_FD was taken already: a process runs one worker');
     const { number, isSocket } = inherited('WORKHALL_FD');
     if (!isSocket) throw new NotStartedBySupervisor(`WORKHALL_FD is ${number}, which is not the supervisor's connection`);
-    taken = true;
-    this.#isBusy = true;
     const markFd = process.env.WORKHALL_MARK_FD ? inherited('WORKHALL_MARK_FD').number : undefined;
     const socket = new net.Socket({ fd: number, readable: true, writable: true });
+    taken = true;
+    this.#isBusy = true;
     const session = new Session(this, socket, { markFd });
     session.link.say('ready', { protocol: PROTOCOL, window: 1 });
     await this.#over(session);

@@ -235,6 +235,17 @@ test('started by hand it says that it is a worker, and how it is started', () =>
   }
 });
 
+test('what is wrong with the page of marks is said each time, and is not that it runs', () => {
+  const index = new URL('../src/index.js', import.meta.url);
+  const program = `import { Worker } from '${index}';
+    const worker = new Worker();
+    for (let time = 0; time < 2; time += 1) await worker.run().catch((error) => console.log(error.name, error.message));`;
+  const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+    env: { ...process.env, WORKHALL_FD: '3', WORKHALL_MARK_FD: '999' }, stdio: ['ignore', 'pipe', 'inherit', 'pipe'], encoding: 'utf8',
+  });
+  assert.equal(stdout.match(/^NotStartedBySupervisor .*WORKHALL_MARK_FD is 999/gm)?.length, 2, stdout);
+});
+
 test('wrong use of a worker is named', () => {
   const made = new Worker();
   assert.throws(() => made.method('x', 5), /the method `x` is a function, not number/);

@@ -231,12 +231,12 @@ class Attached(TestCase):
 
     def test_p02_a_task_that_is_cancelled_before_it_is_begun_is_not_begun(self) -> None:
         async def use(client: Client, hall: Supervisor, device: Device) -> None:
-            def post(what: str) -> str:
+            def post(what: str, name: str = "device") -> str:
                 """Posts one that the process has then, while the event loop stands still. Returns its id."""
-                self.assertEqual(hall.cli("call", "device", "note", what).returncode, 0)
+                self.assertEqual(hall.cli("call", name, "note", what).returncode, 0)
                 running = None
                 while running is None:
-                    running = json.loads(hall.cli("info", "device", "--json").stdout)["running"]
+                    running = json.loads(hall.cli("info", name, "--json").stdout)["running"]
                 return str(running["message"])
 
             attached = await attach("device", socket=hall.socket)
@@ -257,6 +257,22 @@ class Attached(TestCase):
                 attached.task
             await attached.leave()
             await running
+            # As it is mostly written, without a task of its own.
+            direct = await attach("direct", socket=hall.socket)
+            message = post("before it runs, too", "direct")
+            while not direct._connected().session.tasks:
+                await asyncio.sleep(0)
+            self.assertEqual(hall.cli("cancel", message).returncode, 0)
+
+            async def leaves() -> None:
+                while (await client.info("direct"))["running"] is not None:
+                    pass
+                await direct.leave()
+
+            leaving = asyncio.ensure_future(leaves())
+            await direct.run(device)
+            await leaving
+            self.assertEqual(device.seen, [1, 2])
 
         self.use(use)
 

@@ -125,7 +125,9 @@ class AttachedWorker(Methods, Caller):
             raise WorkhallError("it runs already, or has ended: attach again")
         self._has_run = True
         try:
-            # A task may have come with the welcome; what has come since, like its cancel, is read before it is begun.
+            # A task may have come with the welcome; what has come since, like its cancel, is read before it is begun: the event
+            # loop looks for it during the first, and after those who waited already, as this does.
+            await asyncio.sleep(0)
             await asyncio.sleep(0)
             while True:
                 await self._until(lambda: bool(session.tasks) or session.is_ending or session.complaint is not None)

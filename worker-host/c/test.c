@@ -435,44 +435,43 @@ static void nest(wh_writer *out, int count, bool in_maps) {
     }
 }
 
+/* A supervisor that answers what is sent with this receipt, if it is not null, and says no more. */
+static wh_link *link_to_one_who_says(int *supervisor, const char *receipt, size_t length) {
+    wh_link *link = link_to(supervisor);
+    if (receipt) says(*supervisor, WH_K_RECEIPT, receipt, length);
+    require(shutdown(*supervisor, SHUT_WR) == 0, "the supervisor says no more");
+    return link;
+}
+
+/* What came of it: refused, because `what` has this `fault`, and nothing went out; or a message of this kind did. */
+static void went_out_or_not(int result, wh_link *link, int supervisor, const char *what, const char *fault, unsigned kind) {
+    unsigned char said[400];
+    ssize_t length = recv(supervisor, said, sizeof said, MSG_DONTWAIT);
+    if (fault) {
+        refused(result, wh_error(link), what);
+        refused(result, wh_error(link), fault);
+        require(length < 0 && link->out.length == 0, "nothing was sent");
+    } else {
+        require(result == 0, wh_error(link));
+        require(length > (ssize_t)WH_HEADER && said[1] == kind, "the message was sent");
+    }
+    close(supervisor);
+    wh_close(link);
+}
+
 /* What is the error of these arguments, and of this value of a signal, or null: then it is sent. */
 static void is_sent_or_not(const wh_writer *args, wh_value value, const char *of_args, const char *of_value) {
     int supervisor;
-    unsigned char said[400];
     wh_receipt receipt;
     wh_signal signal;
-    wh_link *link = link_to(&supervisor);
     memset(signal.id, 'a', 32);
     signal.id[32] = 0;
-    if (!of_args) says(supervisor, WH_K_RECEIPT, "\x00\x01\x00\x01w\x01\x01", 7);
-    require(shutdown(supervisor, SHUT_WR) == 0, "the supervisor says no more");
+    wh_link *link = link_to_one_who_says(&supervisor, of_args ? NULL : "\x00\x01\x00\x01w\x01\x01", 7);
     int result = wh_call(link, wh_name("w"), "m", args, &receipt);
-    ssize_t length = recv(supervisor, said, sizeof said, MSG_DONTWAIT);
-    if (of_args) {
-        refused(result, wh_error(link), "the arguments for `m` ");
-        refused(result, wh_error(link), of_args);
-        require(length < 0 && link->out.length == 0, "no call was sent");
-    } else {
-        require(result == 0, wh_error(link));
-        require(length > (ssize_t)WH_HEADER && said[1] == WH_K_CALL, "the call was sent");
-    }
-    close(supervisor);
-    wh_close(link);
-    link = link_to(&supervisor);
-    if (!of_value) says(supervisor, WH_K_RECEIPT, "\x00\x01\x0c", 3);
-    require(shutdown(supervisor, SHUT_WR) == 0, "the supervisor says no more");
+    went_out_or_not(result, link, supervisor, "the arguments for `m` ", of_args, WH_K_CALL);
+    link = link_to_one_who_says(&supervisor, of_value ? NULL : "\x00\x01\x0c", 3);
     result = wh_signal_set(link, signal, "key", value);
-    length = recv(supervisor, said, sizeof said, MSG_DONTWAIT);
-    if (of_value) {
-        refused(result, wh_error(link), "what is to be written under `key` ");
-        refused(result, wh_error(link), of_value);
-        require(length < 0 && link->out.length == 0, "no value was sent");
-    } else {
-        require(result == 0, wh_error(link));
-        require(length > (ssize_t)WH_HEADER && said[1] == WH_K_SIGNAL_SET, "the value was sent");
-    }
-    close(supervisor);
-    wh_close(link);
+    went_out_or_not(result, link, supervisor, "what is to be written under `key` ", of_value, WH_K_SIGNAL_SET);
 }
 
 static void values_that_json_cannot_have(void) {

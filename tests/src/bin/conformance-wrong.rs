@@ -246,7 +246,7 @@ impl Worker {
             (method @ ("echo" | "fail" | "sleep" | "crash" | "who" | "sender" | "call" | "kill" | "leave"), _) => {
                 Err(format!("the arguments of `{method}` do not fit"))
             }
-            _ if self.is("lists-nothing") => Err("unknown method".into()),
+            _ if self.is("lists-nothing") => Err("no such method".into()),
             (method, _) if self.is("names-alone") => Err(format!("there is no method `{method}`")),
             (method, _) => Err(format!(
                 "there is no method `{method}`: there are `echo`, `fail`, `sleep`, `crash`, `who`, `sender`, `call`, `kill`, `leave`"
